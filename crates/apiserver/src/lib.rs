@@ -1,0 +1,1 @@
+//! The API server: one pipeline per verb over etcd, served as gRPC.

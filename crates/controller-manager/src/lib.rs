@@ -1,0 +1,1 @@
+//! The controllers, each a reconcile function over the shared runtime.

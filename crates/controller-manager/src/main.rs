@@ -1,0 +1,3 @@
+//! The controller-manager binary.
+
+fn main() {}

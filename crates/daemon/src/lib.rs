@@ -1,0 +1,1 @@
+//! What every daemon shares: flags and configuration, tracing, metrics, health, TLS with reload, shutdown.

@@ -1,0 +1,3 @@
+//! The kctl binary.
+
+fn main() {}

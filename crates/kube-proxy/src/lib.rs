@@ -1,0 +1,1 @@
+//! Services as nftables verdict maps, over netlink.

@@ -1,0 +1,1 @@
+//! The node agent: pods on Docker, their network, volumes, probes and status.

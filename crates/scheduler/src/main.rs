@@ -1,0 +1,3 @@
+//! The scheduler binary.
+
+fn main() {}
