@@ -1,0 +1,102 @@
+//! Lengths of time in text, such as `1h2m3.5s`, held as nanoseconds.
+
+/// The text is no length of time.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is not a duration such as 90s, 1m30s or 500ms")]
+pub struct DurationError(String);
+
+const UNITS: &[(&str, i64)] = &[
+    ("h", 3_600_000_000_000),
+    ("ms", 1_000_000),
+    ("m", 60_000_000_000),
+    ("us", 1_000),
+    ("µs", 1_000),
+    ("ns", 1),
+    ("s", 1_000_000_000),
+];
+
+/// Nanoseconds of a text such as `1h2m3.5s`.
+///
+/// # Errors
+/// When the text is none, or does not fit in 64 bits of nanoseconds.
+pub fn parse(text: &str) -> Result<i64, DurationError> {
+    let error = || DurationError(text.to_owned());
+    let (negative, mut rest) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    if rest == "0" {
+        return Ok(0);
+    }
+    let mut total: i128 = 0;
+    if rest.is_empty() {
+        return Err(error());
+    }
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(error)?;
+        let (number, tail) = rest.split_at(end);
+        let (unit, nanos) = UNITS.iter().find(|(unit, _)| tail.starts_with(unit)).ok_or_else(error)?;
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        if whole.is_empty() && fraction.is_empty() {
+            return Err(error());
+        }
+        let digits = |s: &str| if s.is_empty() { Ok(0) } else { s.parse::<i64>().map_err(|_| error()) };
+        let mut value = i128::from(digits(whole)?) * i128::from(*nanos);
+        let fraction = fraction.get(..fraction.len().min(15)).ok_or_else(error)?;
+        let scale = 10_i128.pow(u32::try_from(fraction.len()).map_err(|_| error())?);
+        value += i128::from(digits(fraction)?) * i128::from(*nanos) / scale;
+        total += value;
+        rest = &tail[unit.len()..];
+    }
+    i64::try_from(if negative { -total } else { total }).map_err(|_| error())
+}
+
+/// The shortest text with hours, minutes and seconds, such as `1m30s` or `1.5s`.
+pub fn format(nanos: i64) -> String {
+    if nanos == 0 {
+        return "0s".to_owned();
+    }
+    let magnitude = nanos.unsigned_abs();
+    let sign = if nanos < 0 { "-" } else { "" };
+    let trimmed = |value: u64, unit: u64, name: &str| {
+        let fraction = format!("{:0width$}", value % unit, width = unit.ilog10() as usize);
+        let fraction = fraction.trim_end_matches('0');
+        let dot = if fraction.is_empty() || unit == 1 { String::new() } else { format!(".{fraction}") };
+        format!("{}{dot}{name}", value / unit)
+    };
+    let text = match magnitude {
+        0..1_000 => format!("{magnitude}ns"),
+        1_000..1_000_000 => trimmed(magnitude, 1_000, "µs"),
+        1_000_000..1_000_000_000 => trimmed(magnitude, 1_000_000, "ms"),
+        _ => {
+            let (minutes, rest) = (magnitude / 60_000_000_000, magnitude % 60_000_000_000);
+            let (hours, minutes) = (minutes / 60, minutes % 60);
+            let seconds = trimmed(rest, 1_000_000_000, "s");
+            match (hours, minutes) {
+                (0, 0) => seconds,
+                (0, m) => format!("{m}m{seconds}"),
+                (h, m) => format!("{h}h{m}m{seconds}"),
+            }
+        }
+    };
+    format!("{sign}{text}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_and_nanoseconds_agree() {
+        for (text, nanos) in
+            [("1h0m0s", 3_600_000_000_000), ("1m30s", 90_000_000_000), ("1.5s", 1_500_000_000), ("300ms", 300_000_000), ("0s", 0)]
+        {
+            assert_eq!(parse(text).unwrap(), nanos, "{text}");
+            assert_eq!(format(nanos), text);
+        }
+        assert_eq!(parse("-1.5h").unwrap(), -5_400_000_000_000);
+        for bad in ["", "1", "s", "1x", ".s", "99999999999999999999h"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+}

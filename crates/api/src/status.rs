@@ -1,0 +1,275 @@
+//! Errors of the API: a `meta.v1.Status` with its reason, and the gRPC status it travels as.
+//!
+//! The reason decides both codes, in one table; nothing is ever read back from the text.
+
+use std::fmt;
+
+use bytes::Bytes;
+use prost::Message as _;
+use tonic::Code;
+
+use crate::{
+    google::{protobuf::Any, rpc},
+    meta::v1::{Status, StatusCause, StatusDetails},
+    resource::Kind,
+    rules::FieldErrors,
+};
+
+const STATUS_TYPE_URL: &str = "type.googleapis.com/k8s.io.apimachinery.pkg.apis.meta.v1.Status";
+
+/// Why a request failed, as upstream's `reason` says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The request cannot be understood.
+    BadRequest,
+    /// No valid credentials came with the request.
+    Unauthorized,
+    /// The user may not do this.
+    Forbidden,
+    /// The object or kind does not exist.
+    NotFound,
+    /// An object of that name exists.
+    AlreadyExists,
+    /// The object changed meanwhile, or its state does not allow this.
+    Conflict,
+    /// What was asked for was here once, but no longer.
+    Gone,
+    /// The revision is too old to serve from.
+    Expired,
+    /// The object is not valid.
+    Invalid,
+    /// The object is too large.
+    RequestEntityTooLarge,
+    /// The kind does not support this verb.
+    MethodNotAllowed,
+    /// Too much was asked; try again later.
+    TooManyRequests,
+    /// A part that this needs does not answer.
+    ServiceUnavailable,
+    /// The request took too long; it may or may not have taken effect.
+    Timeout,
+    /// The server did not expect this.
+    InternalError,
+}
+
+/// Reason, upstream's name, HTTP code, gRPC code.
+const REASONS: &[(Reason, &str, i32, Code)] = &[
+    (Reason::BadRequest, "BadRequest", 400, Code::InvalidArgument),
+    (Reason::Unauthorized, "Unauthorized", 401, Code::Unauthenticated),
+    (Reason::Forbidden, "Forbidden", 403, Code::PermissionDenied),
+    (Reason::NotFound, "NotFound", 404, Code::NotFound),
+    (Reason::MethodNotAllowed, "MethodNotAllowed", 405, Code::Unimplemented),
+    (Reason::AlreadyExists, "AlreadyExists", 409, Code::AlreadyExists),
+    (Reason::Conflict, "Conflict", 409, Code::Aborted),
+    (Reason::Gone, "Gone", 410, Code::OutOfRange),
+    (Reason::Expired, "Expired", 410, Code::OutOfRange),
+    (Reason::RequestEntityTooLarge, "RequestEntityTooLarge", 413, Code::InvalidArgument),
+    (Reason::Invalid, "Invalid", 422, Code::InvalidArgument),
+    (Reason::TooManyRequests, "TooManyRequests", 429, Code::ResourceExhausted),
+    (Reason::InternalError, "InternalError", 500, Code::Internal),
+    (Reason::ServiceUnavailable, "ServiceUnavailable", 503, Code::Unavailable),
+    (Reason::Timeout, "Timeout", 504, Code::DeadlineExceeded),
+];
+
+impl Reason {
+    fn row(self) -> &'static (Self, &'static str, i32, Code) {
+        REASONS.iter().find(|r| r.0 == self).unwrap_or(&REASONS[12])
+    }
+
+    /// Upstream's name of the reason.
+    pub fn as_str(self) -> &'static str {
+        self.row().1
+    }
+}
+
+/// An error of the API.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StatusError(Box<Status>);
+
+impl StatusError {
+    /// An error with a message and nothing else.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self(Box::new(Status {
+            status: "Failure".to_owned(),
+            message: message.into(),
+            reason: reason.as_str().to_owned(),
+            code: reason.row().2,
+            ..Status::default()
+        }))
+    }
+
+    fn about(reason: Reason, kind: &Kind, name: &str, message: String) -> Self {
+        let mut error = Self::new(reason, message);
+        error.0.details = Some(StatusDetails {
+            name: name.to_owned(),
+            group: kind.group.to_owned(),
+            kind: kind.plural.to_owned(),
+            ..StatusDetails::default()
+        });
+        error
+    }
+
+    /// The request cannot be understood.
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(Reason::BadRequest, message)
+    }
+
+    /// The server did not expect this.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(Reason::InternalError, message)
+    }
+
+    /// A part that this needs does not answer.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(Reason::ServiceUnavailable, message)
+    }
+
+    /// The object does not exist.
+    pub fn not_found(kind: &Kind, name: &str) -> Self {
+        Self::about(Reason::NotFound, kind, name, format!("{} \"{name}\" not found", kind.qualified_plural()))
+    }
+
+    /// An object of that name exists.
+    pub fn already_exists(kind: &Kind, name: &str) -> Self {
+        Self::about(Reason::AlreadyExists, kind, name, format!("{} \"{name}\" already exists", kind.qualified_plural()))
+    }
+
+    /// The object changed meanwhile, or its state does not allow this.
+    pub fn conflict(kind: &Kind, name: &str, why: impl fmt::Display) -> Self {
+        let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", kind.qualified_plural());
+        Self::about(Reason::Conflict, kind, name, message)
+    }
+
+    /// The object changed since it was read.
+    pub fn modified(kind: &Kind, name: &str) -> Self {
+        Self::conflict(kind, name, "the object has been modified; please apply your changes to the latest version and try again")
+    }
+
+    /// Admission or authorisation says no.
+    pub fn forbidden(kind: &Kind, name: &str, why: impl fmt::Display) -> Self {
+        let subject = if name.is_empty() { kind.qualified_plural() } else { format!("{} \"{name}\"", kind.qualified_plural()) };
+        Self::about(Reason::Forbidden, kind, name, format!("{subject} is forbidden: {why}"))
+    }
+
+    /// The object is not valid.
+    pub fn invalid(kind: &Kind, name: &str, errors: &FieldErrors) -> Self {
+        let mut error = Self::about(Reason::Invalid, kind, name, format!("{} \"{name}\" is invalid: {errors}", kind.kind));
+        let details = error.0.details_mut();
+        details.kind = kind.kind.to_owned();
+        details.causes = errors.causes();
+        error
+    }
+
+    /// The user asks too much; try again after so many seconds.
+    pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: i32) -> Self {
+        let mut error = Self::new(Reason::TooManyRequests, message);
+        error.0.details_mut().retry_after_seconds = retry_after_seconds;
+        error
+    }
+
+    /// Adds a cause.
+    #[must_use]
+    pub fn with_cause(mut self, cause: StatusCause) -> Self {
+        self.0.details_mut().causes.push(cause);
+        self
+    }
+
+    /// Why it failed.
+    pub fn reason(&self) -> Reason {
+        REASONS.iter().find(|r| r.1 == self.0.reason).map_or(Reason::InternalError, |r| r.0)
+    }
+
+    /// What it says.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The whole status.
+    pub fn status(&self) -> &Status {
+        &self.0
+    }
+
+    /// True if the object or kind does not exist.
+    pub fn is_not_found(&self) -> bool {
+        self.reason() == Reason::NotFound
+    }
+
+    /// True if an object of that name exists.
+    pub fn is_already_exists(&self) -> bool {
+        self.reason() == Reason::AlreadyExists
+    }
+
+    /// True if the object changed meanwhile.
+    pub fn is_conflict(&self) -> bool {
+        self.reason() == Reason::Conflict
+    }
+
+    /// True if a watch or list must start anew.
+    pub fn is_expired(&self) -> bool {
+        matches!(self.reason(), Reason::Expired | Reason::Gone)
+    }
+}
+
+impl fmt::Display for StatusError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl std::error::Error for StatusError {}
+
+impl From<Status> for StatusError {
+    fn from(status: Status) -> Self {
+        Self(Box::new(status))
+    }
+}
+
+impl From<StatusError> for tonic::Status {
+    fn from(error: StatusError) -> Self {
+        let code = error.reason().row().3;
+        let details = rpc::Status {
+            code: code as i32,
+            message: error.0.message.clone(),
+            details: vec![Any { type_url: STATUS_TYPE_URL.to_owned(), value: error.0.encode_to_vec().into() }],
+        };
+        Self::with_details(code, error.0.message.clone(), Bytes::from(details.encode_to_vec()))
+    }
+}
+
+impl From<tonic::Status> for StatusError {
+    fn from(status: tonic::Status) -> Self {
+        let carried = rpc::Status::decode(status.details()).ok().and_then(|rich| {
+            let any = rich.details.into_iter().find(|any| any.type_url == STATUS_TYPE_URL)?;
+            Status::decode(any.value).ok()
+        });
+        if let Some(status) = carried {
+            return status.into();
+        }
+        let reason = REASONS.iter().find(|r| r.3 == status.code()).map_or(Reason::InternalError, |r| r.0);
+        let reason =
+            if status.code() == Code::Cancelled || status.code() == Code::Unknown { Reason::ServiceUnavailable } else { reason };
+        Self::new(reason, status.message())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Resource, core::v1::Pod};
+
+    #[test]
+    fn a_status_survives_grpc() {
+        let error = StatusError::not_found(Pod::KIND, "web");
+        let wire: tonic::Status = error.clone().into();
+        assert_eq!(wire.code(), Code::NotFound);
+        assert_eq!(wire.message(), "pods \"web\" not found");
+        assert_eq!(StatusError::from(wire), error);
+    }
+
+    #[test]
+    fn reasons_that_share_a_code_stay_apart() {
+        let (gone, expired) = (StatusError::new(Reason::Gone, ""), StatusError::new(Reason::Expired, ""));
+        assert_eq!(StatusError::from(tonic::Status::from(gone)).reason(), Reason::Gone);
+        assert_eq!(StatusError::from(tonic::Status::from(expired)).reason(), Reason::Expired);
+    }
+}
