@@ -1,0 +1,117 @@
+//! The HTTP server under axum routes and tonic services on one TLS port.
+
+use std::{convert::Infallible, time::Duration};
+
+use futures::StreamExt;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
+};
+use tower::{Service, ServiceExt};
+
+use crate::{Shutdown, tls::Incoming};
+
+/// Bounds of one connection.
+#[derive(Clone, Copy, Debug)]
+pub struct HttpOptions {
+    /// Streams a client may have open at once over one HTTP/2 connection.
+    pub max_streams: u32,
+    /// HTTP/2 receive window of one stream, bytes.
+    pub stream_window: u32,
+    /// HTTP/2 receive window of one connection, bytes.
+    pub connection_window: u32,
+    /// What one stream may have queued for sending, bytes.
+    pub send_buffer: usize,
+    /// Silence after which a client is pinged; it is dropped after as long again.
+    pub keep_alive: Duration,
+}
+
+// === impl HttpOptions ===
+
+impl Default for HttpOptions {
+    fn default() -> Self {
+        Self {
+            max_streams: 2048,
+            stream_window: 1 << 20,
+            connection_window: 4 << 20,
+            send_buffer: 1 << 20,
+            keep_alive: Duration::from_secs(20),
+        }
+    }
+}
+
+/// Serves `service`, such as an `axum::Router` with tonic's routes in it, on every connection of `incoming`, over HTTP/1.1 or HTTP/2
+/// with upgrades. Each request carries a [`crate::tls::PeerInfo`] extension.
+///
+/// Once the shutdown begins no connection is accepted and clients are told to go; returns when the last request has ended. Requests
+/// that never end by themselves, such as watches, must follow the shutdown too.
+pub async fn serve<S, B>(
+    mut incoming: Incoming,
+    service: S,
+    options: HttpOptions,
+    shutdown: Shutdown,
+) where
+    S: Service<
+            http::Request<hyper::body::Incoming>,
+            Response = http::Response<B>,
+            Error = Infallible,
+        > + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+    B: hyper::body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let builder = builder(options);
+    let graceful = GracefulShutdown::new();
+    let mut stop = std::pin::pin!(shutdown.started());
+    loop {
+        let connection = tokio::select! {
+            () = &mut stop => break,
+            next = incoming.next() => match next {
+                Some(Ok(connection)) => connection,
+                Some(Err(error)) => { tracing::debug!(%error, "connection lost"); continue }
+                None => break,
+            },
+        };
+        let peer = connection.peer().clone();
+        let remote = peer.remote;
+        let service = service.clone();
+        let service =
+            hyper::service::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
+                request.extensions_mut().insert(peer.clone());
+                service.clone().oneshot(request)
+            });
+        let builder = builder.clone();
+        let watcher = graceful.watcher();
+        tokio::spawn(async move {
+            let connection =
+                builder.serve_connection_with_upgrades(TokioIo::new(connection), service);
+            if let Err(error) = watcher.watch(connection.into_owned()).await {
+                tracing::debug!(%remote, error, "connection ended");
+            }
+        });
+    }
+    drop(incoming);
+    graceful.shutdown().await;
+}
+
+fn builder(options: HttpOptions) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(10));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(options.max_streams)
+        .initial_stream_window_size(options.stream_window)
+        .initial_connection_window_size(options.connection_window)
+        .max_send_buf_size(options.send_buffer)
+        .max_header_list_size(64 << 10)
+        .keep_alive_interval(options.keep_alive)
+        .keep_alive_timeout(options.keep_alive);
+    builder
+}

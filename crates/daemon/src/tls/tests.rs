@@ -1,0 +1,292 @@
+//! TLS end to end on loopback: who is let in, who is known, what a reload changes.
+
+use std::{net::SocketAddr, path::Path, time::Duration};
+
+use futures::StreamExt;
+use rustls_pki_types::ServerName;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::TlsConnector;
+
+use super::*;
+use crate::{
+    Shutdown,
+    pki::{self, Ca, Request, Usage},
+};
+
+struct Authority {
+    ca: Ca,
+    dir: tempfile::TempDir,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (ca, pair) = Ca::create("test-ca", Duration::from_secs(3600)).unwrap();
+        pair.write(&dir.path().join("ca.crt"), &dir.path().join("ca.key"))
+            .unwrap();
+        Self { ca, dir }
+    }
+
+    fn issue(&self, file: &str, common_name: &str, usage: Usage) {
+        let request = Request {
+            common_name: common_name.into(),
+            organization: Some("system:nodes".into()),
+            dns_names: vec!["localhost".into()],
+            addresses: vec![],
+            usage,
+            lifetime: Duration::from_secs(3600),
+        };
+        let pair = self.ca.issue(&request).unwrap();
+        pair.write(
+            &self.path(&format!("{file}.crt")),
+            &self.path(&format!("{file}.key")),
+        )
+        .unwrap();
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn pem(&self, name: &str) -> Pem {
+        self.path(name).into()
+    }
+
+    fn client(&self, identity: Option<&str>) -> Arc<ClientTls> {
+        let identity = identity.map(|name| {
+            (
+                self.pem(&format!("{name}.crt")),
+                self.pem(&format!("{name}.key")),
+            )
+        });
+        client_tls(self.pem("ca.crt"), identity).unwrap()
+    }
+
+    fn server(&self, auth: ClientAuth) -> Arc<ServerTls> {
+        server_tls(
+            self.pem("server.crt"),
+            self.pem("server.key"),
+            self.pem("ca.crt"),
+            auth,
+        )
+        .unwrap()
+    }
+}
+
+async fn listen(tls: Arc<ServerTls>, options: IncomingOptions) -> (SocketAddr, Incoming, Shutdown) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let shutdown = Shutdown::new();
+    (
+        address,
+        server(listener, tls, options, shutdown.clone()),
+        shutdown,
+    )
+}
+
+/// Connects and reads one byte, which tells whether the server took the certificate.
+async fn connect(
+    address: SocketAddr,
+    tls: &ClientTls,
+) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(address).await?;
+    TlsConnector::from(tls.current())
+        .connect(ServerName::try_from("localhost").unwrap(), stream)
+        .await
+}
+
+#[tokio::test]
+async fn a_client_certificate_identifies_its_holder() {
+    let authority = Authority::new();
+    authority.issue("server", "server", Usage::Server);
+    authority.issue("node", "system:node:a", Usage::Client);
+    let (address, mut incoming, _shutdown) = listen(
+        authority.server(ClientAuth::Optional),
+        IncomingOptions::default(),
+    )
+    .await;
+
+    let _client = connect(address, &authority.client(Some("node")))
+        .await
+        .unwrap();
+    let known = incoming.next().await.unwrap().unwrap();
+    let identity = known.peer().identity.clone().unwrap();
+    assert_eq!(
+        (
+            identity.common_name.as_str(),
+            identity.organizations.as_slice()
+        ),
+        ("system:node:a", &["system:nodes".to_owned()][..])
+    );
+
+    let _client = connect(address, &authority.client(None)).await.unwrap();
+    assert!(
+        incoming
+            .next()
+            .await
+            .unwrap()
+            .unwrap()
+            .peer()
+            .identity
+            .is_none()
+    );
+}
+
+#[tokio::test]
+async fn foreign_missing_and_server_only_certificates_are_refused_where_one_is_required() {
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    ours.issue("server", "server", Usage::Server);
+    theirs.issue("node", "system:node:a", Usage::Client);
+    let (address, mut incoming, _shutdown) = listen(
+        ours.server(ClientAuth::Required),
+        IncomingOptions::default(),
+    )
+    .await;
+    let foreign = client_tls(
+        ours.pem("ca.crt"),
+        Some((theirs.pem("node.crt"), theirs.pem("node.key"))),
+    )
+    .unwrap();
+    for client in [foreign, ours.client(None), ours.client(Some("server"))] {
+        // TLS 1.3 clients learn of the refusal with their first read.
+        let mut stream = connect(address, &client).await.unwrap();
+        assert!(stream.read_u8().await.is_err());
+    }
+    ours.issue("node", "system:node:b", Usage::Client);
+    let _client = connect(address, &ours.client(Some("node"))).await.unwrap();
+    assert_eq!(
+        incoming
+            .next()
+            .await
+            .unwrap()
+            .unwrap()
+            .peer()
+            .identity
+            .clone()
+            .unwrap()
+            .common_name,
+        "system:node:b"
+    );
+}
+
+#[tokio::test]
+async fn garbage_and_silence_never_delay_another_client() {
+    let authority = Authority::new();
+    authority.issue("server", "server", Usage::Server);
+    let options = IncomingOptions {
+        handshake_timeout: Duration::from_millis(500),
+        handshakes: 8,
+    };
+    let (address, mut incoming, _shutdown) =
+        listen(authority.server(ClientAuth::Optional), options).await;
+    let _silent = TcpStream::connect(address).await.unwrap();
+    let mut babbling = TcpStream::connect(address).await.unwrap();
+    babbling.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let _client = tokio::time::timeout(
+        Duration::from_millis(400),
+        connect(address, &authority.client(None)),
+    )
+    .await
+    .unwrap()
+    .unwrap();
+    assert!(incoming.next().await.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn new_handshakes_use_reloaded_files() {
+    let authority = Authority::new();
+    authority.issue("server", "before", Usage::Server);
+    let tls = authority.server(ClientAuth::Optional);
+    let (address, _incoming, shutdown) = listen(tls.clone(), IncomingOptions::default()).await;
+    let watching = tokio::spawn(tls.clone().watch(shutdown.clone()));
+    let client = authority.client(None);
+    assert_eq!(server_name(address, &client).await, "before");
+
+    authority.issue("server", "after", Usage::Server);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while server_name(address, &client).await != "after" {
+        assert!(tokio::time::Instant::now() < deadline, "never reloaded");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    shutdown.start();
+    watching.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn files_that_cannot_be_used_never_replace_those_that_can() {
+    let authority = Authority::new();
+    authority.issue("server", "good", Usage::Server);
+    let tls = authority.server(ClientAuth::Optional);
+    let (address, _incoming, _shutdown) = listen(tls.clone(), IncomingOptions::default()).await;
+    pki::write_atomic(&authority.path("server.crt"), b"not a certificate", 0o644).unwrap();
+    assert!(tls.reload().unwrap_err().to_string().contains("server.crt"));
+    assert_eq!(server_name(address, &authority.client(None)).await, "good");
+}
+
+#[test]
+fn errors_name_the_file() {
+    let missing = client_tls(Path::new("/nonexistent/ca.crt").into(), None).unwrap_err();
+    assert_eq!(missing.to_string(), "cannot read /nonexistent/ca.crt");
+    let empty = client_tls(Pem::Inline(Vec::new()), None).unwrap_err();
+    assert_eq!(empty.to_string(), "inline data holds no certificate");
+}
+
+#[tokio::test]
+async fn requests_carry_their_peer_over_http2_and_the_server_drains() {
+    use axum::{Extension, Router, routing::get};
+    let authority = Authority::new();
+    authority.issue("server", "server", Usage::Server);
+    authority.issue("node", "system:node:a", Usage::Client);
+    let (address, incoming, shutdown) = listen(
+        authority.server(ClientAuth::Optional),
+        IncomingOptions::default(),
+    )
+    .await;
+    let whoami = get(|Extension(peer): Extension<PeerInfo>| async move {
+        peer.identity
+            .map(|who| who.common_name.clone())
+            .unwrap_or_default()
+    });
+    let router = Router::new().route("/whoami", whoami);
+    let serving = tokio::spawn(crate::serve::serve(
+        incoming,
+        router,
+        Default::default(),
+        shutdown.clone(),
+    ));
+
+    let stream = connect(address, &authority.client(Some("node")))
+        .await
+        .unwrap();
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(hyper_util::rt::TokioExecutor::new(), io)
+            .await
+            .unwrap();
+    let connection = tokio::spawn(connection);
+    let request = http::Request::get("https://localhost/whoami")
+        .body(http_body_util::Empty::<hyper::body::Bytes>::new())
+        .unwrap();
+    let body = sender.send_request(request).await.unwrap().into_body();
+    let body = http_body_util::BodyExt::collect(body)
+        .await
+        .unwrap()
+        .to_bytes();
+    assert_eq!(&body[..], b"system:node:a");
+
+    shutdown.start();
+    tokio::time::timeout(Duration::from_secs(5), serving)
+        .await
+        .unwrap()
+        .unwrap();
+    drop(connection);
+}
+
+async fn server_name(address: SocketAddr, client: &ClientTls) -> String {
+    let stream = connect(address, client).await.unwrap();
+    let certificate = stream.get_ref().1.peer_certificates().unwrap()[0].clone();
+    PeerIdentity::from_der(&certificate).unwrap().common_name
+}
