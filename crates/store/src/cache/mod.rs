@@ -1,0 +1,4 @@
+//! The watch cache.
+
+pub mod list;
+pub mod watch;
