@@ -165,12 +165,15 @@ fn kind_table(out: &mut String, m: &Message, r: &DynamicMessage, messages: &[Mes
         rust = m.rust,
     )
     .ok();
+    let has_status = m.fields.iter().any(|f| f.rust == "status");
+    let copy_status = if has_status { "self.status.clone_from(&other.status);" } else { "let _no_status = other;" };
     assert!(m.metadata_is_object_meta, "{} is a resource without ObjectMeta", m.name);
     writeln!(
         out,
         "impl Resource for {} {{ const KIND: &'static Kind = &{name};\n\
          fn metadata(&self) -> &crate::meta::v1::ObjectMeta {{ self.metadata() }}\n\
-         fn metadata_mut(&mut self) -> &mut crate::meta::v1::ObjectMeta {{ self.metadata.get_or_insert_default() }} }}",
+         fn metadata_mut(&mut self) -> &mut crate::meta::v1::ObjectMeta {{ self.metadata.get_or_insert_default() }}\n\
+         fn copy_status_from(&mut self, other: &Self) {{ {copy_status} }} }}",
         m.rust
     )
     .ok();

@@ -140,6 +140,9 @@ pub trait Resource:
     /// The object's metadata, made first if unset.
     fn metadata_mut(&mut self) -> &mut ObjectMeta;
 
+    /// Sets the status to that of `other`. Does nothing for kinds that have none.
+    fn copy_status_from(&mut self, other: &Self);
+
     /// `metadata.name`.
     fn name(&self) -> &str {
         &self.metadata().name
@@ -178,6 +181,8 @@ pub trait Object: Any + fmt::Debug + Send + Sync {
     fn validate(&self, errors: &mut FieldErrors);
     /// Checks that fields which cannot change did not. Objects of different kinds are not compared.
     fn validate_update(&self, old: &dyn Object, errors: &mut FieldErrors);
+    /// Sets the status to that of `other`, if both are of the same kind and it has a status.
+    fn copy_status_from(&mut self, other: &dyn Object);
     /// A copy.
     fn boxed_clone(&self) -> Box<dyn Object>;
     /// True if both are of the same kind and equal.
@@ -216,6 +221,12 @@ impl<K: Resource> Object for K {
     fn validate_update(&self, old: &dyn Object, errors: &mut FieldErrors) {
         if let Some(old) = old.downcast_ref::<K>() {
             Rules::validate_update(self, old, &Path::root(), errors);
+        }
+    }
+
+    fn copy_status_from(&mut self, other: &dyn Object) {
+        if let Some(other) = other.downcast_ref::<K>() {
+            Resource::copy_status_from(self, other);
         }
     }
 

@@ -1,1 +1,7 @@
 //! The API server: one pipeline per verb over etcd, served as gRPC.
+
+pub mod admission;
+pub mod auth;
+pub mod layout;
+pub mod request;
+pub mod strategy;

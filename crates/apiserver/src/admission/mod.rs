@@ -1,0 +1,116 @@
+//! Admission: what may change or refuse a write with knowledge of other objects, and what must be written along with it.
+//!
+//! Plugins run in the order of [`Chain`]: first every `admit`, then the schema's and the strategy's validation, then every `check`. What
+//! a plugin decides from state that may change meanwhile goes into [`Effects`] as a guard, so that it is decided in the same etcd
+//! transaction as the write. If a guard does not hold, the pipeline runs the plugins again.
+
+use std::{future::Future, pin::Pin};
+
+use api::{Object, StatusError};
+use bytes::Bytes;
+use store::{Guard, Txn};
+
+use crate::request::Request;
+
+/// What is written along with the object, in the same transaction.
+#[derive(Debug, Default)]
+pub struct Effects {
+    txn: Txn,
+    /// True once anything was added.
+    used: bool,
+}
+
+impl Effects {
+    /// Demands something of another key.
+    pub fn guard(&mut self, key: impl Into<String>, guard: Guard) {
+        self.change(|txn| txn.guard(key, guard));
+    }
+
+    /// Writes another key.
+    pub fn put(&mut self, key: impl Into<String>, value: impl Into<Bytes>) {
+        self.change(|txn| txn.put(key, value, None));
+    }
+
+    /// Deletes another key.
+    pub fn delete(&mut self, key: impl Into<String>) {
+        self.change(|txn| txn.delete(key));
+    }
+
+    /// Changes the transaction in a way that has no shorthand here.
+    pub fn change(&mut self, change: impl FnOnce(Txn) -> Txn) {
+        self.txn = change(std::mem::take(&mut self.txn));
+        self.used = true;
+    }
+
+    /// True if the write stands alone.
+    pub fn is_empty(&self) -> bool {
+        !self.used
+    }
+
+    /// The transaction so far.
+    pub fn into_txn(self) -> Txn {
+        self.txn
+    }
+}
+
+/// What a plugin answers.
+pub type Admitted<'a> = Pin<Box<dyn Future<Output = Result<(), StatusError>> + Send + 'a>>;
+
+/// A write under admission.
+pub struct Write<'a> {
+    /// The request. Its verb tells create, update (patch included) and delete apart.
+    pub request: &'a Request,
+    /// The object as stored; `None` on create.
+    pub old: Option<&'a dyn Object>,
+}
+
+/// One concern of admission.
+pub trait Plugin: Send + Sync {
+    /// Upstream's name of the plugin, or the allocator's.
+    fn name(&self) -> &'static str;
+
+    /// Changes the object, or refuses it. Runs before validation; not for deletions.
+    fn admit<'a>(&'a self, _write: &'a Write<'a>, _object: &'a mut dyn Object, _effects: &'a mut Effects) -> Admitted<'a> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Refuses the valid object, or adds effects. On deletion `object` is the object that goes away for good.
+    fn check<'a>(&'a self, _write: &'a Write<'a>, _object: &'a dyn Object, _effects: &'a mut Effects) -> Admitted<'a> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+/// The plugins in their order.
+#[derive(Default)]
+pub struct Chain(Vec<Box<dyn Plugin>>);
+
+impl Chain {
+    /// Adds a plugin at the end.
+    #[must_use]
+    pub fn with(mut self, plugin: impl Plugin + 'static) -> Self {
+        self.0.push(Box::new(plugin));
+        self
+    }
+
+    /// Runs every plugin's `admit`.
+    ///
+    /// # Errors
+    /// What the first plugin that refuses says.
+    pub async fn admit(&self, write: &Write<'_>, object: &mut dyn Object, effects: &mut Effects) -> Result<(), StatusError> {
+        for plugin in &self.0 {
+            plugin.admit(write, object, effects).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs every plugin's `check`.
+    ///
+    /// # Errors
+    /// What the first plugin that refuses says.
+    pub async fn check(&self, write: &Write<'_>, object: &dyn Object, effects: &mut Effects) -> Result<(), StatusError> {
+        for plugin in &self.0 {
+            plugin.check(write, object, effects).await?;
+        }
+        Ok(())
+    }
+}

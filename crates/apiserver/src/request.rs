@@ -1,0 +1,107 @@
+//! What the server knows of a request before it handles it: who asks, what for, and on which object.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use api::Kind;
+
+/// Who makes a request, as authentication found it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct User {
+    /// Name, such as `system:node:node-1` or `system:serviceaccount:default:builder`.
+    pub name: String,
+    /// UID, where the identity has one (service accounts).
+    pub uid: String,
+    /// Groups, `system:authenticated` or `system:unauthenticated` among them.
+    pub groups: Vec<String>,
+    /// What else authentication knows, such as the pod a token is bound to.
+    pub extra: BTreeMap<String, Vec<String>>,
+}
+
+impl User {
+    /// True if the user is in the group.
+    pub fn in_group(&self, group: &str) -> bool {
+        self.groups.iter().any(|g| g == group)
+    }
+
+    /// The node's name, if the user is a kubelet: `system:node:<name>` in `system:nodes`.
+    pub fn node_name(&self) -> Option<&str> {
+        self.name.strip_prefix("system:node:").filter(|name| !name.is_empty() && self.in_group("system:nodes"))
+    }
+}
+
+/// What a request does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verb {
+    /// Read one object.
+    Get,
+    /// Read many.
+    List,
+    /// Follow changes.
+    Watch,
+    /// Store a new object.
+    Create,
+    /// Replace an object.
+    Update,
+    /// Change parts of an object.
+    Patch,
+    /// Delete an object.
+    Delete,
+    /// Delete many.
+    DeleteCollection,
+}
+
+impl Verb {
+    /// As RBAC rules write it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::List => "list",
+            Self::Watch => "watch",
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Patch => "patch",
+            Self::Delete => "delete",
+            Self::DeleteCollection => "deletecollection",
+        }
+    }
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A request on objects of one kind.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Who asks.
+    pub user: Arc<User>,
+    /// What it does.
+    pub verb: Verb,
+    /// On objects of which kind.
+    pub kind: &'static Kind,
+    /// On which part of the object; empty for the object itself.
+    pub subresource: String,
+    /// Namespace; empty for cluster-scoped kinds and for all namespaces.
+    pub namespace: String,
+    /// Name; empty for collections and for creation under a generated name.
+    pub name: String,
+    /// Run every check, but store nothing.
+    pub dry_run: bool,
+    /// Only objects with this `metadata.name` are listed or watched (from the field selector); what a node may do can depend on it.
+    pub selected_name: Option<String>,
+    /// Only objects with this `spec.nodeName` are listed or watched (from the field selector).
+    pub selected_node: Option<String>,
+}
+
+impl Request {
+    /// `resource` or `resource/subresource`, as RBAC rules write it.
+    pub fn resource(&self) -> String {
+        if self.subresource.is_empty() {
+            self.kind.plural.to_owned()
+        } else {
+            format!("{}/{}", self.kind.plural, self.subresource)
+        }
+    }
+}
