@@ -13,43 +13,38 @@ use store::{Guard, Txn};
 use crate::request::Request;
 
 /// What is written along with the object, in the same transaction.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Effects {
-    txn: Txn,
-    /// True once anything was added.
-    used: bool,
+    changes: Vec<Box<dyn FnOnce(Txn) -> Txn + Send>>,
 }
 
 impl Effects {
     /// Demands something of another key.
     pub fn guard(&mut self, key: impl Into<String>, guard: Guard) {
-        self.change(|txn| txn.guard(key, guard));
+        let key = key.into();
+        self.change(move |txn| txn.guard(key, guard));
     }
 
     /// Writes another key.
     pub fn put(&mut self, key: impl Into<String>, value: impl Into<Bytes>) {
-        self.change(|txn| txn.put(key, value, None));
+        let (key, value) = (key.into(), value.into());
+        self.change(move |txn| txn.put(key, value, None));
     }
 
     /// Deletes another key.
     pub fn delete(&mut self, key: impl Into<String>) {
-        self.change(|txn| txn.delete(key));
+        let key = key.into();
+        self.change(move |txn| txn.delete(key));
     }
 
     /// Changes the transaction in a way that has no shorthand here.
-    pub fn change(&mut self, change: impl FnOnce(Txn) -> Txn) {
-        self.txn = change(std::mem::take(&mut self.txn));
-        self.used = true;
+    pub fn change(&mut self, change: impl FnOnce(Txn) -> Txn + Send + 'static) {
+        self.changes.push(Box::new(change));
     }
 
-    /// True if the write stands alone.
-    pub fn is_empty(&self) -> bool {
-        !self.used
-    }
-
-    /// The transaction so far.
-    pub fn into_txn(self) -> Txn {
-        self.txn
+    /// A transaction with the effects added to it.
+    pub fn onto(self, txn: Txn) -> Txn {
+        self.changes.into_iter().fold(txn, |txn, change| change(txn))
     }
 }
 
@@ -68,6 +63,11 @@ pub struct Write<'a> {
 pub trait Plugin: Send + Sync {
     /// Upstream's name of the plugin, or the allocator's.
     fn name(&self) -> &'static str;
+
+    /// Refuses a deletion before it begins. `object` is as stored.
+    fn permit_deletion<'a>(&'a self, _write: &'a Write<'a>, _object: &'a dyn Object) -> Admitted<'a> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 
     /// Changes the object, or refuses it. Runs before validation; not for deletions.
     fn admit<'a>(&'a self, _write: &'a Write<'a>, _object: &'a mut dyn Object, _effects: &'a mut Effects) -> Admitted<'a> {
@@ -90,6 +90,17 @@ impl Chain {
     pub fn with(mut self, plugin: impl Plugin + 'static) -> Self {
         self.0.push(Box::new(plugin));
         self
+    }
+
+    /// Runs every plugin's `permit_deletion`.
+    ///
+    /// # Errors
+    /// What the first plugin that refuses says.
+    pub async fn permit_deletion(&self, write: &Write<'_>, object: &dyn Object) -> Result<(), StatusError> {
+        for plugin in &self.0 {
+            plugin.permit_deletion(write, object).await?;
+        }
+        Ok(())
     }
 
     /// Runs every plugin's `admit`.

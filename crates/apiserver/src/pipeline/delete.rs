@@ -1,0 +1,218 @@
+//! Delete: at once, or after a grace period, finalizers and whatever else holds the object back.
+
+use api::{
+    Object, StatusError,
+    meta::v1::{DeleteOptions, Time},
+};
+use futures::{StreamExt, TryStreamExt, stream};
+use store::ReadAt;
+
+use super::{ATTEMPTS, Attempt, Fence, Pipeline, Selectors, Stored, contended, decode, encode, pause, store_error, written};
+use crate::{
+    admission::{Effects, Write},
+    request::Request,
+    strategy::DefaultPropagation,
+};
+
+/// Holds an object until the garbage collector has deleted its dependents.
+const FOREGROUND: &str = "foregroundDeletion";
+/// Holds an object until the garbage collector has taken its dependents' owner references to it.
+const ORPHAN: &str = "orphan";
+/// How many objects of a collection are deleted at the same time.
+const PARALLEL: usize = 16;
+
+/// What became of an object.
+#[derive(Clone, Debug)]
+pub struct Deleted {
+    /// The object as it is now, or as it last was.
+    pub object: Stored,
+    /// True if it is gone.
+    pub gone: bool,
+}
+
+impl Pipeline {
+    /// Deletes an object, or begins to.
+    ///
+    /// # Errors
+    /// When it does not exist, a precondition fails, admission refuses, or etcd does not answer.
+    pub async fn delete(&self, request: &Request, options: &DeleteOptions, fence: Option<&Fence>) -> Result<Deleted, StatusError> {
+        let kind = request.kind;
+        let collection = self.collection(kind)?;
+        let strategy = self.strategy(kind);
+        if let Some(errors) = check_options(options) {
+            return Err(errors);
+        }
+        for attempt in 0..ATTEMPTS {
+            let at = if attempt == 0 && options.preconditions.is_none() { ReadAt::Any } else { ReadAt::Latest };
+            let entry = match collection.get(&request.namespace, &request.name, at).await {
+                Err(store::Error::NotFound { .. }) if at == ReadAt::Any => collection.get(&request.namespace, &request.name, ReadAt::Latest).await,
+                other => other,
+            };
+            let entry = entry.map_err(|e| store_error(kind, &request.name, e))?;
+            let old = decode(kind, &entry)?;
+            preconditions(request, options, &*old)?;
+            let write = Write { request, old: Some(&*old) };
+            self.admission.permit_deletion(&write, &*old).await?;
+
+            let mut new = old.boxed_clone();
+            set_propagation_finalizers(&mut *new, options, strategy.default_propagation());
+            let grace = grace(&*old, options, strategy.grace_period(&*old, options));
+            let waits = grace > 0 || !new.meta().finalizers.is_empty() || strategy.is_held(&*new);
+            let mut effects = Effects::default();
+            if let Some(fence) = fence {
+                fence.guard(&self.store, attempt > 0, &mut effects).await?;
+            }
+            if waits {
+                mark(&mut *new, grace);
+                strategy.begin_deletion(&mut *new);
+            } else {
+                self.admission.check(&write, &*new, &mut effects).await?;
+            }
+            let bytes = encode(&mut *new);
+            if request.dry_run || (waits && bytes == entry.stored()) {
+                return Ok(Deleted { object: written(new, entry.revision()), gone: !waits });
+            }
+            let place = (request.namespace.as_str(), request.name.as_str());
+            match self.commit(&collection, place, Some(entry.revision()), waits.then_some(&bytes[..]), effects).await? {
+                Attempt::Done(revision) => return Ok(Deleted { object: written(new, revision), gone: !waits }),
+                Attempt::Again => pause(attempt).await,
+            }
+        }
+        Err(contended(kind, &request.name))
+    }
+
+    /// Deletes every object that the selectors match; those that are gone meanwhile count as well. Answers how many.
+    ///
+    /// # Errors
+    /// The first error that is not the object's absence.
+    pub async fn delete_collection(
+        &self,
+        request: &Request,
+        selectors: &Selectors,
+        options: &DeleteOptions,
+        fence: Option<&Fence>,
+    ) -> Result<i64, StatusError> {
+        let collection = self.collection(request.kind)?;
+        let selection = selectors.selection(request.kind, collection.layout(), &request.namespace)?;
+        let list = collection.list(&selection, Default::default()).await.map_err(|e| store_error(request.kind, "", e))?;
+        let one = |entry: std::sync::Arc<store::Entry>| async move {
+            let request = Request { namespace: entry.namespace().to_owned(), name: entry.name().to_owned(), ..request.clone() };
+            match self.delete(&request, options, fence).await {
+                Err(e) if !e.is_not_found() => Err(e),
+                _ => Ok(1),
+            }
+        };
+        stream::iter(list.items).map(one).buffer_unordered(PARALLEL).try_fold(0, |sum, n| async move { Ok(sum + n) }).await
+    }
+}
+
+fn check_options(options: &DeleteOptions) -> Option<StatusError> {
+    let policy = options.propagation_policy.as_deref();
+    if options.orphan_dependents.is_some() && policy.is_some() {
+        return Some(StatusError::bad_request("orphanDependents and propagationPolicy cannot both be set"));
+    }
+    if options.grace_period_seconds.is_some_and(|s| s < 0) {
+        return Some(StatusError::bad_request("gracePeriodSeconds: must not be negative"));
+    }
+    match policy {
+        None | Some("Orphan" | "Background" | "Foreground") => None,
+        Some(other) => {
+            let message = format!("propagationPolicy: {other:?} is not supported: Orphan, Background or Foreground is wanted here");
+            Some(StatusError::bad_request(message))
+        }
+    }
+}
+
+fn preconditions(request: &Request, options: &DeleteOptions, object: &dyn Object) -> Result<(), StatusError> {
+    let (wanted, meta) = (options.preconditions(), object.meta());
+    let conflict = |what, wanted: &str, found: &str| {
+        let why = format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}");
+        Err(StatusError::conflict(request.kind, &request.name, why))
+    };
+    match (&wanted.uid, &wanted.resource_version) {
+        (Some(uid), _) if *uid != meta.uid => conflict("UID", uid, &meta.uid),
+        (_, Some(version)) if *version != meta.resource_version => conflict("ResourceVersion", version, &meta.resource_version),
+        _ => Ok(()),
+    }
+}
+
+/// Sets or takes the finalizers that make the garbage collector orphan dependents or delete them first.
+fn set_propagation_finalizers(object: &mut dyn Object, options: &DeleteOptions, default: DefaultPropagation) {
+    let meta = object.meta_mut();
+    let wanted = match (options.propagation_policy.as_deref(), options.orphan_dependents) {
+        (Some("Orphan"), _) | (None, Some(true)) => Some(ORPHAN),
+        (Some("Foreground"), _) => Some(FOREGROUND),
+        (Some(_), _) | (None, Some(false)) => None,
+        // Nothing was said: what the object says already, else the kind's default.
+        (None, None) => match meta.finalizers.iter().find(|f| *f == ORPHAN || *f == FOREGROUND) {
+            Some(f) if f == FOREGROUND => Some(FOREGROUND),
+            Some(_) => Some(ORPHAN),
+            None => (default == DefaultPropagation::Orphan).then_some(ORPHAN),
+        },
+    };
+    if meta.deletion_timestamp.is_some() && wanted == Some(ORPHAN) && !meta.finalizers.iter().any(|f| f == ORPHAN) {
+        return;
+    }
+    meta.finalizers.retain(|f| f != ORPHAN && f != FOREGROUND);
+    meta.finalizers.extend(wanted.map(str::to_owned));
+}
+
+/// Seconds the object still has. A deletion that has begun can only be made to end sooner.
+fn grace(object: &dyn Object, options: &DeleteOptions, of_kind: Option<i64>) -> i64 {
+    let Some(wanted) = of_kind else { return 0 };
+    match (object.meta().deletion_timestamp.is_some(), object.meta().deletion_grace_period_seconds) {
+        (true, Some(running)) => options.grace_period_seconds.map_or(running, |asked| asked.min(running)),
+        _ => wanted,
+    }
+}
+
+/// Marks the object as about to go, `grace` seconds after the deletion was first asked for.
+fn mark(object: &mut dyn Object, grace: i64) {
+    let meta = object.meta_mut();
+    let begun = match (&meta.deletion_timestamp, meta.deletion_grace_period_seconds) {
+        (Some(at), Some(running)) => at.seconds - running,
+        (Some(at), None) => at.seconds,
+        (None, _) => Time::now().seconds,
+    };
+    meta.deletion_timestamp = Some(Time { seconds: begun.saturating_add(grace), nanos: 0 });
+    meta.deletion_grace_period_seconds = Some(grace);
+}
+
+#[cfg(test)]
+mod tests {
+    use api::core::v1::Pod;
+
+    use super::*;
+
+    fn pod(finalizers: &[&str]) -> Pod {
+        let mut pod = Pod::default();
+        pod.metadata_mut().finalizers = finalizers.iter().map(|f| (*f).to_owned()).collect();
+        pod
+    }
+
+    #[test]
+    fn a_grace_period_only_gets_shorter() {
+        let mut pod = pod(&[]);
+        assert_eq!(grace(&pod, &DeleteOptions::default(), Some(30)), 30);
+        mark(&mut pod, 30);
+        let first = pod.metadata().deletion_timestamp.unwrap().seconds;
+        let longer = DeleteOptions { grace_period_seconds: Some(90), ..Default::default() };
+        assert_eq!(grace(&pod, &longer, Some(90)), 30);
+        let shorter = DeleteOptions { grace_period_seconds: Some(5), ..Default::default() };
+        let left = grace(&pod, &shorter, Some(5));
+        mark(&mut pod, left);
+        assert_eq!(pod.metadata().deletion_timestamp.unwrap().seconds, first - 25);
+    }
+
+    #[test]
+    fn propagation_is_written_as_a_finalizer() {
+        let policy = |p: &str| DeleteOptions { propagation_policy: Some(p.to_owned()), ..Default::default() };
+        let mut object = pod(&["keep"]);
+        set_propagation_finalizers(&mut object, &policy("Foreground"), DefaultPropagation::Background);
+        assert_eq!(object.metadata().finalizers, ["keep", FOREGROUND]);
+        set_propagation_finalizers(&mut object, &policy("Background"), DefaultPropagation::Orphan);
+        assert_eq!(object.metadata().finalizers, ["keep"]);
+        set_propagation_finalizers(&mut object, &DeleteOptions::default(), DefaultPropagation::Orphan);
+        assert_eq!(object.metadata().finalizers, ["keep", ORPHAN]);
+    }
+}

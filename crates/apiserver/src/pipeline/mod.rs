@@ -1,0 +1,202 @@
+//! One path per verb, the same for every kind and either front end.
+//!
+//! ```text
+//! create, update, patch:  decode → metadata → default → strategy → admit → validate → check → store
+//! delete:                 preconditions → permit → grace and finalizers → check → store
+//! get, list, watch:       selectors → watch cache
+//! ```
+//!
+//! Invariant: an object is written only in a transaction guarded by the revision it was computed from, together with everything that
+//! admission demanded. If a guard fails, everything is computed again from the newest state.
+
+mod create;
+mod delete;
+mod fence;
+mod read;
+mod select;
+mod update;
+
+use std::{sync::Arc, time::Duration};
+
+use api::{Kind, Object, Resource, StatusError, core::v1::Event, rules::FieldErrors, status::Reason};
+use bytes::Bytes;
+use store::{Collection, Entry, Error, EtcdError, Guard, Outcome, Store, Txn};
+
+pub use self::{delete::Deleted, fence::Fence, read::Page, select::Selectors};
+use crate::{
+    admission::{Chain, Effects},
+    strategies::metadata,
+    strategy::{AnyStrategy, Strategies},
+};
+
+/// How often a write is computed anew because something it depends on changed meanwhile.
+const ATTEMPTS: u32 = 64;
+
+/// How long Events are kept unless configured otherwise.
+pub const EVENT_TTL: Duration = Duration::from_secs(3600);
+
+/// The pipeline. One for the whole server.
+pub struct Pipeline {
+    store: Store,
+    strategies: Strategies,
+    admission: Chain,
+    event_ttl: Duration,
+}
+
+/// An object as stored, in its protobuf encoding with resource version.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// Its kind: that of the subresource's body, where it has one of its own.
+    pub kind: &'static Kind,
+    /// The encoding.
+    pub bytes: Bytes,
+}
+
+/// What came of one attempt to write.
+enum Attempt<T> {
+    Done(T),
+    /// A guard did not hold.
+    Again,
+}
+
+impl Pipeline {
+    /// A pipeline over a store.
+    pub fn new(store: Store, strategies: Strategies, admission: Chain, event_ttl: Duration) -> Self {
+        Self { store, strategies, admission, event_ttl }
+    }
+
+    /// The store below.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    fn collection(&self, kind: &'static Kind) -> Result<Collection, StatusError> {
+        let collection = self.store.collection(&kind.qualified_plural());
+        collection.ok_or_else(|| StatusError::new(Reason::MethodNotAllowed, format!("{} are not stored", kind.qualified_plural())))
+    }
+
+    fn strategy(&self, kind: &Kind) -> &dyn AnyStrategy {
+        self.strategies.of(kind)
+    }
+
+    fn ttl(&self, kind: &Kind) -> Option<Duration> {
+        (kind == Event::KIND).then_some(self.event_ttl)
+    }
+
+    /// Everything that is checked of a new object, or of a changed one against the old.
+    fn validate(&self, subresource: &str, new: &dyn Object, old: Option<&dyn Object>) -> Result<(), StatusError> {
+        let strategy = self.strategy(new.kind());
+        let mut errors = FieldErrors::default();
+        metadata::validate(new, old, &mut errors);
+        if subresource.is_empty() {
+            new.validate(&mut errors);
+            strategy.validate(new, &mut errors);
+        }
+        if let Some(old) = old {
+            new.validate_update(old, &mut errors);
+            strategy.validate_update(subresource, new, old, &mut errors);
+        }
+        if errors.is_empty() { Ok(()) } else { Err(StatusError::invalid(new.kind(), &new.meta().name, &errors)) }
+    }
+
+    /// Writes an object, or deletes it (`object` is `None`), together with what admission demanded. `expected` is the revision the
+    /// object is at, `None` if there must be none. Answers the revision.
+    async fn commit(
+        &self,
+        collection: &Collection,
+        (namespace, name): (&str, &str),
+        expected: Option<i64>,
+        object: Option<&[u8]>,
+        effects: Effects,
+    ) -> Result<Attempt<i64>, StatusError> {
+        let layout = collection.layout();
+        let key = layout.key(namespace, name);
+        let kind = Kind::by_api_version(&layout.api_version, &layout.kind);
+        let kind = kind.ok_or_else(|| StatusError::internal("the store holds a kind that is not in the table"))?;
+        // The object's own guard comes first: its state is the first one in a refusal.
+        let guard = expected.map_or(Guard::Absent, Guard::At);
+        let txn = Txn::new().guard(&key, guard);
+        let txn = match object {
+            Some(object) => txn
+                .put_object(layout, namespace, name, object, self.ttl(kind))
+                .map_err(|e| StatusError::internal(format!("{key}: the object cannot be stored: {e}")))?,
+            None => txn.delete(&key),
+        };
+        let txn = effects.onto(txn);
+        match self.store.commit(txn).await {
+            Ok(Outcome::Committed(revision)) => Ok(Attempt::Done(revision)),
+            Ok(Outcome::Refused(states)) => {
+                let own = states.first().and_then(|state| state.value.as_ref()).map(|value| value.revision);
+                match (expected, own) {
+                    (None, Some(_)) => Err(StatusError::already_exists(kind, name)),
+                    (Some(_), None) => Err(StatusError::not_found(kind, name)),
+                    _ => Ok(Attempt::Again),
+                }
+            }
+            Err(e) => Err(store_error(kind, name, e)),
+        }
+    }
+}
+
+/// A pause before computing a write anew, longer the more often it failed: several writers of one thing take turns.
+async fn pause(attempt: u32) {
+    let most = 1u64 << attempt.min(6);
+    tokio::time::sleep(Duration::from_millis(rand::random_range(0..=most))).await;
+}
+
+/// The error of a write that lost every race.
+fn contended(kind: &Kind, name: &str) -> StatusError {
+    StatusError::conflict(kind, name, "what it depends on keeps changing; please try again")
+}
+
+/// The API's error for the store's.
+fn store_error(kind: &Kind, name: &str, error: Error) -> StatusError {
+    match error {
+        Error::NotFound { .. } => StatusError::not_found(kind, name),
+        Error::AlreadyExists { .. } => StatusError::already_exists(kind, name),
+        Error::Conflict { .. } => StatusError::modified(kind, name),
+        Error::Expired { requested, oldest } => StatusError::new(
+            Reason::Expired,
+            format!("too old resource version: {requested} (oldest known: {oldest}); list again and go on from there"),
+        ),
+        Error::Future { requested, current } => StatusError::new(
+            Reason::Timeout,
+            format!("Too large resource version: {requested}, current: {current}"),
+        ),
+        Error::NotReady => StatusError::unavailable("the server is starting: its caches are not filled yet"),
+        Error::Etcd(EtcdError::TooLarge(_)) => StatusError::new(
+            Reason::RequestEntityTooLarge,
+            format!("{} {name:?} is too large to be stored: etcd takes at most 1.5 MiB; split it up", kind.kind),
+        ),
+        Error::Etcd(EtcdError::NoSpace(_)) => StatusError::unavailable("etcd's database is full; free space in it or raise its quota"),
+        Error::Etcd(EtcdError::Undetermined(_)) => StatusError::new(
+            Reason::Timeout,
+            "etcd did not answer in time: the write may or may not have happened; read the object before trying again",
+        ),
+        Error::Etcd(e) if e.is_temporary() => {
+            tracing::warn!(error = &e as &dyn std::error::Error, "etcd does not answer");
+            StatusError::unavailable("etcd does not answer; please try again")
+        }
+        other => {
+            tracing::error!(error = &other as &dyn std::error::Error, kind = kind.kind, name, "store");
+            StatusError::internal(format!("{} {name:?}: {other}", kind.kind))
+        }
+    }
+}
+
+/// Decodes an entry. What is stored was encoded by an API server, so failing here means the data is damaged.
+fn decode(kind: &'static Kind, entry: &Arc<Entry>) -> Result<Box<dyn Object>, StatusError> {
+    (kind.decode)(entry.object()).map_err(|e| StatusError::internal(format!("{}: the stored object cannot be decoded: {e}", entry.key())))
+}
+
+/// The object's encoding as it is stored: without resource version.
+fn encode(object: &mut dyn Object) -> Bytes {
+    object.meta_mut().resource_version.clear();
+    object.encode()
+}
+
+/// The object as it is after a write at `revision`.
+fn written(mut object: Box<dyn Object>, revision: i64) -> Stored {
+    object.meta_mut().resource_version = revision.to_string();
+    Stored { kind: object.kind(), bytes: object.encode() }
+}

@@ -1,0 +1,221 @@
+//! Update and patch: both turn the stored object into a new one.
+
+use std::sync::Arc;
+
+use api::{Kind, Object, StatusError, ferrokube::v1::patch_request, patch};
+use serde_json::Value;
+use store::{Collection, Entry, ReadAt};
+
+use super::{ATTEMPTS, Attempt, Fence, Pipeline, Stored, contended, decode, encode, pause, store_error, written};
+use crate::{
+    admission::{Effects, Write},
+    request::Request,
+};
+
+/// What one attempt is computed from.
+struct Old {
+    entry: Arc<Entry>,
+    object: Box<dyn Object>,
+}
+
+impl Pipeline {
+    /// Replaces an object, or what the subresource is of it, and returns it as stored.
+    ///
+    /// # Errors
+    /// When the object is not valid, admission refuses it, it changed since its resource version, or etcd does not answer.
+    pub async fn update(&self, request: &Request, object: Box<dyn Object>, fence: Option<&Fence>) -> Result<Stored, StatusError> {
+        self.change(request, fence, |old| self.replacement(request, old, object.boxed_clone())).await
+    }
+
+    /// Changes parts of an object and returns it as stored.
+    ///
+    /// # Errors
+    /// As [`Pipeline::update`], and when the patch is malformed or does not fit the object.
+    pub async fn patch(
+        &self,
+        request: &Request,
+        patch_type: patch_request::Type,
+        patch: &[u8],
+        fence: Option<&Fence>,
+    ) -> Result<Stored, StatusError> {
+        let patch: Value = serde_json::from_slice(patch).map_err(|e| StatusError::bad_request(format!("the patch is not JSON: {e}")))?;
+        self.change(request, fence, |old| {
+            let strategy = self.strategy(request.kind);
+            let body = strategy.read_subresource(&request.subresource, old);
+            let current = body.as_deref().unwrap_or(old);
+            let kind = current.kind();
+            let patched = apply(kind, current, patch_type, &patch)?;
+            let object = (kind.from_value)(patched)
+                .map_err(|e| StatusError::new(api::status::Reason::Invalid, format!("the patched object is not valid: {e}")))?;
+            self.replacement(request, old, object)
+        })
+        .await
+    }
+
+    /// The whole object as it would be with this body.
+    fn replacement(&self, request: &Request, old: &dyn Object, body: Box<dyn Object>) -> Result<Box<dyn Object>, StatusError> {
+        let strategy = self.strategy(request.kind);
+        if strategy.read_subresource(&request.subresource, old).is_none() {
+            return Ok(body);
+        }
+        let mut object = old.boxed_clone();
+        object.meta_mut().resource_version.clone_from(&body.meta().resource_version);
+        strategy.write_subresource(&request.subresource, &*body, &mut *object)?;
+        Ok(object)
+    }
+
+    async fn change(
+        &self,
+        request: &Request,
+        fence: Option<&Fence>,
+        make: impl Fn(&dyn Object) -> Result<Box<dyn Object>, StatusError> + Send + Sync,
+    ) -> Result<Stored, StatusError> {
+        let collection = self.collection(request.kind)?;
+        for attempt in 0..ATTEMPTS {
+            let old = self.current(&collection, request, attempt > 0).await?;
+            match self.attempt(&collection, request, fence, attempt, &old, &make).await {
+                // What the cache had may not have been the newest.
+                Err(e) if attempt == 0 && e.reason() != api::status::Reason::Timeout && self.is_stale(&collection, request, &old).await => {}
+                Err(e) => return Err(e),
+                Ok(Attempt::Done(stored)) => return Ok(stored),
+                Ok(Attempt::Again) => pause(attempt).await,
+            }
+        }
+        Err(contended(request.kind, &request.name))
+    }
+
+    /// The object to compute from: the cached one, or (`newest`) the one etcd has now.
+    async fn current(&self, collection: &Collection, request: &Request, newest: bool) -> Result<Old, StatusError> {
+        let kind = request.kind;
+        let cached = if newest { None } else { collection.get(&request.namespace, &request.name, ReadAt::Any).await.ok() };
+        let entry = match cached {
+            Some(entry) => entry,
+            None => {
+                let newest = collection.get(&request.namespace, &request.name, ReadAt::Latest).await;
+                newest.map_err(|e| store_error(kind, &request.name, e))?
+            }
+        };
+        let object = decode(kind, &entry)?;
+        Ok(Old { entry, object })
+    }
+
+    async fn is_stale(&self, collection: &Collection, request: &Request, old: &Old) -> bool {
+        let newest = collection.get(&request.namespace, &request.name, ReadAt::Latest).await;
+        newest.map_or(true, |entry| entry.revision() != old.entry.revision())
+    }
+
+    async fn attempt(
+        &self,
+        collection: &Collection,
+        request: &Request,
+        fence: Option<&Fence>,
+        attempt: u32,
+        old: &Old,
+        make: &(impl Fn(&dyn Object) -> Result<Box<dyn Object>, StatusError> + Send + Sync),
+    ) -> Result<Attempt<Stored>, StatusError> {
+        let (kind, subresource) = (request.kind, request.subresource.as_str());
+        let mut new = make(&*old.object)?;
+        keep_identity(request, &mut *new, &*old.object)?;
+        if subresource == "status" {
+            let mut object = old.object.boxed_clone();
+            object.copy_status_from(&*new);
+            new = object;
+        } else if kind.has_subresource("status") {
+            new.copy_status_from(&*old.object);
+        }
+        let strategy = self.strategy(kind);
+        new.set_defaults();
+        strategy.set_defaults(&mut *new);
+        strategy.prepare_for_update(subresource, &mut *new, &*old.object);
+        let write = Write { request, old: Some(&*old.object) };
+        let mut effects = Effects::default();
+        if let Some(fence) = fence {
+            fence.guard(&self.store, attempt > 0, &mut effects).await?;
+        }
+        self.admission.admit(&write, &mut *new, &mut effects).await?;
+        self.validate(subresource, &*new, Some(&*old.object))?;
+        self.admission.check(&write, &*new, &mut effects).await?;
+
+        let bytes = encode(&mut *new);
+        if request.dry_run {
+            return self.answer(request, new, old.entry.revision()).map(Attempt::Done);
+        }
+        if bytes == old.entry.stored() {
+            return self.answer(request, new, old.entry.revision()).map(Attempt::Done);
+        }
+        let place = (request.namespace.as_str(), request.name.as_str());
+        let last_finalizer_gone = new.meta().deletion_timestamp.is_some()
+            && new.meta().finalizers.is_empty()
+            && new.meta().deletion_grace_period_seconds.unwrap_or_default() == 0
+            && !strategy.is_held(&*new);
+        let put = if last_finalizer_gone {
+            let deletion = Request { verb: crate::request::Verb::Delete, ..request.clone() };
+            effects = Effects::default();
+            if let Some(fence) = fence {
+                fence.guard(&self.store, attempt > 0, &mut effects).await?;
+            }
+            self.admission.check(&Write { request: &deletion, old: Some(&*old.object) }, &*new, &mut effects).await?;
+            None
+        } else {
+            Some(&bytes[..])
+        };
+        match self.commit(collection, place, Some(old.entry.revision()), put, effects).await? {
+            Attempt::Done(revision) => self.answer(request, new, revision).map(Attempt::Done),
+            Attempt::Again => Ok(Attempt::Again),
+        }
+    }
+
+    /// The object, or the subresource's own body.
+    fn answer(&self, request: &Request, object: Box<dyn Object>, revision: i64) -> Result<Stored, StatusError> {
+        let mut object = object;
+        object.meta_mut().resource_version = revision.to_string();
+        match self.strategy(request.kind).read_subresource(&request.subresource, &*object) {
+            Some(body) => Ok(Stored { kind: body.kind(), bytes: body.encode() }),
+            None => Ok(written(object, revision)),
+        }
+    }
+}
+
+/// What no update may touch, and what an update may demand.
+fn keep_identity(request: &Request, new: &mut dyn Object, old: &dyn Object) -> Result<(), StatusError> {
+    let (kind, name, old) = (request.kind, &request.name, old.meta());
+    let meta = new.meta_mut();
+    if !meta.name.is_empty() && meta.name != *name {
+        return Err(StatusError::bad_request(format!("the name of the object ({}) does not match the name on the request ({name})", meta.name)));
+    }
+    if !meta.namespace.is_empty() && meta.namespace != request.namespace {
+        return Err(StatusError::bad_request(format!(
+            "the namespace of the object ({}) does not match the namespace on the request ({})",
+            meta.namespace, request.namespace
+        )));
+    }
+    if !meta.resource_version.is_empty() && meta.resource_version != old.resource_version {
+        return Err(StatusError::modified(kind, name));
+    }
+    if !meta.uid.is_empty() && meta.uid != old.uid {
+        let why = format!("Precondition failed: UID in precondition: {}, UID in object meta: {}", meta.uid, old.uid);
+        return Err(StatusError::conflict(kind, name, why));
+    }
+    meta.name.clone_from(&old.name);
+    meta.generate_name.clone_from(&old.generate_name);
+    meta.namespace.clone_from(&old.namespace);
+    meta.self_link.clear();
+    meta.uid.clone_from(&old.uid);
+    meta.generation = old.generation;
+    meta.creation_timestamp.clone_from(&old.creation_timestamp);
+    meta.deletion_timestamp.clone_from(&old.deletion_timestamp);
+    meta.deletion_grace_period_seconds = old.deletion_grace_period_seconds;
+    meta.managed_fields.clear();
+    Ok(())
+}
+
+fn apply(kind: &'static Kind, current: &dyn Object, patch_type: patch_request::Type, patch: &Value) -> Result<Value, StatusError> {
+    let current = current.to_value().map_err(|e| StatusError::internal(e.to_string()))?;
+    let patched = match patch_type {
+        patch_request::Type::Json => patch::json(current, patch),
+        patch_request::Type::Merge => patch::merge(current, patch),
+        patch_request::Type::Strategic => patch::strategic(kind.message, current, patch),
+        patch_request::Type::Unspecified => return Err(StatusError::bad_request("type: JSON, MERGE or STRATEGIC is wanted here")),
+    };
+    patched.map_err(|e| StatusError::bad_request(e.to_string()))
+}
