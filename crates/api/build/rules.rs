@@ -37,7 +37,7 @@ fn default(out: &mut String, m: &Message, f: &Field, nested: bool) {
         };
         match f.cardinality {
             Cardinality::Optional => writeln!(out, "self.{ident}.get_or_insert_with(|| {literal});").ok(),
-            Cardinality::Plain => writeln!(out, "if self.{ident} == Default::default() {{ self.{ident} = {literal}; }}").ok(),
+            Cardinality::Plain => writeln!(out, "if is_default(&self.{ident}) {{ self.{ident} = {literal}; }}").ok(),
             _ => panic!("{}.{}: only scalars have defaults in the schema", m.name, f.json),
         };
     }
@@ -61,8 +61,8 @@ fn check(out: &mut String, f: &Field, nested: bool) {
     if o.non_empty {
         let empty = match (f.cardinality, &f.ty) {
             (Cardinality::Optional, Type::Message(_)) => format!("self.{ident}.is_none()"),
-            (Cardinality::Optional, _) => format!("self.{ident}.as_ref().is_none_or(|v| *v == Default::default())"),
-            _ => format!("self.{ident} == Default::default()"),
+            (Cardinality::Optional, _) => format!("self.{ident}.as_ref().is_none_or(is_default)"),
+            _ => format!("is_default(&self.{ident})"),
         };
         writeln!(out, "if {empty} {{ errors.required({}); }}", path(f)).ok();
     }

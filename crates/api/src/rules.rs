@@ -198,6 +198,11 @@ impl CheckFormat for IntOrString {
     }
 }
 
+/// True for the value that stands for unset. A function, since `==` alone leaves the right-hand type open.
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 pub(crate) fn one_of(value: &str, allowed: &[&str], at: &Path<'_>, errors: &mut FieldErrors) {
     if !allowed.contains(&value) {
         errors.not_supported(at, value, allowed);
