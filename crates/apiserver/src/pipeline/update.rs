@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use api::{Kind, Object, StatusError, ferrokube::v1::patch_request, patch};
+use parking_lot::Mutex;
 use serde_json::Value;
 use store::{Collection, Entry, ReadAt};
 
-use super::{ATTEMPTS, Attempt, Fence, Pipeline, Stored, contended, decode, encode, pause, store_error, written};
+use super::{ATTEMPTS, Attempt, Fence, Pipeline, Stored, contended, decode as decode_entry, encode, pause, store_error, written};
 use crate::{
     admission::{Effects, Write},
+    decode::{self, FieldValidation},
     request::Request,
 };
 
@@ -27,7 +29,7 @@ impl Pipeline {
         self.change(request, fence, |old| self.replacement(request, old, object.boxed_clone())).await
     }
 
-    /// Changes parts of an object and returns it as stored.
+    /// Changes parts of an object and returns it as stored, with remarks for the client.
     ///
     /// # Errors
     /// As [`Pipeline::update`], and when the patch is malformed or does not fit the object.
@@ -36,18 +38,35 @@ impl Pipeline {
         request: &Request,
         patch_type: patch_request::Type,
         patch: &[u8],
+        validation: FieldValidation,
         fence: Option<&Fence>,
-    ) -> Result<Stored, StatusError> {
+    ) -> Result<(Stored, Vec<String>), StatusError> {
         let patch: Value = serde_json::from_slice(patch).map_err(|e| StatusError::bad_request(format!("the patch is not JSON: {e}")))?;
-        self.change(request, fence, |old| {
+        let warnings = Mutex::default();
+        let changed = self.change(request, fence, |old| {
             let strategy = self.strategy(request.kind);
             let body = strategy.read_subresource(&request.subresource, old);
             let current = body.as_deref().unwrap_or(old);
             let kind = current.kind();
             let patched = apply(kind, current, patch_type, &patch)?;
-            let object = (kind.from_value)(patched)
-                .map_err(|e| StatusError::new(api::status::Reason::Invalid, format!("the patched object is not valid: {e}")))?;
+            let (object, remarks) = decode::from_value(kind, patched, validation)?;
+            *warnings.lock() = remarks;
             self.replacement(request, old, object)
+        });
+        let stored = changed.await?;
+        Ok((stored, warnings.into_inner()))
+    }
+
+    /// Carries out what the body of a subresource that is only ever created says, such as a Binding, and returns the object as stored.
+    ///
+    /// # Errors
+    /// As [`Pipeline::update`].
+    pub async fn act(&self, request: &Request, body: &dyn Object, fence: Option<&Fence>) -> Result<Stored, StatusError> {
+        let strategy = self.strategy(request.kind);
+        self.change(request, fence, |old| {
+            let mut object = old.boxed_clone();
+            strategy.write_subresource(&request.subresource, body, &mut *object)?;
+            Ok(object)
         })
         .await
     }
@@ -95,7 +114,7 @@ impl Pipeline {
                 newest.map_err(|e| store_error(kind, &request.name, e))?
             }
         };
-        let object = decode(kind, &entry)?;
+        let object = decode_entry(kind, &entry)?;
         Ok(Old { entry, object })
     }
 
@@ -120,7 +139,7 @@ impl Pipeline {
             let mut object = old.object.boxed_clone();
             object.copy_status_from(&*new);
             new = object;
-        } else if kind.has_subresource("status") {
+        } else if subresource.is_empty() {
             new.copy_status_from(&*old.object);
         }
         let strategy = self.strategy(kind);

@@ -1,0 +1,76 @@
+//! The API server's flags. Names and defaults are upstream's.
+
+use std::{net::IpAddr, path::PathBuf};
+
+/// Flags of the API server.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// etcd members, https://HOST:PORT
+    #[arg(long, value_name = "URL", value_delimiter = ',', required = true)]
+    pub etcd_servers: Vec<String>,
+    /// CA of etcd's certificates
+    #[arg(long, value_name = "FILE")]
+    pub etcd_cafile: PathBuf,
+    /// Client certificate for etcd
+    #[arg(long, value_name = "FILE")]
+    pub etcd_certfile: PathBuf,
+    /// Key of the client certificate for etcd
+    #[arg(long, value_name = "FILE")]
+    pub etcd_keyfile: PathBuf,
+
+    /// Address to serve on
+    #[arg(long, value_name = "IP", default_value = "0.0.0.0")]
+    pub bind_address: IpAddr,
+    /// Port to serve gRPC on
+    #[arg(long, value_name = "PORT", default_value_t = 6443)]
+    pub secure_port: u16,
+    /// Address other hosts reach this server at; it becomes an endpoint of the Service kubernetes [default: the bind address]
+    #[arg(long, value_name = "IP")]
+    pub advertise_address: Option<IpAddr>,
+    /// Serving certificate
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert_file: PathBuf,
+    /// Key of the serving certificate
+    #[arg(long, value_name = "FILE")]
+    pub tls_private_key_file: PathBuf,
+    /// CA of the client certificates that are accepted
+    #[arg(long, value_name = "FILE")]
+    pub client_ca_file: PathBuf,
+
+    /// Private key that signs service-account tokens (ES256, PEM)
+    #[arg(long, value_name = "FILE")]
+    pub service_account_signing_key_file: PathBuf,
+    /// Public keys that service-account tokens may be signed with (PEM; may be given several times)
+    #[arg(long, value_name = "FILE", required = true)]
+    pub service_account_key_file: Vec<PathBuf>,
+    /// Issuer of service-account tokens
+    #[arg(long, value_name = "URL", default_value = "https://kubernetes.default.svc.cluster.local")]
+    pub service_account_issuer: String,
+    /// Audiences that tokens for the API must have one of [default: the issuer]
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub api_audiences: Vec<String>,
+
+    /// Network that Services get their addresses from
+    #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/16")]
+    pub service_cluster_ip_range: String,
+    /// Ports that node ports are taken from, FIRST-LAST
+    #[arg(long, value_name = "RANGE", default_value = "30000-32767")]
+    pub service_node_port_range: String,
+
+    /// CA of the kubelets' serving certificates
+    #[arg(long, value_name = "FILE")]
+    pub kubelet_certificate_authority: PathBuf,
+    /// Client certificate for the kubelets
+    #[arg(long, value_name = "FILE")]
+    pub kubelet_client_certificate: PathBuf,
+    /// Key of the client certificate for the kubelets
+    #[arg(long, value_name = "FILE")]
+    pub kubelet_client_key: PathBuf,
+
+    /// How long Events are kept, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    pub event_ttl_seconds: u64,
+    /// Most requests that are handled at once, watches and other streams aside; more are refused with TooManyRequests
+    #[arg(long, value_name = "N", default_value_t = 600)]
+    pub max_requests_inflight: usize,
+}

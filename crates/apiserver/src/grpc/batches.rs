@@ -1,0 +1,134 @@
+//! Lists and watches as streams of bounded messages made from cached bytes.
+
+use api::{
+    Kind, StatusError,
+    ferrokube::v1::{ListResponse, WatchEvent, WatchResponse, watch_event::Type},
+    google::protobuf::Any,
+    meta::v1::ListMeta,
+};
+use futures::Stream;
+use store::{Entry, EventKind, Watch};
+use tokio::time::{Duration, Instant};
+
+use crate::pipeline::{Page, watch_error};
+
+/// A message is sent once it holds this many bytes of objects.
+const CHUNK: usize = 512 << 10;
+/// A watcher that asked for bookmarks gets one about this often.
+const BOOKMARK: Duration = Duration::from_secs(60);
+
+const PARTIAL: &str = "type.googleapis.com/k8s.io.apimachinery.pkg.apis.meta.v1.PartialObjectMetadata";
+
+fn encoded(kind: &Kind, entry: &Entry, metadata_only: bool) -> Any {
+    match metadata_only {
+        true => Any { type_url: PARTIAL.to_owned(), value: entry.partial() },
+        false => Any { type_url: kind.type_url.to_owned(), value: entry.object() },
+    }
+}
+
+/// The page in chunks; the last one carries the metadata.
+pub(super) fn list(kind: &'static Kind, page: Page, metadata_only: bool) -> impl Iterator<Item = ListResponse> + Send {
+    let metadata = ListMeta {
+        resource_version: page.revision.to_string(),
+        r#continue: page.continue_token,
+        remaining_item_count: page.remaining,
+        ..ListMeta::default()
+    };
+    let mut items = page.items.into_iter().peekable();
+    let mut metadata = Some(metadata);
+    std::iter::from_fn(move || {
+        metadata.as_ref()?;
+        let (mut chunk, mut size) = (Vec::new(), 0);
+        while size < CHUNK
+            && let Some(entry) = items.next()
+        {
+            let object = encoded(kind, &entry, metadata_only);
+            size += object.value.len();
+            chunk.push(object);
+        }
+        let metadata = if items.peek().is_none() { metadata.take() } else { None };
+        Some(ListResponse { items: chunk, metadata })
+    })
+}
+
+/// What a watch stream needs to know of its request.
+pub(super) struct WatchOptions {
+    pub(super) kind: &'static Kind,
+    pub(super) metadata_only: bool,
+    pub(super) bookmarks: bool,
+    /// The client asked for the initial events, so it is told where they end.
+    pub(super) tell_initial_end: bool,
+    pub(super) deadline: Option<Instant>,
+}
+
+/// The changes of a watch until it expires, its deadline passes, or the shutdown begins.
+pub(super) fn watch(
+    mut watch: Watch,
+    options: WatchOptions,
+    shutdown: daemon::Shutdown,
+) -> impl Stream<Item = Result<WatchResponse, StatusError>> + Send {
+    async_stream::stream! {
+        let kind = options.kind;
+        let deadline = options.deadline;
+        let over = async move {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut over = std::pin::pin!(over);
+        let mut bookmarks = tokio::time::interval_at(Instant::now() + BOOKMARK, BOOKMARK);
+        let mut shutdown = std::pin::pin!(shutdown.started());
+        loop {
+            // Every branch is cancel safe: `Watch::next` keeps its place.
+            let batch = tokio::select! {
+                biased;
+                () = &mut shutdown => return,
+                batch = watch.next() => batch,
+                _ = bookmarks.tick(), if options.bookmarks => {
+                    if let Some(revision) = watch.bookmark() {
+                        yield Ok(WatchResponse { events: vec![bookmark(revision, false)] });
+                    }
+                    continue;
+                }
+                () = &mut over => return,
+            };
+            let batch = match batch {
+                Ok(batch) => batch,
+                Err(e) => {
+                    yield Err(watch_error(kind, e));
+                    return;
+                }
+            };
+            let (mut events, mut size) = (Vec::with_capacity(batch.events.len()), 0);
+            for event in batch.events {
+                let object = encoded(kind, &event.entry, options.metadata_only);
+                size += object.value.len();
+                events.push(WatchEvent {
+                    r#type: match event.kind {
+                        EventKind::Added => Type::Added,
+                        EventKind::Modified => Type::Modified,
+                        EventKind::Deleted => Type::Deleted,
+                    } as i32,
+                    object: Some(object),
+                    resource_version: event.entry.revision(),
+                    initial_events_end: false,
+                });
+                if size >= CHUNK {
+                    yield Ok(WatchResponse { events: std::mem::take(&mut events) });
+                    size = 0;
+                }
+            }
+            if batch.initial_end && options.tell_initial_end {
+                events.push(bookmark(batch.revision, true));
+            }
+            if !events.is_empty() {
+                yield Ok(WatchResponse { events });
+            }
+        }
+    }
+}
+
+fn bookmark(revision: i64, initial_events_end: bool) -> WatchEvent {
+    WatchEvent { r#type: Type::Bookmark as i32, object: None, resource_version: revision, initial_events_end }
+}

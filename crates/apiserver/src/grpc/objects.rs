@@ -1,0 +1,301 @@
+//! The Objects service.
+
+use std::pin::Pin;
+
+use api::{
+    KINDS, Kind, Object, Resource, StatusError,
+    authentication::v1::TokenRequest,
+    core::v1::{Pod, ServiceAccount},
+    ferrokube::v1::{self as proto, objects_server::Objects},
+    meta::v1::DeleteOptions,
+    policy::v1::Eviction,
+    status::Reason,
+};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
+use tokio::time::{Duration, Instant};
+use tonic::{Response, Status};
+
+use super::{Services, any, batches, check_namespace, check_verb, fence, resolve, user};
+use crate::{
+    decode::{self, FieldValidation},
+    pipeline::{Fence, Selectors},
+    request::{Request, Verb},
+};
+
+type Streaming<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// A request on one object or a collection, before it is authorised.
+fn request(user: std::sync::Arc<crate::request::User>, verb: Verb, kind: &'static Kind, namespace: &str, name: &str) -> Request {
+    Request {
+        user,
+        verb,
+        kind,
+        subresource: String::new(),
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        dry_run: false,
+        selected_name: None,
+        selected_node: None,
+    }
+}
+
+fn select(request: &mut Request, labels: &str, fields: &str) -> Result<Selectors, StatusError> {
+    let selectors = Selectors::parse(labels, fields)?;
+    request.selected_name = selectors.exact("metadata.name").map(str::to_owned);
+    request.selected_node = selectors.exact("spec.nodeName").map(str::to_owned);
+    Ok(selectors)
+}
+
+fn named(kind: &Kind, name: &str) -> Result<(), StatusError> {
+    if name.is_empty() { Err(StatusError::bad_request(format!("name: the name of one of the {} is wanted here", kind.plural))) } else { Ok(()) }
+}
+
+#[tonic::async_trait]
+impl Objects for Services {
+    type ListStream = Streaming<proto::ListResponse>;
+    type WatchStream = Streaming<proto::WatchResponse>;
+
+    async fn get(&self, call: tonic::Request<proto::GetRequest>) -> Result<Response<proto::Object>, Status> {
+        let user = user(&call)?;
+        let r = call.into_inner();
+        let kind = resolve(r.resource.as_ref())?;
+        check_verb(kind, Verb::Get, &r.subresource)?;
+        check_namespace(kind, &r.namespace, false)?;
+        named(kind, &r.name)?;
+        let request = Request { subresource: r.subresource, ..request(user, Verb::Get, kind, &r.namespace, &r.name) };
+        self.0.authorize(&request).await?;
+        let object = if kind.storage.is_some() {
+            any(self.0.pipeline.get(&request).await?)
+        } else {
+            let mut items = self.0.measure(&request).await?;
+            items.pop().ok_or_else(|| StatusError::not_found(kind, &r.name))?
+        };
+        Ok(Response::new(proto::Object { object: Some(object), warnings: Vec::new() }))
+    }
+
+    async fn list(&self, call: tonic::Request<proto::ListRequest>) -> Result<Response<Self::ListStream>, Status> {
+        let user = user(&call)?;
+        let r = call.into_inner();
+        let kind = resolve(r.resource.as_ref())?;
+        check_verb(kind, Verb::List, "")?;
+        check_namespace(kind, &r.namespace, true)?;
+        let mut request = request(user, Verb::List, kind, &r.namespace, "");
+        let selectors = select(&mut request, &r.label_selector, &r.field_selector)?;
+        self.0.authorize(&request).await?;
+        if kind.storage.is_none() {
+            let items = self.0.measure(&request).await?;
+            let metadata = Some(Default::default());
+            return Ok(Response::new(stream::iter([Ok(proto::ListResponse { items, metadata })]).boxed()));
+        }
+        let page = self.0.pipeline.list(&request, &selectors, &r.resource_version, r.limit, &r.continue_token).await?;
+        Ok(Response::new(stream::iter(batches::list(kind, page, r.metadata_only)).map(Ok).boxed()))
+    }
+
+    async fn watch(&self, call: tonic::Request<proto::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let user = user(&call)?;
+        let r = call.into_inner();
+        let kind = resolve(r.resource.as_ref())?;
+        check_verb(kind, Verb::Watch, "")?;
+        check_namespace(kind, &r.namespace, true)?;
+        let mut request = request(user, Verb::Watch, kind, &r.namespace, "");
+        let selectors = select(&mut request, &r.label_selector, &r.field_selector)?;
+        self.0.authorize(&request).await?;
+        let watch = self.0.pipeline.watch(&request, &selectors, &r.resource_version, r.send_initial_events).await?;
+        let options = batches::WatchOptions {
+            kind,
+            metadata_only: r.metadata_only,
+            bookmarks: r.allow_bookmarks,
+            tell_initial_end: r.send_initial_events,
+            deadline: u64::try_from(r.timeout_seconds).ok().filter(|s| *s > 0).map(|s| Instant::now() + Duration::from_secs(s.min(86_400))),
+        };
+        let events = batches::watch(watch, options, self.0.shutdown.clone());
+        Ok(Response::new(events.map_err(Status::from).boxed()))
+    }
+
+    async fn create(&self, call: tonic::Request<proto::CreateRequest>) -> Result<Response<proto::Object>, Status> {
+        let (user, fence) = (user(&call)?, fence(call.metadata())?);
+        let r = call.into_inner();
+        let kind = resolve(r.resource.as_ref())?;
+        check_verb(kind, Verb::Create, &r.subresource)?;
+        let options = r.options.unwrap_or_default();
+        let validation = FieldValidation::parse(&options.field_validation)?;
+        let body_kind = body_kind(kind, &r.subresource, true);
+        let (object, warnings) = decode::object(body_kind, r.object, &r.json, validation)?;
+        let namespace = if r.namespace.is_empty() && kind.namespaced { object.meta().namespace.clone() } else { r.namespace };
+        check_namespace(kind, &namespace, false)?;
+        let request = Request {
+            subresource: r.subresource,
+            dry_run: options.dry_run,
+            ..request(user, Verb::Create, kind, &namespace, &r.name)
+        };
+        self.0.authorize(&request).await?;
+        let object = self.0.create(&request, object, fence.as_ref()).await?;
+        Ok(Response::new(proto::Object { object: Some(object), warnings }))
+    }
+
+    async fn update(&self, call: tonic::Request<proto::UpdateRequest>) -> Result<Response<proto::Object>, Status> {
+        let (user, fence) = (user(&call)?, fence(call.metadata())?);
+        let r = call.into_inner();
+        let kind = resolve(r.resource.as_ref())?;
+        check_verb(kind, Verb::Update, &r.subresource)?;
+        let options = r.options.unwrap_or_default();
+        let validation = FieldValidation::parse(&options.field_validation)?;
+        let (object, warnings) = decode::object(body_kind(kind, &r.subresource, false), r.object, &r.json, validation)?;
+        let or = |given: String, own: &str| if given.is_empty() { own.to_owned() } else { given };
+        let namespace = if kind.namespaced { or(r.namespace, &object.meta().namespace) } else { r.namespace };
+        let name = or(r.name, &object.meta().name);
+        check_namespace(kind, &namespace, false)?;
+        named(kind, &name)?;
+        let request = Request {
+            subresource: r.subresource,
+            dry_run: options.dry_run,
+            ..request(user, Verb::Update, kind, &namespace, &name)
+        };
+        self.0.authorize(&request).await?;
+        let stored = self.0.pipeline.update(&request, object, fence.as_ref()).await?;
+        Ok(Response::new(proto::Object { object: Some(any(stored)), warnings }))
+    }
+
+    async fn patch(&self, call: tonic::Request<proto::PatchRequest>) -> Result<Response<proto::Object>, Status> {
+        let (user, fence) = (user(&call)?, fence(call.metadata())?);
+        let r = call.into_inner();
+        let kind = resolve(r.resource.as_ref())?;
+        check_verb(kind, Verb::Patch, &r.subresource)?;
+        check_namespace(kind, &r.namespace, false)?;
+        named(kind, &r.name)?;
+        let patch_type = r.r#type();
+        let options = r.options.unwrap_or_default();
+        let validation = FieldValidation::parse(&options.field_validation)?;
+        let request = Request {
+            subresource: r.subresource,
+            dry_run: options.dry_run,
+            ..request(user, Verb::Patch, kind, &r.namespace, &r.name)
+        };
+        self.0.authorize(&request).await?;
+        let (stored, warnings) = self.0.pipeline.patch(&request, patch_type, &r.patch, validation, fence.as_ref()).await?;
+        Ok(Response::new(proto::Object { object: Some(any(stored)), warnings }))
+    }
+
+    async fn delete(&self, call: tonic::Request<proto::DeleteRequest>) -> Result<Response<proto::DeleteResponse>, Status> {
+        let (user, fence) = (user(&call)?, fence(call.metadata())?);
+        let r = call.into_inner();
+        let kind = resolve(r.resource.as_ref())?;
+        check_verb(kind, Verb::Delete, "")?;
+        check_namespace(kind, &r.namespace, false)?;
+        named(kind, &r.name)?;
+        let options = r.options.unwrap_or_default();
+        let request = Request { dry_run: !options.dry_run.is_empty(), ..request(user, Verb::Delete, kind, &r.namespace, &r.name) };
+        self.0.authorize(&request).await?;
+        let deleted = self.0.pipeline.delete(&request, &options, fence.as_ref()).await?;
+        Ok(Response::new(proto::DeleteResponse { object: Some(any(deleted.object)), deleted: deleted.gone }))
+    }
+
+    async fn delete_collection(
+        &self,
+        call: tonic::Request<proto::DeleteCollectionRequest>,
+    ) -> Result<Response<proto::DeleteCollectionResponse>, Status> {
+        let (user, fence) = (user(&call)?, fence(call.metadata())?);
+        let r = call.into_inner();
+        let kind = resolve(r.resource.as_ref())?;
+        check_verb(kind, Verb::DeleteCollection, "")?;
+        check_namespace(kind, &r.namespace, true)?;
+        let options = r.options.unwrap_or_default();
+        let mut request = Request { dry_run: !options.dry_run.is_empty(), ..request(user, Verb::DeleteCollection, kind, &r.namespace, "") };
+        let selectors = select(&mut request, &r.label_selector, &r.field_selector)?;
+        self.0.authorize(&request).await?;
+        let count = self.0.pipeline.delete_collection(&request, &selectors, &options, fence.as_ref()).await?;
+        Ok(Response::new(proto::DeleteCollectionResponse { count }))
+    }
+
+    async fn kinds(&self, _: tonic::Request<proto::KindsRequest>) -> Result<Response<proto::KindsResponse>, Status> {
+        let kinds = KINDS.iter().filter(|kind| !kind.plural.is_empty()).map(|kind| kind_info(kind)).collect();
+        Ok(Response::new(proto::KindsResponse { kinds }))
+    }
+
+    async fn version(&self, _: tonic::Request<proto::VersionRequest>) -> Result<Response<proto::VersionResponse>, Status> {
+        Ok(Response::new(proto::VersionResponse {
+            git_version: format!("v{}", daemon::VERSION),
+            api_level: api::API_LEVEL.to_owned(),
+            platform: format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH.replace("x86_64", "amd64").replace("aarch64", "arm64")),
+        }))
+    }
+}
+
+impl super::Server {
+    /// Creates an object, or does what creating a subresource stands for.
+    pub(super) async fn create(
+        &self,
+        request: &Request,
+        object: Box<dyn Object>,
+        fence: Option<&Fence>,
+    ) -> Result<api::google::protobuf::Any, StatusError> {
+        let of = |object: Box<dyn Object>| api::google::protobuf::Any { type_url: object.kind().type_url.to_owned(), value: object.encode() };
+        match (request.kind.plural, request.subresource.as_str()) {
+            ("pods", "eviction") => {
+                let eviction = object.downcast_ref::<Eviction>().ok_or_else(|| StatusError::internal("an Eviction is wanted here"))?;
+                let name = if request.name.is_empty() { eviction.name() } else { &request.name };
+                self.evict(&Request { name: name.to_owned(), ..request.clone() }, eviction.delete_options(), fence).await?;
+                Ok(of(object))
+            }
+            ("serviceaccounts", "token") => {
+                let token = object.downcast_ref::<TokenRequest>().ok_or_else(|| StatusError::internal("a TokenRequest is wanted here"))?;
+                Ok(of(Box::new(self.identity.issue_token(request, token.clone()).await?)))
+            }
+            (_, "") if request.kind.storage.is_none() => match request.kind.plural {
+                "bindings" => {
+                    let name = object.meta().name.clone();
+                    let binding = Request { kind: Pod::KIND, subresource: "binding".to_owned(), name, ..request.clone() };
+                    self.pipeline.act(&binding, &*object, fence).await.map(any)
+                }
+                _ => Ok(of(self.identity.review(request, object).await?)),
+            },
+            (_, "") => self.pipeline.create(request, object, fence).await.map(any),
+            _ => {
+                let name = if request.name.is_empty() { object.meta().name.clone() } else { request.name.clone() };
+                self.pipeline.act(&Request { name, ..request.clone() }, &*object, fence).await.map(any)
+            }
+        }
+    }
+
+    /// Deletes a pod because its place is wanted. The place for disruption budgets.
+    pub(super) async fn evict(&self, request: &Request, options: &DeleteOptions, fence: Option<&Fence>) -> Result<(), StatusError> {
+        named(request.kind, &request.name)?;
+        let deletion = Request { subresource: String::new(), ..request.clone() };
+        self.pipeline.delete(&deletion, options, fence).await.map(drop)
+    }
+}
+
+/// The kind of what is sent to a subresource.
+fn body_kind(kind: &'static Kind, subresource: &str, create: bool) -> &'static Kind {
+    match (kind.plural, subresource) {
+        (_, "scale") => api::autoscaling::v1::Scale::KIND,
+        ("pods", "binding") if create => api::core::v1::Binding::KIND,
+        ("pods", "eviction") if create => Eviction::KIND,
+        (plural, "token") if create && plural == ServiceAccount::KIND.plural => TokenRequest::KIND,
+        _ => kind,
+    }
+}
+
+fn kind_info(kind: &Kind) -> proto::KindInfo {
+    let owned = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect();
+    proto::KindInfo {
+        resource: Some(proto::ResourceName {
+            group: kind.group.to_owned(),
+            version: kind.version.to_owned(),
+            resource: kind.plural.to_owned(),
+        }),
+        kind: kind.kind.to_owned(),
+        singular: kind.singular.to_owned(),
+        short_names: owned(kind.short_names),
+        namespaced: kind.namespaced,
+        verbs: owned(kind.verbs),
+        categories: owned(kind.categories),
+        message: kind.message.name.to_owned(),
+        subresources: owned(kind.subresources),
+    }
+}
+
+/// A kind that is computed cannot be read like this.
+pub(super) fn not_readable(kind: &Kind) -> StatusError {
+    StatusError::new(Reason::MethodNotAllowed, format!("{} can only be created", kind.qualified_plural()))
+}

@@ -1,0 +1,198 @@
+//! The Pods service: binding and eviction, and streams passed on to the pod's kubelet.
+
+use std::pin::Pin;
+
+use api::{
+    Object, Resource, StatusError,
+    core::v1::{Node, Pod},
+    ferrokube::v1::{self as proto, PodRef, exec_request, kubelet_client::KubeletClient, pods_server::Pods},
+};
+use client::Transport;
+use futures::{Stream, StreamExt, stream};
+use prost::Message as _;
+use store::ReadAt;
+use tonic::{Response, Status, Streaming};
+
+use super::{Server, Services, fence, user};
+use crate::request::{Request, Verb};
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl Server {
+    /// All nodes.
+    pub(super) async fn nodes(&self) -> Result<Vec<Node>, StatusError> {
+        let nodes = self.pipeline.store().collection(Node::KIND.plural).ok_or_else(|| StatusError::internal("nodes are not stored"))?;
+        let list = nodes.list(&store::Selection::all(), store::ListOptions { at: ReadAt::Any, ..Default::default() }).await;
+        let list = list.map_err(|e| StatusError::unavailable(e.to_string()))?;
+        list.items.iter().map(|entry| Node::decode(entry.object()).map_err(|e| StatusError::internal(e.to_string()))).collect()
+    }
+
+    /// One node.
+    pub(super) async fn node(&self, name: &str) -> Result<Node, StatusError> {
+        self.read("", name).await
+    }
+
+    async fn read<K: Resource>(&self, namespace: &str, name: &str) -> Result<K, StatusError> {
+        let collection = self.pipeline.store().collection(&K::KIND.qualified_plural());
+        let collection = collection.ok_or_else(|| StatusError::internal(format!("{} are not stored", K::KIND.plural)))?;
+        let entry = collection.get(namespace, name, ReadAt::Latest).await.map_err(|e| match e {
+            store::Error::NotFound { .. } => StatusError::not_found(K::KIND, name),
+            other => StatusError::unavailable(other.to_string()),
+        })?;
+        K::decode(entry.object()).map_err(|e| StatusError::internal(e.to_string()))
+    }
+
+    /// The node a pod is on.
+    pub(super) async fn node_of_pod(&self, namespace: &str, name: &str) -> Result<Node, StatusError> {
+        let pod: Pod = self.read(namespace, name).await?;
+        self.node_of(&pod).await
+    }
+
+    async fn node_of(&self, pod: &Pod) -> Result<Node, StatusError> {
+        match pod.spec().node_name.as_str() {
+            "" => Err(StatusError::bad_request(format!("pod {:?} does not have a host assigned", pod.name()))),
+            node => self.node(node).await,
+        }
+    }
+
+    /// Checks that the user may do this with the pod, and finds the kubelet and the container to do it with.
+    async fn reach<T>(
+        &self,
+        call: &tonic::Request<T>,
+        verb: Verb,
+        subresource: &str,
+        pod: &mut PodRef,
+        container: &mut String,
+    ) -> Result<KubeletClient<Transport>, StatusError> {
+        let request = request(user(call)?, verb, subresource, &pod.namespace, &pod.name);
+        self.authorize(&request).await?;
+        let found: Pod = self.read(&pod.namespace, &pod.name).await?;
+        if !pod.uid.is_empty() && pod.uid != found.metadata().uid {
+            return Err(StatusError::not_found(Pod::KIND, &pod.name));
+        }
+        pod.uid.clone_from(&found.metadata().uid);
+        if subresource != "portforward" {
+            *container = pick_container(&found, container)?;
+        }
+        self.kubelets.client(&self.node_of(&found).await?)
+    }
+}
+
+fn request(user: std::sync::Arc<crate::request::User>, verb: Verb, subresource: &str, namespace: &str, name: &str) -> Request {
+    Request {
+        user,
+        verb,
+        kind: Pod::KIND,
+        subresource: subresource.to_owned(),
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        dry_run: false,
+        selected_name: None,
+        selected_node: None,
+    }
+}
+
+/// The container that is meant: the named one, the default one, or the only one.
+fn pick_container(pod: &Pod, wanted: &str) -> Result<String, StatusError> {
+    let spec = pod.spec();
+    let names = || spec.containers.iter().map(|c| &c.name).chain(spec.init_containers.iter().map(|c| &c.name));
+    let default = pod.metadata().annotations.get("kubectl.kubernetes.io/default-container");
+    match (wanted, spec.containers.as_slice()) {
+        ("", _) if default.is_some_and(|d| names().any(|n| n == d)) => Ok(default.cloned().unwrap_or_default()),
+        ("", [only]) => Ok(only.name.clone()),
+        ("", _) => {
+            let list: Vec<&str> = names().map(String::as_str).collect();
+            Err(StatusError::bad_request(format!("a container name must be specified for pod {}, choose one of: [{}]", pod.name(), list.join(" "))))
+        }
+        (wanted, _) if names().any(|n| n == wanted) => Ok(wanted.to_owned()),
+        (wanted, _) => Err(StatusError::bad_request(format!("container {wanted} is not valid for pod {}", pod.name()))),
+    }
+}
+
+/// The first message of a stream that must have one.
+async fn first<T>(messages: &mut Streaming<T>) -> Result<T, StatusError> {
+    let first = messages.message().await.map_err(StatusError::from)?;
+    first.ok_or_else(|| StatusError::bad_request("the stream ended before it said which pod is meant"))
+}
+
+/// The first message followed by the rest as they come. Ends when the client's stream breaks: the kubelet then sees the end.
+fn followed_by<T: Send + 'static>(first: T, rest: Streaming<T>) -> impl Stream<Item = T> + Send {
+    stream::once(std::future::ready(first)).chain(rest.map_while(Result::ok))
+}
+
+#[tonic::async_trait]
+impl Pods for Services {
+    type LogsStream = Answers<proto::LogsResponse>;
+    type ExecStream = Answers<proto::ExecResponse>;
+    type AttachStream = Answers<proto::ExecResponse>;
+    type PortForwardStream = Answers<proto::PortForwardResponse>;
+
+    async fn bind(&self, call: tonic::Request<proto::BindRequest>) -> Result<Response<proto::BindResponse>, Status> {
+        let (user, fence) = (user(&call)?, fence(call.metadata())?);
+        let binding = call.into_inner().binding.unwrap_or_default();
+        let request = request(user, Verb::Create, "binding", binding.namespace(), binding.name());
+        self.0.authorize(&request).await?;
+        self.0.pipeline.act(&request, &binding as &dyn Object, fence.as_ref()).await?;
+        Ok(Response::new(proto::BindResponse {}))
+    }
+
+    async fn evict(&self, call: tonic::Request<proto::EvictRequest>) -> Result<Response<proto::EvictResponse>, Status> {
+        let (user, fence) = (user(&call)?, fence(call.metadata())?);
+        let eviction = call.into_inner().eviction.unwrap_or_default();
+        let request = request(user, Verb::Create, "eviction", eviction.namespace(), eviction.name());
+        self.0.authorize(&request).await?;
+        self.0.evict(&request, eviction.delete_options(), fence.as_ref()).await?;
+        Ok(Response::new(proto::EvictResponse {}))
+    }
+
+    async fn logs(&self, call: tonic::Request<proto::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+        let mut r = call.get_ref().clone();
+        let mut pod = r.pod.take().unwrap_or_default();
+        let mut kubelet = self.0.reach(&call, Verb::Get, "log", &mut pod, &mut r.container).await?;
+        let answers = kubelet.logs(proto::LogsRequest { pod: Some(pod), ..r }).await?;
+        Ok(Response::new(answers.into_inner().boxed()))
+    }
+
+    async fn exec(&self, call: tonic::Request<Streaming<proto::ExecRequest>>) -> Result<Response<Self::ExecStream>, Status> {
+        let (mut kubelet, messages) = self.interactive(call, "exec").await?;
+        Ok(Response::new(kubelet.exec(messages).await?.into_inner().boxed()))
+    }
+
+    async fn attach(&self, call: tonic::Request<Streaming<proto::ExecRequest>>) -> Result<Response<Self::AttachStream>, Status> {
+        let (mut kubelet, messages) = self.interactive(call, "attach").await?;
+        Ok(Response::new(kubelet.attach(messages).await?.into_inner().boxed()))
+    }
+
+    async fn port_forward(
+        &self,
+        call: tonic::Request<Streaming<proto::PortForwardRequest>>,
+    ) -> Result<Response<Self::PortForwardStream>, Status> {
+        let (metadata, extensions, mut messages) = call.into_parts();
+        let mut start = first(&mut messages).await?;
+        let mut pod = start.pod.take().unwrap_or_default();
+        let call = tonic::Request::from_parts(metadata, extensions, ());
+        let mut kubelet = self.0.reach(&call, Verb::Create, "portforward", &mut pod, &mut String::new()).await?;
+        start.pod = Some(pod);
+        Ok(Response::new(kubelet.port_forward(followed_by(start, messages)).await?.into_inner().boxed()))
+    }
+}
+
+impl Services {
+    /// The kubelet and the messages for it.
+    async fn interactive(
+        &self,
+        call: tonic::Request<Streaming<proto::ExecRequest>>,
+        subresource: &str,
+    ) -> Result<(KubeletClient<Transport>, impl Stream<Item = proto::ExecRequest> + Send + use<>), StatusError> {
+        let (metadata, extensions, mut messages) = call.into_parts();
+        let Some(exec_request::Message::Start(mut start)) = first(&mut messages).await?.message else {
+            return Err(StatusError::bad_request("start: the first message must say which pod is meant"));
+        };
+        let mut pod = start.pod.take().unwrap_or_default();
+        let call = tonic::Request::from_parts(metadata, extensions, ());
+        let kubelet = self.0.reach(&call, Verb::Create, subresource, &mut pod, &mut start.container).await?;
+        start.pod = Some(pod);
+        let start = proto::ExecRequest { message: Some(exec_request::Message::Start(start)) };
+        Ok((kubelet, followed_by(start, messages)))
+    }
+}
