@@ -50,6 +50,8 @@ pub mod layout;
 pub mod metrics;
 pub mod selection;
 mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod wire;
 
 pub use crate::cache::list::{List, ListOptions};
