@@ -25,6 +25,9 @@ pub enum EnvelopeError {
     /// The envelope or the object in it is broken.
     #[error("the value is no valid protobuf")]
     Malformed(#[from] WireError),
+    /// The key is longer than 65,535 bytes, or the object than 4 GiB.
+    #[error("the key or the value is too long")]
+    TooLong,
     /// The envelope says that its content is encoded further (compressed, encrypted).
     #[error("unsupported content encoding {0:?}")]
     Encoded(String),

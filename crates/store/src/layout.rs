@@ -1,6 +1,7 @@
 //! What the store must know of a kind: where its objects lie in etcd and which of their fields are selectable.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use crate::wire::{self, Value};
 
@@ -18,6 +19,8 @@ pub struct KindLayout {
     pub prefix: Cow<'static, str>,
     /// Whether a namespace stands between prefix and name.
     pub namespaced: bool,
+    /// How long an object lives after it was last written, in whole seconds; etcd removes it up to a minute later. For Events.
+    pub ttl: Option<Duration>,
     /// The selectable fields. An [`IndexKey::Field`](crate::IndexKey::Field) names one by its place here.
     pub fields: Vec<FieldLayout>,
 }

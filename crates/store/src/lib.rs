@@ -18,7 +18,7 @@
 //! store.ready().await;
 //!
 //! let pods = store.collection("pods").ok_or("no such kind")?;
-//! let created = pods.create("default", "web", encoded, None).await?;
+//! let created = pods.create("default", "web", encoded).await?;
 //! let list = pods.list(&Selection::all(), ListOptions::default()).await?;
 //! let mut watch = pods.watch(Selection::namespace("default"), WatchStart::After(list.revision)).await?;
 //! loop {
@@ -41,6 +41,7 @@
 //!   costs nobody but itself.
 
 pub mod cache;
+mod config;
 pub mod entry;
 pub mod envelope;
 pub mod error;
@@ -49,13 +50,16 @@ pub mod layout;
 pub mod metrics;
 pub mod selection;
 mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod wire;
 
 pub use crate::cache::list::{List, ListOptions};
 pub use crate::cache::watch::{Batch, EventKind, Watch, WatchEvent, WatchStart};
+pub use crate::config::{Config, TlsFiles};
 pub use crate::entry::Entry;
 pub use crate::error::Error;
-pub use crate::etcd::{Config, EtcdError, Guard, Outcome, TlsFiles, Txn, Value};
+pub use crate::etcd::{Etcd, EtcdError, Guard, KeyState, Outcome, Txn, Value};
 pub use crate::layout::{FieldKind, FieldLayout, KindLayout};
 pub use crate::selection::{Filter, IndexKey, Scope, Selection};
 pub use crate::store::{Change, Collection, ReadAt, Runner, Store};

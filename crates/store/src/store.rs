@@ -4,16 +4,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::list::{List, ListOptions};
 use crate::cache::watch::{Watch, WatchStart};
-use crate::entry::Entry;
+use crate::cache::{Cache, Feed, KindCache, Limits, ReadIndex, ReadIndexer, read};
+use crate::config::Config;
+use crate::entry::{Entry, EntryError};
 use crate::error::Error;
-use crate::etcd::{Config, Etcd, Outcome, Txn};
+use crate::etcd::maintenance::Maintenance;
+use crate::etcd::{Etcd, EtcdError, Guard, KeyState, Outcome, Txn};
 use crate::layout::KindLayout;
 use crate::metrics::Counters;
 use crate::selection::Selection;
+use crate::wire;
 
 /// How fresh a read must be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,118 +46,243 @@ pub enum Change {
 
 /// The objects of all kinds. Cheap to clone.
 #[derive(Clone)]
-pub struct Store;
+pub struct Store(Arc<Inner>);
 
 /// The objects of one kind. Cheap to clone.
 #[derive(Clone)]
-pub struct Collection;
+pub struct Collection {
+    store: Store,
+    kind: Arc<KindCache>,
+}
 
 /// Keeps the cache in step with etcd and takes care of etcd's history and size. Runs until told to stop.
-pub struct Runner;
+pub struct Runner {
+    feed: Feed,
+    read_indexer: ReadIndexer,
+    maintenance: Maintenance,
+}
 
-#[allow(unused_variables, clippy::todo)]
+struct Inner {
+    cache: Arc<Cache>,
+    etcd: Etcd,
+    read_index: ReadIndex,
+    catch_up_timeout: Duration,
+}
+
+/// Keys fetched at a time when a page of the past is read from etcd.
+const HISTORY_PAGE: i64 = 500;
+
+// === impl Store ===
+
 impl Store {
-    /// A store for these kinds and what keeps it up to date. Nothing is contacted yet.
+    /// A store for these kinds and what keeps it up to date. Nothing is contacted yet. To be called inside a Tokio runtime.
     ///
     /// # Errors
     /// Certificates or addresses cannot be used, or kinds overlap.
     pub fn new(config: Config, kinds: Vec<KindLayout>) -> Result<(Self, Runner), Error> {
-        todo!()
+        let counters = Arc::<Counters>::default();
+        let etcd = Etcd::new(&config, counters.clone())?;
+        let limits = Limits {
+            events: config.ring_events,
+            bytes: config.ring_bytes,
+        };
+        let cache = Arc::new(Cache::new(kinds, limits, counters.clone())?);
+        let (read_index, read_indexer) = ReadIndex::new(etcd.clone(), counters.clone());
+        let feed = Feed {
+            cache: cache.clone(),
+            etcd: etcd.clone(),
+            replay: config.replay,
+        };
+        let maintenance = Maintenance::new(etcd.clone(), &config, counters);
+        let catch_up_timeout = config.catch_up_timeout;
+        let store = Self(Arc::new(Inner {
+            cache,
+            etcd,
+            read_index,
+            catch_up_timeout,
+        }));
+        Ok((
+            store,
+            Runner {
+                feed,
+                read_indexer,
+                maintenance,
+            },
+        ))
     }
 
     /// Waits until the first list is in and has caught up.
     pub async fn ready(&self) {
-        todo!()
+        self.0.cache.ready().await;
     }
 
     /// Whether the first list is in and has caught up.
     pub fn is_ready(&self) -> bool {
-        todo!()
+        self.0.cache.is_ready()
     }
 
     /// The handle of the kind of that [`KindLayout::name`].
     pub fn collection(&self, name: &str) -> Option<Collection> {
-        todo!()
+        self.0.cache.kind(name).map(|kind| Collection {
+            store: self.clone(),
+            kind: kind.clone(),
+        })
     }
 
-    /// The handles of all kinds.
+    /// The handles of all kinds, in the order the store was given them.
     pub fn collections(&self) -> impl Iterator<Item = Collection> + '_ {
-        std::iter::empty()
+        self.0.cache.kinds().iter().map(|kind| Collection {
+            store: self.clone(),
+            kind: kind.clone(),
+        })
     }
 
-    /// The revision up to which the cache has seen everything.
+    /// The revision up to which the cache has seen everything; 0 before the first list.
     pub fn revision(&self) -> i64 {
-        todo!()
+        self.0.cache.revision()
     }
 
     /// Waits until a read is as fresh as demanded; answers the revision then reached.
+    ///
+    /// # Errors
+    /// [`Error::NotReady`], [`Error::Future`] or an [`Error::Etcd`].
     pub async fn fresh(&self, at: ReadAt) -> Result<i64, Error> {
-        todo!()
+        let patience = self.0.catch_up_timeout;
+        if !self.is_ready() {
+            timeout(patience, self.ready())
+                .await
+                .map_err(|_| Error::NotReady)?;
+        }
+        match at {
+            ReadAt::Any => Ok(self.revision()),
+            ReadAt::AtLeast(revision) => self.0.cache.wait_for(revision, patience).await,
+            ReadAt::Latest => {
+                self.0
+                    .cache
+                    .wait_for(self.0.read_index.get().await?, patience)
+                    .await
+            }
+        }
     }
 
-    /// Carries out a transaction over several keys, see [`Txn`].
-    pub async fn commit(&self, txn: Txn) -> Result<Outcome, Error> {
-        todo!()
+    /// Carries out a transaction over several keys.
+    ///
+    /// # Errors
+    /// An [`Error::Etcd`]; if that is [`EtcdError::Undetermined`], it may have happened, otherwise nothing was written.
+    pub async fn commit(&self, txn: &Txn) -> Result<Outcome, Error> {
+        let outcome = self.0.etcd.commit(txn).await?;
+        if matches!(outcome, Outcome::Refused(_)) {
+            self.counters().conflicts.add(1);
+        }
+        Ok(outcome)
     }
 
     /// The etcd cluster itself, for keys that are no objects.
     pub fn etcd(&self) -> &Etcd {
-        todo!()
+        &self.0.etcd
     }
 
     /// What the store has counted.
     pub fn counters(&self) -> &Counters {
-        todo!()
+        &self.0.cache.counters
     }
 }
 
-#[allow(unused_variables, clippy::todo)]
+// === impl Runner ===
+
 impl Runner {
-    /// Runs until `shutdown` is cancelled.
+    /// Runs until `shutdown` is cancelled. Returning earlier, or panicking, means that the store is of no use any more: the
+    /// process should end.
     pub async fn run(self, shutdown: CancellationToken) {
-        todo!()
+        let mut tasks = JoinSet::new();
+        tasks.spawn(self.feed.run(shutdown.clone()));
+        let read_indexer = self.read_indexer;
+        let indexing = shutdown.clone();
+        tasks.spawn(async move {
+            indexing
+                .run_until_cancelled(read_indexer.run())
+                .await
+                .unwrap_or_default()
+        });
+        tasks.spawn(self.maintenance.run(shutdown));
+        // The first to end, for whatever reason, ends the others.
+        if let Some(Err(error)) = tasks.join_next().await
+            && let Ok(panic) = error.try_into_panic()
+        {
+            std::panic::resume_unwind(panic);
+        }
+        tasks.shutdown().await;
     }
 }
 
-#[allow(unused_variables, clippy::todo)]
+// === impl Collection ===
+
 impl Collection {
     /// What this is a collection of.
-    pub fn layout(&self) -> &KindLayout {
-        todo!()
+    pub fn layout(&self) -> &Arc<KindLayout> {
+        &self.kind.layout
     }
 
-    /// Creates an object. With a `ttl` (seconds precision, up to a minute late) etcd removes it by itself.
+    /// The store this is a part of.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Creates an object.
     ///
     /// # Errors
-    /// [`Error::AlreadyExists`], or an [`Error::Etcd`].
+    /// [`Error::AlreadyExists`], [`Error::InvalidObject`], or an [`Error::Etcd`].
     pub async fn create(
         &self,
         namespace: &str,
         name: &str,
         object: &[u8],
-        ttl: Option<Duration>,
     ) -> Result<Arc<Entry>, Error> {
-        todo!()
+        let key = self.kind.layout.key(namespace, name);
+        let txn = self.put(
+            Txn::new().guard(&key, Guard::Absent),
+            namespace,
+            name,
+            object,
+        )?;
+        match self.store.commit(&txn).await? {
+            Outcome::Committed(revision) => self.written(&key, object, revision),
+            Outcome::Refused(_) => Err(Error::AlreadyExists { key }),
+        }
     }
 
-    /// Reads an object. Errors: [`Error::NotFound`].
+    /// Reads an object.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], or what [`Store::fresh`] answers.
     pub async fn get(&self, namespace: &str, name: &str, at: ReadAt) -> Result<Arc<Entry>, Error> {
-        todo!()
+        self.store.fresh(at).await?;
+        let key = self.kind.layout.key(namespace, name);
+        self.kind.get(&key).ok_or(Error::NotFound { key })
     }
 
     /// Replaces an object that is still at revision `expected`.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::Conflict`] with the current object, or an [`Error::Etcd`].
+    /// [`Error::NotFound`], [`Error::Conflict`] with the current object, [`Error::InvalidObject`], or an [`Error::Etcd`].
     pub async fn update(
         &self,
         namespace: &str,
         name: &str,
         expected: i64,
         object: &[u8],
-        ttl: Option<Duration>,
     ) -> Result<Arc<Entry>, Error> {
-        todo!()
+        let key = self.kind.layout.key(namespace, name);
+        let txn = self.put(
+            Txn::new().guard(&key, Guard::At(expected)),
+            namespace,
+            name,
+            object,
+        )?;
+        match self.store.commit(&txn).await? {
+            Outcome::Committed(revision) => self.written(&key, object, revision),
+            Outcome::Refused(found) => Err(self.refused(key, found)),
+        }
     }
 
     /// Deletes an object that is still at revision `expected`. Answers its last state, at the revision of the deletion.
@@ -164,38 +295,190 @@ impl Collection {
         name: &str,
         expected: i64,
     ) -> Result<Arc<Entry>, Error> {
-        todo!()
+        let key = self.kind.layout.key(namespace, name);
+        let mut last = self
+            .kind
+            .get(&key)
+            .filter(|entry| entry.revision() == expected);
+        if last.is_none() {
+            last = Some(self.current(&key).await?);
+        }
+        let Some(last) = last.filter(|entry| entry.revision() == expected) else {
+            return Err(Error::Conflict {
+                current: self.current(&key).await?,
+            });
+        };
+        let txn = Txn::new().guard(&key, Guard::At(expected)).delete(&key);
+        match self.store.commit(&txn).await? {
+            Outcome::Committed(revision) => Ok(Arc::new(last.at_revision(revision))),
+            Outcome::Refused(found) => Err(self.refused(key, found)),
+        }
     }
 
     /// Reads an object, lets `change` decide, and writes what it decides, again and again until nobody came in between.
-    /// Begins with the cached object; if `change` fails on that, it is shown the current one before its error counts.
-    /// Answers the new state ([`Change::Put`], or the old one if the bytes are the same), the last one ([`Change::Delete`]) or the
-    /// unchanged one ([`Change::Keep`]).
+    ///
+    /// Begins with the cached object. If on that `change` fails or finds nothing to do, the object is read again with
+    /// [`ReadAt::Latest`], and if it turns out to be another, that one counts. Answers the new state ([`Change::Put`], or
+    /// the old one if the bytes are the same), the last one ([`Change::Delete`]) or the unchanged one ([`Change::Keep`]).
     ///
     /// # Errors
-    /// What `change` answers; [`Error::NotFound`]; an [`Error::Etcd`].
+    /// What `change` answers; [`Error::NotFound`]; [`Error::InvalidObject`]; an [`Error::Etcd`].
     pub async fn modify<E: From<Error>>(
         &self,
         namespace: &str,
         name: &str,
-        change: impl FnMut(&Entry) -> Result<Change, E> + Send,
+        mut change: impl FnMut(&Arc<Entry>) -> Result<Change, E> + Send,
     ) -> Result<Arc<Entry>, E> {
-        todo!()
+        let key = self.kind.layout.key(namespace, name);
+        let (mut entry, mut live) = match self.kind.get(&key) {
+            Some(cached) => (cached, false),
+            None => (self.get(namespace, name, ReadAt::Latest).await?, true),
+        };
+        loop {
+            let decided = change(&entry);
+            let written = match &decided {
+                Ok(Change::Put(object)) if *normalized(&key, object)? != *entry.stored() => {
+                    self.update(namespace, name, entry.revision(), object).await
+                }
+                Ok(Change::Delete) => self.delete(namespace, name, entry.revision()).await,
+                Ok(_) | Err(_) if !live => {
+                    let latest = self.get(namespace, name, ReadAt::Latest).await?;
+                    live = true;
+                    if latest.revision() == entry.revision() {
+                        return decided.map(|_| latest);
+                    }
+                    entry = latest;
+                    continue;
+                }
+                Ok(_) => return Ok(entry),
+                Err(_) => return decided.map(|_| entry),
+            };
+            match written {
+                Err(Error::Conflict { current }) => (entry, live) = (current, true),
+                other => return Ok(other?),
+            }
+        }
     }
 
     /// Lists objects in key order.
     ///
     /// # Errors
-    /// [`Error::Expired`] if the page's or the exact revision is no longer known, [`Error::Future`], an [`Error::Etcd`].
+    /// [`Error::Expired`] if the page's or the exact revision is no longer known, and what [`Store::fresh`] answers.
     pub async fn list(&self, selection: &Selection, options: ListOptions) -> Result<List, Error> {
-        todo!()
+        self.store
+            .fresh(options.exact.map_or(options.at, ReadAt::AtLeast))
+            .await?;
+        match (self.kind.list(selection, &options), options.exact) {
+            (Err(Error::Expired { requested, oldest }), Some(revision)) => self
+                .list_history(selection, &options, revision)
+                .await
+                .map_err(|error| match error {
+                    Error::Etcd(EtcdError::Compacted) => Error::Expired { requested, oldest },
+                    other => other,
+                }),
+            (list, _) => list,
+        }
     }
 
     /// Watches objects.
     ///
     /// # Errors
-    /// [`Error::Expired`] if the start is too old, [`Error::Future`], an [`Error::Etcd`].
+    /// [`Error::Expired`] if the start is too old, and what [`Store::fresh`] answers.
     pub async fn watch(&self, selection: Selection, start: WatchStart) -> Result<Watch, Error> {
-        todo!()
+        let at = match start {
+            WatchStart::After(revision) => ReadAt::AtLeast(revision),
+            WatchStart::Initial(at) => at,
+        };
+        self.store.fresh(at).await?;
+        Watch::new(self.kind.clone(), selection, start)
     }
+
+    /// Lists as of a revision that the cache has forgotten but etcd may still know.
+    async fn list_history(
+        &self,
+        selection: &Selection,
+        options: &ListOptions,
+        revision: i64,
+    ) -> Result<List, Error> {
+        let layout = &self.kind.layout;
+        let prefix = selection.scope.prefix(layout);
+        let mut after = options
+            .after
+            .as_ref()
+            .map(|path| format!("{}{path}", layout.prefix));
+        // A page that begins before the scope begins with it.
+        after = after.filter(|after| after.as_str() >= prefix.as_str());
+        let mut items = Vec::new();
+        loop {
+            let page = self
+                .store
+                .etcd()
+                .page(&prefix, after.as_deref(), HISTORY_PAGE, revision)
+                .await?;
+            for kv in &page.items {
+                let key = String::from_utf8_lossy(kv.key()).into_owned();
+                match read(layout, &key, kv.value(), kv.mod_revision()) {
+                    Ok(entry) if selection.matches(layout, &entry) => items.push(Arc::new(entry)),
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::error!(key, %error, "a stored value cannot be read and is not served")
+                    }
+                }
+                after = Some(key);
+            }
+            if !page.more || (options.limit > 0 && items.len() > options.limit) {
+                // How many are left would take reading them all.
+                return Ok(List::cut(items, revision, options.limit, true));
+            }
+        }
+    }
+
+    fn put(&self, txn: Txn, namespace: &str, name: &str, object: &[u8]) -> Result<Txn, Error> {
+        txn.put_object(&self.kind.layout, namespace, name, object)
+            .map_err(|source| Error::InvalidObject {
+                key: self.kind.layout.key(namespace, name),
+                source: source.into(),
+            })
+    }
+
+    fn written(&self, key: &str, object: &[u8], revision: i64) -> Result<Arc<Entry>, Error> {
+        let entry = Entry::new(key, self.kind.layout.prefix.len(), object, revision);
+        entry.map(Arc::new).map_err(|source| Error::InvalidObject {
+            key: key.to_owned(),
+            source,
+        })
+    }
+
+    /// The object as etcd has it now.
+    async fn current(&self, key: &str) -> Result<Arc<Entry>, Error> {
+        let value = self.store.etcd().get(key).await?;
+        let found = vec![KeyState {
+            key: key.to_owned(),
+            value,
+        }];
+        match self.refused(key.to_owned(), found) {
+            Error::Conflict { current } => Ok(current),
+            other => Err(other),
+        }
+    }
+
+    /// The error of a write whose guard did not hold.
+    fn refused(&self, key: String, found: Vec<KeyState>) -> Error {
+        let Some(value) = found.into_iter().next().and_then(|state| state.value) else {
+            return Error::NotFound { key };
+        };
+        match read(&self.kind.layout, &key, &value.bytes, value.revision) {
+            Ok(current) => Error::Conflict {
+                current: Arc::new(current),
+            },
+            Err(source) => Error::Unreadable { key, source },
+        }
+    }
+}
+
+fn normalized<'a>(key: &str, object: &'a [u8]) -> Result<std::borrow::Cow<'a, [u8]>, Error> {
+    wire::normalized(object).map_err(|error| Error::InvalidObject {
+        key: key.to_owned(),
+        source: EntryError::from(error),
+    })
 }

@@ -33,6 +33,12 @@ pub enum EtcdError {
     /// Any other refusal: authentication, an invalid request.
     #[error("etcd refused the request")]
     Refused(#[source] etcd_client::Error),
+    /// The error of a request that several reads have shared.
+    #[error(transparent)]
+    Shared(std::sync::Arc<EtcdError>),
+    /// The store is not running: it has been shut down, or was never started.
+    #[error("the store is not running")]
+    Stopped,
     /// Certificates or addresses cannot be used.
     #[error("invalid etcd configuration: {what}")]
     Config {

@@ -1,9 +1,15 @@
 //! Transactions: guards over keys, and the writes that happen together if all guards hold.
+//!
+//! An attempt without an answer may have been carried out, or may still be. If the transaction invalidates one of its own guards by
+//! what it writes, repeating it is harmless, and what is then found under the key tells whether the first attempt did it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use etcd_client::{Compare, CompareOp, KeyValue, PutOptions, TxnOp, TxnOpResponse};
 
+use super::{Etcd, EtcdError, Member, Repeat, revision_of};
 use crate::layout::KindLayout;
 
 /// What must hold of a key for a transaction to happen.
@@ -44,19 +50,19 @@ pub enum Outcome {
     Refused(Vec<KeyState>),
 }
 
-/// A transaction: writes that happen together, if all guards hold, or not at all.
+/// A transaction: writes that happen together, if all guards hold, or not at all. etcd takes at most 128 writes.
 ///
 /// For an unanswered transaction to be resolved by reading back, every put that matters should carry a guard on its
 /// key and a value nobody else would write (objects do: they hold a UID).
 #[derive(Clone, Debug, Default)]
 pub struct Txn {
-    pub(crate) guards: Vec<(String, Guard)>,
-    pub(crate) ops: Vec<Op>,
+    guards: Vec<(String, Guard)>,
+    ops: Vec<Op>,
 }
 
 /// One write of a transaction.
 #[derive(Clone, Debug)]
-pub(crate) enum Op {
+enum Op {
     Put {
         key: String,
         value: Bytes,
@@ -66,6 +72,9 @@ pub(crate) enum Op {
         key: String,
     },
 }
+
+/// How many versions of a key are looked through for the outcome of a transaction.
+const MAX_STEPS_BACK: usize = 16;
 
 // === impl Txn ===
 
@@ -81,7 +90,7 @@ impl Txn {
         self
     }
 
-    /// Writes plain bytes.
+    /// Writes plain bytes. With a `ttl` (whole seconds, up to a minute late) the key vanishes by itself.
     pub fn put(
         mut self,
         key: impl Into<String>,
@@ -96,7 +105,7 @@ impl Txn {
         self
     }
 
-    /// Writes an encoded object in its envelope, without its resource version.
+    /// Writes an encoded object in its envelope, without its resource version, for as long as its kind says.
     ///
     /// # Errors
     /// The object is no protobuf message.
@@ -106,16 +115,237 @@ impl Txn {
         namespace: &str,
         name: &str,
         object: &[u8],
-        ttl: Option<Duration>,
     ) -> Result<Self, crate::wire::WireError> {
         let object = crate::wire::normalized(object)?;
         let value = crate::envelope::encode(&layout.api_version, &layout.kind, &object);
-        Ok(self.put(layout.key(namespace, name), value, ttl))
+        Ok(self.put(layout.key(namespace, name), value, layout.ttl))
     }
 
     /// Deletes a key, if it exists.
     pub fn delete(mut self, key: impl Into<String>) -> Self {
         self.ops.push(Op::Delete { key: key.into() });
         self
+    }
+
+    /// Whether carrying it out makes one of its own guards fail, so that it can happen only once.
+    fn happens_once(&self) -> bool {
+        self.guards.iter().any(|(key, guard)| match guard {
+            Guard::At(_) => self.ops.iter().any(|op| op.key() == key),
+            Guard::Absent => self
+                .ops
+                .iter()
+                .any(|op| op.key() == key && matches!(op, Op::Put { .. })),
+            Guard::Exists => self
+                .ops
+                .iter()
+                .any(|op| op.key() == key && matches!(op, Op::Delete { .. })),
+        })
+    }
+
+    fn request(&self, lease: impl Fn(&Duration) -> i64) -> etcd_client::Txn {
+        let compares: Vec<_> = self
+            .guards
+            .iter()
+            .map(|(key, guard)| guard.compare(key))
+            .collect();
+        let ops: Vec<_> = self.ops.iter().map(|op| op.request(&lease)).collect();
+        let reads: Vec<_> = self
+            .guards
+            .iter()
+            .map(|(key, _)| TxnOp::get(key.as_str(), None))
+            .collect();
+        etcd_client::Txn::new()
+            .when(compares)
+            .and_then(ops)
+            .or_else(reads)
+    }
+
+    /// The revision at which this transaction was carried out, if what is now found says that it was.
+    fn found_in(&self, states: &[KeyState], now: i64) -> Option<i64> {
+        let mut revision = None;
+        for (KeyState { key, value: found }, (_, guard)) in states.iter().zip(&self.guards) {
+            match (self.ops.iter().find(|op| op.key() == key), found, guard) {
+                (Some(Op::Put { value, .. }), Some(found), _) if found.bytes == *value => {
+                    let newer = !matches!(guard, Guard::At(at) if *at >= found.revision);
+                    if !newer || revision.is_some_and(|r| r != found.revision) {
+                        return None;
+                    }
+                    revision = Some(found.revision);
+                }
+                (Some(Op::Put { .. }), _, _) => return None,
+                (Some(Op::Delete { .. }), Some(_), _) => return None,
+                (Some(Op::Delete { .. }), None, _) | (None, ..) => {}
+            }
+        }
+        // Deletions alone leave no trace of their revision.
+        Some(revision.unwrap_or(now))
+    }
+}
+
+impl Op {
+    fn key(&self) -> &str {
+        match self {
+            Op::Put { key, .. } | Op::Delete { key } => key,
+        }
+    }
+
+    fn request(&self, lease: impl Fn(&Duration) -> i64) -> TxnOp {
+        match self {
+            Op::Put { key, value, ttl } => {
+                let options = ttl
+                    .as_ref()
+                    .map(|ttl| PutOptions::new().with_lease(lease(ttl)));
+                TxnOp::put(key.as_str(), value.as_ref(), options)
+            }
+            Op::Delete { key } => TxnOp::delete(key.as_str(), None),
+        }
+    }
+}
+
+impl Guard {
+    fn compare(self, key: &str) -> Compare {
+        match self {
+            Guard::Absent => Compare::create_revision(key, CompareOp::Equal, 0),
+            Guard::Exists => Compare::create_revision(key, CompareOp::NotEqual, 0),
+            Guard::At(revision) => Compare::mod_revision(key, CompareOp::Equal, revision),
+        }
+    }
+}
+
+impl From<KeyValue> for Value {
+    fn from(kv: KeyValue) -> Self {
+        let revision = kv.mod_revision();
+        Self {
+            bytes: kv.into_key_value().1.into(),
+            revision,
+        }
+    }
+}
+
+// === impl Etcd ===
+
+impl Etcd {
+    /// Carries out a transaction.
+    ///
+    /// # Errors
+    /// [`EtcdError::Undetermined`] if it may or may not have happened, even after reading back; otherwise nothing was written.
+    pub async fn commit(&self, txn: &Txn) -> Result<Outcome, EtcdError> {
+        match self.try_commit(txn).await {
+            // The lease ran out between being given and being used; nothing was written.
+            Err(EtcdError::NoLease) => self.try_commit(txn).await,
+            other => other,
+        }
+    }
+
+    async fn try_commit(&self, txn: &Txn) -> Result<Outcome, EtcdError> {
+        let mut leases = Vec::new();
+        for op in &txn.ops {
+            if let Op::Put { ttl: Some(ttl), .. } = op
+                && !leases.iter().any(|(known, _)| known == ttl)
+            {
+                leases.push((*ttl, self.lease(*ttl).await?));
+            }
+        }
+        let lease = |ttl: &Duration| {
+            leases
+                .iter()
+                .find(|(known, _)| known == ttl)
+                .map_or(0, |(_, id)| *id)
+        };
+        let repeat = if txn.happens_once() {
+            Repeat::Harmless
+        } else {
+            Repeat::Never
+        };
+        let send = |m: Arc<Member>| async move { m.kv().txn(txn.request(lease)).await };
+        let answer = match self.call(repeat, send).await {
+            Ok(answer) => answer,
+            Err(EtcdError::NoLease) => {
+                for (_, id) in &leases {
+                    self.forget_lease(*id).await;
+                }
+                return Err(EtcdError::NoLease);
+            }
+            Err(error) => return Err(error),
+        };
+        let revision = revision_of(answer.value.header())?;
+        if answer.value.succeeded() {
+            return Ok(Outcome::Committed(revision));
+        }
+        let states = guarded(txn, answer.value.op_responses())?;
+        if !answer.ambiguous {
+            return Ok(Outcome::Refused(states));
+        }
+        self.0.counters.etcd_read_backs.add(1);
+        match txn.found_in(&states, revision) {
+            Some(revision) => Ok(Outcome::Committed(revision)),
+            None => self.settle(txn, states).await,
+        }
+    }
+
+    /// Decides whether an earlier attempt was carried out although others have written since: looks at the version of a
+    /// guarded key that directly followed the guarded one.
+    async fn settle(&self, txn: &Txn, states: Vec<KeyState>) -> Result<Outcome, EtcdError> {
+        let unknown = || {
+            let status = tonic::Status::aborted("the keys have been written again since");
+            EtcdError::Undetermined(etcd_client::Error::GRpcStatus(status))
+        };
+        let guarded_put = txn
+            .guards
+            .iter()
+            .zip(&states)
+            .find_map(|((key, guard), state)| {
+                let value = txn.ops.iter().find_map(|op| match op {
+                    Op::Put { key: k, value, .. } if k == key => Some(value),
+                    _ => None,
+                })?;
+                Some((key, *guard, value, state.value.as_ref()?.revision))
+            });
+        let Some((key, guard, ours, mut revision)) = guarded_put else {
+            return Err(unknown());
+        };
+        for _ in 0..MAX_STEPS_BACK {
+            let Ok((Some(version), _)) = self.get_at(key, revision).await else {
+                return Err(unknown());
+            };
+            let Ok((before, _)) = self.get_at(key, version.mod_revision() - 1).await else {
+                return Err(unknown());
+            };
+            let follows = match (guard, &before) {
+                (Guard::At(at), Some(before)) => before.mod_revision() == at,
+                (Guard::Absent, None) => true,
+                _ => false,
+            };
+            match before {
+                _ if follows && version.value() == ours => {
+                    return Ok(Outcome::Committed(version.mod_revision()));
+                }
+                _ if follows => return Ok(Outcome::Refused(states)),
+                Some(before) => revision = before.mod_revision(),
+                None => return Err(unknown()),
+            }
+        }
+        Err(unknown())
+    }
+}
+
+/// What was found under the guarded keys.
+fn guarded(txn: &Txn, answers: Vec<TxnOpResponse>) -> Result<Vec<KeyState>, EtcdError> {
+    let states: Vec<_> = txn
+        .guards
+        .iter()
+        .zip(answers)
+        .filter_map(|((key, _), answer)| match answer {
+            TxnOpResponse::Get(mut get) => Some(KeyState {
+                key: key.clone(),
+                value: get.take_kvs().pop().map(Value::from),
+            }),
+            _ => None,
+        })
+        .collect();
+    if states.len() == txn.guards.len() {
+        Ok(states)
+    } else {
+        Err(EtcdError::Protocol("a guarded key is missing"))
     }
 }

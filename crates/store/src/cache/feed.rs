@@ -1,0 +1,284 @@
+//! Keeps the cache in step with etcd: lists once, then follows one watch over the whole keyspace.
+//!
+//! ```text
+//!  Empty ──list──► Following ──connection lost──► Following, from the next revision, at another member
+//!                     ├──history compacted, or a revision missing or seen twice──► list, tell the difference, Following
+//!                     └──etcd is behind what it once said──► Empty, every watcher begins anew
+//! ```
+//!
+//! Every revision of etcd changes at least one key, so revisions must arrive without a gap: a lost event is noticed.
+//! *Invariant:* a response is applied whole or not at all; all events of a revision come in one response.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use etcd_client::{Event, KeyValue, WatchResponse, WatchStream};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::kind::Change;
+use super::{Cache, Listed, read};
+use crate::entry::Entry;
+use crate::etcd::maintenance::COMPACT_REV_KEY;
+use crate::etcd::{Etcd, EtcdError};
+
+/// Objects of a list fetched at a time.
+const PAGE: i64 = 500;
+const FIRST_BACKOFF: Duration = Duration::from_millis(50);
+const MAX_BACKOFF: Duration = Duration::from_secs(2);
+/// A watch that has brought something this recently is alive.
+const LIVELY: Duration = Duration::from_millis(500);
+
+/// The one writer of the cache.
+pub(crate) struct Feed {
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) etcd: Etcd,
+    /// How many revisions before the current one to begin with.
+    pub(crate) replay: u32,
+}
+
+/// Why following came to an end.
+#[derive(Debug)]
+enum Ended {
+    /// The connection or the member is gone; nothing is lost.
+    Broken,
+    /// The next revision is compacted away.
+    Compacted,
+    /// A revision was missing or came twice.
+    Doubtful { expected: i64, got: i64 },
+    /// etcd's revision is lower than one it had told before: it was restored from a backup.
+    Backwards { now: i64 },
+}
+
+/// Whether the cache must be listed, and how.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum List {
+    No,
+    Difference,
+    Anew,
+}
+
+impl Feed {
+    /// Runs until cancelled.
+    pub(crate) async fn run(self, shutdown: CancellationToken) {
+        shutdown.run_until_cancelled(self.forever()).await;
+    }
+
+    async fn forever(self) {
+        let (mut list, mut backoff) = (List::Anew, FIRST_BACKOFF);
+        loop {
+            let began = Instant::now();
+            match self.round(list).await {
+                Ok(Ended::Broken) => list = List::No,
+                Ok(Ended::Backwards { now }) => {
+                    tracing::error!(
+                        had = self.cache.revision(),
+                        now,
+                        "etcd has lost history, beginning anew"
+                    );
+                    list = List::Anew;
+                }
+                Ok(ended) => {
+                    tracing::warn!(reason = ?ended, revision = self.cache.revision(), "listing again");
+                    self.cache.counters.relists.add(1);
+                    list = List::Difference;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, source = ?std::error::Error::source(&error), "etcd cannot be read")
+                }
+            }
+            backoff = if began.elapsed() > MAX_BACKOFF {
+                FIRST_BACKOFF
+            } else {
+                (backoff * 2).min(MAX_BACKOFF)
+            };
+            sleep(rand::random_range(backoff / 2..backoff)).await;
+        }
+    }
+
+    /// Lists if need be, then follows until that ends.
+    async fn round(&self, list: List) -> Result<Ended, EtcdError> {
+        let current = self.etcd.revision().await?;
+        match list {
+            List::No if current < self.cache.revision() => {
+                return Ok(Ended::Backwards { now: current });
+            }
+            List::No => {}
+            List::Difference => self.list(current, false).await?,
+            List::Anew => self.list_in_the_past(current).await?,
+        }
+        if self.cache.revision() >= current {
+            self.cache.set_ready();
+        }
+        self.cache.counters.watches_opened.add(1);
+        let (stream, member) = self.etcd.watch_all(self.cache.revision() + 1).await?;
+        let ended = self.follow(stream, current).await;
+        if matches!(ended, Ended::Broken) {
+            self.etcd.avoid(member);
+        }
+        Ok(ended)
+    }
+
+    /// Lists as of some revisions ago, so that following fills the rings with the changes since.
+    async fn list_in_the_past(&self, current: i64) -> Result<(), EtcdError> {
+        let mut start = current.saturating_sub(i64::from(self.replay));
+        if let Some(kept) = self.etcd.get(COMPACT_REV_KEY).await? {
+            // Upstream's scheme compacts up to the revision recorded one round earlier: the recorded one is still there.
+            let kept = std::str::from_utf8(&kept.bytes)
+                .ok()
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(current);
+            start = start.max(kept);
+        }
+        match self.list(start.clamp(1, current), true).await {
+            Err(EtcdError::Compacted) => self.list(current, true).await,
+            other => other,
+        }
+    }
+
+    /// Reads every kind as of a revision and makes the cache so.
+    async fn list(&self, revision: i64, anew: bool) -> Result<(), EtcdError> {
+        let mut lists = Vec::new();
+        for kind in self.cache.kinds() {
+            let (mut listed, mut after) = (Vec::new(), None::<String>);
+            loop {
+                let page = self
+                    .etcd
+                    .page(&kind.layout.prefix, after.as_deref(), PAGE, revision)
+                    .await?;
+                after = page
+                    .items
+                    .last()
+                    .map(|kv| String::from_utf8_lossy(kv.key()).into_owned());
+                let entries = page.items.iter().filter_map(|kv| {
+                    Some(Listed {
+                        entry: self.entry(&kind.layout, kv)?,
+                        created: kv.create_revision(),
+                    })
+                });
+                listed.extend(entries);
+                if !page.more || after.is_none() {
+                    break;
+                }
+            }
+            lists.push(listed);
+        }
+        for (kind, listed) in self.cache.kinds().iter().zip(lists) {
+            if anew {
+                kind.reset(listed, revision);
+            } else {
+                kind.replace(listed, revision);
+            }
+        }
+        self.cache.publish(revision);
+        Ok(())
+    }
+
+    /// Applies what the watch brings until it ends.
+    async fn follow(&self, mut stream: WatchStream, target: i64) -> Ended {
+        let mut heard = Instant::now();
+        loop {
+            let response = tokio::select! {
+                biased;
+                response = stream.message() => response,
+                () = self.cache.doubted() => {
+                    if heard.elapsed() < LIVELY {
+                        continue;
+                    }
+                    tracing::warn!("the etcd watch is behind, changing the member");
+                    return Ended::Broken;
+                }
+            };
+            heard = Instant::now();
+            match response {
+                Ok(Some(response)) if response.canceled() && response.compact_revision() > 0 => {
+                    return Ended::Compacted;
+                }
+                Ok(Some(response)) if response.canceled() => return Ended::Broken,
+                Ok(Some(response)) => {
+                    if let Some(ended) = self.take(&response) {
+                        return ended;
+                    }
+                }
+                Ok(None) => return Ended::Broken,
+                Err(error) => {
+                    tracing::debug!(%error, "the etcd watch broke");
+                    return Ended::Broken;
+                }
+            }
+            if !self.cache.is_ready() && self.cache.revision() >= target {
+                self.cache.set_ready();
+            }
+        }
+    }
+
+    /// Applies one response, unless its revisions do not continue what is known.
+    fn take(&self, response: &WatchResponse) -> Option<Ended> {
+        let known = self.cache.revision();
+        let mut last = known;
+        let mut changes: Vec<Vec<Change>> = Vec::new();
+        changes.resize_with(self.cache.kinds().len(), Vec::new);
+        for event in response.events() {
+            let revision = event.kv().map_or(0, KeyValue::mod_revision);
+            if revision != last + 1 && (revision != last || last == known) {
+                return Some(Ended::Doubtful {
+                    expected: last + 1,
+                    got: revision,
+                });
+            }
+            last = revision;
+            if let Some((kind, change)) = self.change(event) {
+                changes[kind].push(change);
+            }
+        }
+        if last == known {
+            return None;
+        }
+        self.cache
+            .counters
+            .events
+            .add(response.events().len() as u64);
+        for (kind, changes) in self
+            .cache
+            .kinds()
+            .iter()
+            .zip(changes)
+            .filter(|(_, changes)| !changes.is_empty())
+        {
+            kind.apply(changes);
+        }
+        self.cache.publish(last);
+        None
+    }
+
+    fn change(&self, event: &Event) -> Option<(usize, Change)> {
+        let kv = event.kv()?;
+        let key = kv.key_str().ok()?;
+        let kind = self.cache.kind_of(key)?;
+        // A deletion carries only the key and its revision.
+        let entry = (kv.version() != 0)
+            .then(|| self.entry(&self.cache.kinds()[kind].layout, kv))
+            .flatten();
+        Some((
+            kind,
+            Change {
+                key: key.to_owned(),
+                revision: kv.mod_revision(),
+                entry,
+            },
+        ))
+    }
+
+    /// The entry of a stored value; nothing, loudly, if it cannot be read.
+    fn entry(&self, layout: &crate::layout::KindLayout, kv: &KeyValue) -> Option<Arc<Entry>> {
+        let key = kv.key_str().ok()?;
+        match read(layout, key, kv.value(), kv.mod_revision()) {
+            Ok(entry) => Some(Arc::new(entry)),
+            Err(error) => {
+                self.cache.counters.unreadable.add(1);
+                tracing::error!(key, %error, "a stored value cannot be read and is not served");
+                None
+            }
+        }
+    }
+}

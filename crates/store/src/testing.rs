@@ -1,0 +1,434 @@
+//! etcd clusters for tests: real members on loopback with TLS, that can be killed, stopped, wiped and joined again.
+//!
+//! Only with the feature `testing`. Everything a cluster makes lies in one temporary directory; dropping it ends the members and removes
+//! the directory.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose,
+};
+use tempfile::TempDir;
+use thiserror::Error;
+use tokio::time::{Instant, sleep};
+
+use crate::config::{Config, TlsFiles};
+use crate::etcd::{Etcd, EtcdError};
+
+/// Why a test cluster cannot be had.
+#[derive(Debug, Error)]
+pub enum TestingError {
+    /// A file, port or process.
+    #[error("{what}")]
+    Io {
+        /// What was attempted.
+        what: String,
+        /// How it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// A certificate.
+    #[error("a certificate cannot be made")]
+    Certificate(#[from] rcgen::Error),
+    /// The members do not answer; the end of a member's log.
+    #[error("etcd does not become ready: {0}")]
+    NotReady(String),
+    /// A request to the members.
+    #[error(transparent)]
+    Etcd(#[from] EtcdError),
+    /// A request to the members about the members.
+    #[error(transparent)]
+    Client(#[from] etcd_client::Error),
+}
+
+/// How long a cluster may take to answer.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A running etcd cluster.
+#[derive(Debug)]
+pub struct EtcdCluster {
+    directory: TempDir,
+    members: Vec<TestMember>,
+    arguments: Vec<String>,
+}
+
+#[derive(Debug)]
+struct TestMember {
+    client_port: u16,
+    peer_port: u16,
+    /// Counts how often the member was wiped; each time it gets a new directory and name.
+    generation: u32,
+    process: Option<Child>,
+}
+
+// === impl EtcdCluster ===
+
+impl EtcdCluster {
+    /// Starts a cluster of `size` members and waits until it answers. To be called inside a Tokio runtime.
+    ///
+    /// # Errors
+    /// There is no `etcd` to run, or it does not answer within 30 s.
+    pub async fn start(size: usize) -> Result<Self, TestingError> {
+        Self::start_with(size, &[]).await
+    }
+
+    /// As [`EtcdCluster::start`], with further arguments for every member.
+    ///
+    /// # Errors
+    /// As [`EtcdCluster::start`].
+    pub async fn start_with(size: usize, arguments: &[&str]) -> Result<Self, TestingError> {
+        let directory = tempfile::Builder::new()
+            .prefix("fk-store-")
+            .tempdir()
+            .map_err(io_error("make a directory"))?;
+        make_certificates(directory.path())?;
+        let member = |_| -> Result<TestMember, TestingError> {
+            Ok(TestMember {
+                client_port: free_port()?,
+                peer_port: free_port()?,
+                generation: 0,
+                process: None,
+            })
+        };
+        let members = (0..size).map(member).collect::<Result<_, _>>()?;
+        let arguments = arguments
+            .iter()
+            .map(|&argument| argument.to_owned())
+            .collect();
+        let mut cluster = Self {
+            directory,
+            members,
+            arguments,
+        };
+        let everyone = cluster.initial_cluster(size);
+        for index in 0..size {
+            cluster.spawn(index, &everyone, "new")?;
+        }
+        cluster.ready().await?;
+        Ok(cluster)
+    }
+
+    /// The configuration of a store that uses this cluster.
+    pub fn config(&self) -> Config {
+        let file = |name: &str| self.directory.path().join(name);
+        let tls = TlsFiles {
+            ca: file("ca.crt"),
+            cert: file("client.crt"),
+            key: file("client.key"),
+        };
+        Config::new(
+            (0..self.members.len())
+                .map(|index| self.endpoint(index))
+                .collect(),
+            Some(tls),
+        )
+    }
+
+    /// The address of a member.
+    pub fn endpoint(&self, index: usize) -> String {
+        format!("https://127.0.0.1:{}", self.members[index].client_port)
+    }
+
+    /// The process of a member, while it runs.
+    pub fn pid(&self, index: usize) -> Option<u32> {
+        self.members[index].process.as_ref().map(Child::id)
+    }
+
+    /// Which member leads.
+    ///
+    /// # Errors
+    /// No member knows within 30 s.
+    pub async fn leader(&self) -> Result<usize, TestingError> {
+        let deadline = Instant::now() + READY_TIMEOUT;
+        let etcd = self.etcd()?;
+        while Instant::now() < deadline {
+            for (index, member) in etcd.members().iter().enumerate() {
+                let mut client = member.client.maintenance_client();
+                if let Ok(Ok(status)) =
+                    tokio::time::timeout(Duration::from_secs(1), client.status()).await
+                    && status
+                        .header()
+                        .is_some_and(|header| header.member_id() == status.leader())
+                {
+                    return Ok(index);
+                }
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        Err(TestingError::NotReady("there is no leader".into()))
+    }
+
+    /// Ends a member with SIGKILL.
+    ///
+    /// # Errors
+    /// It cannot be ended.
+    pub fn kill(&mut self, index: usize) -> Result<(), TestingError> {
+        if let Some(mut process) = self.members[index].process.take() {
+            process.kill().map_err(io_error("kill etcd"))?;
+            process.wait().map_err(io_error("wait for etcd"))?;
+        }
+        Ok(())
+    }
+
+    /// Starts a member again that was killed, with its data.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn restart(&mut self, index: usize) -> Result<(), TestingError> {
+        let everyone = self.initial_cluster(self.members.len());
+        self.spawn(index, &everyone, "existing")
+    }
+
+    /// Stops a member as it stands (SIGSTOP): it keeps its connections and answers nothing.
+    ///
+    /// # Errors
+    /// It cannot be stopped.
+    pub fn pause(&self, index: usize) -> Result<(), TestingError> {
+        self.signal(index, "-STOP")
+    }
+
+    /// Lets a member go on that was stopped.
+    ///
+    /// # Errors
+    /// It cannot be continued.
+    pub fn resume(&self, index: usize) -> Result<(), TestingError> {
+        self.signal(index, "-CONT")
+    }
+
+    /// Replaces a member, that must have been killed, by an empty one at the same addresses.
+    ///
+    /// # Errors
+    /// The cluster does not take it.
+    pub async fn wipe_and_rejoin(&mut self, index: usize) -> Result<(), TestingError> {
+        let name = self.name(index);
+        let other = (index + 1) % self.members.len();
+        let mut members = self.etcd()?.members()[other].client.cluster_client();
+        let known = members.member_list().await?;
+        if let Some(member) = known.members().iter().find(|member| member.name() == name) {
+            members.member_remove(member.id()).await?;
+        }
+        members
+            .member_add(
+                [format!(
+                    "https://127.0.0.1:{}",
+                    self.members[index].peer_port
+                )],
+                None,
+            )
+            .await?;
+        fs::remove_dir_all(self.directory.path().join(&name)).map_err(io_error("wipe a member"))?;
+        self.members[index].generation += 1;
+        self.restart(index)
+    }
+
+    /// Waits until every running member answers a linearizable read.
+    ///
+    /// # Errors
+    /// That takes more than 30 s.
+    pub async fn ready(&self) -> Result<(), TestingError> {
+        let deadline = Instant::now() + READY_TIMEOUT;
+        for (index, member) in self
+            .members
+            .iter()
+            .enumerate()
+            .filter(|(_, member)| member.process.is_some())
+        {
+            let mut config = self.config();
+            config.endpoints = vec![self.endpoint(index)];
+            config.request_timeout = Duration::from_secs(2);
+            let etcd = Etcd::new(&config, std::sync::Arc::default())?;
+            while let Err(error) = etcd.revision().await {
+                if Instant::now() > deadline {
+                    let log = fs::read_to_string(self.log(index)).unwrap_or_default();
+                    let end: Vec<_> = log.lines().rev().take(5).collect();
+                    return Err(TestingError::NotReady(format!(
+                        "{}: {error}: {}",
+                        member.client_port,
+                        end.join("\n")
+                    )));
+                }
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+        Ok(())
+    }
+
+    fn etcd(&self) -> Result<Etcd, EtcdError> {
+        Etcd::new(&self.config(), std::sync::Arc::default())
+    }
+
+    fn name(&self, index: usize) -> String {
+        format!("member-{index}-{}", self.members[index].generation)
+    }
+
+    fn log(&self, index: usize) -> PathBuf {
+        self.directory.path().join(format!("member-{index}.log"))
+    }
+
+    fn initial_cluster(&self, size: usize) -> String {
+        let peer = |i: usize| {
+            format!(
+                "{}=https://127.0.0.1:{}",
+                self.name(i),
+                self.members[i].peer_port
+            )
+        };
+        (0..size).map(peer).collect::<Vec<_>>().join(",")
+    }
+
+    fn spawn(
+        &mut self,
+        index: usize,
+        initial_cluster: &str,
+        state: &str,
+    ) -> Result<(), TestingError> {
+        let file = |name: &str| self.directory.path().join(name).display().to_string();
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log(index))
+            .map_err(io_error("open a log"))?;
+        let client = self.endpoint(index);
+        let peer = format!("https://127.0.0.1:{}", self.members[index].peer_port);
+        let mut command = Command::new("etcd");
+        command.args([
+            "--name",
+            &self.name(index),
+            "--data-dir",
+            &file(&self.name(index)),
+        ]);
+        command.args([
+            "--listen-client-urls",
+            &client,
+            "--advertise-client-urls",
+            &client,
+        ]);
+        command.args([
+            "--listen-peer-urls",
+            &peer,
+            "--initial-advertise-peer-urls",
+            &peer,
+        ]);
+        command.args([
+            "--initial-cluster",
+            initial_cluster,
+            "--initial-cluster-state",
+            state,
+        ]);
+        command.args(["--client-cert-auth", "--trusted-ca-file", &file("ca.crt")]);
+        command.args([
+            "--cert-file",
+            &file("member.crt"),
+            "--key-file",
+            &file("member.key"),
+        ]);
+        command.args([
+            "--peer-client-cert-auth",
+            "--peer-trusted-ca-file",
+            &file("ca.crt"),
+        ]);
+        command.args([
+            "--peer-cert-file",
+            &file("member.crt"),
+            "--peer-key-file",
+            &file("member.key"),
+        ]);
+        command.args([
+            "--heartbeat-interval",
+            "100",
+            "--election-timeout",
+            "1000",
+            "--logger",
+            "zap",
+        ]);
+        command.args(&self.arguments);
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().map_err(io_error("open a log"))?)
+            .stderr(log);
+        self.members[index].process = Some(command.spawn().map_err(io_error("run etcd"))?);
+        Ok(())
+    }
+
+    fn signal(&self, index: usize, signal: &str) -> Result<(), TestingError> {
+        let Some(pid) = self.pid(index) else {
+            return Ok(());
+        };
+        let sent = Command::new("kill")
+            .args([signal, &pid.to_string()])
+            .status();
+        sent.map(drop).map_err(io_error("signal etcd"))
+    }
+}
+
+impl Drop for EtcdCluster {
+    fn drop(&mut self) {
+        for process in self
+            .members
+            .iter_mut()
+            .filter_map(|member| member.process.as_mut())
+        {
+            // Either it has ended already or SIGKILL reaches it; there is nobody left to tell.
+            process.kill().ok();
+            process.wait().ok();
+        }
+    }
+}
+
+fn io_error(what: &str) -> impl Fn(io::Error) -> TestingError + '_ {
+    move |source| TestingError::Io {
+        what: what.to_owned(),
+        source,
+    }
+}
+
+/// A port nobody listens on at present.
+fn free_port() -> Result<u16, TestingError> {
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(io_error("find a port"))?;
+    Ok(listener
+        .local_addr()
+        .map_err(io_error("find a port"))?
+        .port())
+}
+
+/// A CA, a certificate for members (also as each other's clients) and one for the store.
+fn make_certificates(directory: &Path) -> Result<(), TestingError> {
+    let write = |name: &str, text: String| {
+        fs::write(directory.join(name), text).map_err(io_error("write a certificate"))
+    };
+    let mut ca = CertificateParams::default();
+    ca.distinguished_name
+        .push(DnType::CommonName, "test-etcd-ca");
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    ca.key_usages = vec![
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::DigitalSignature,
+    ];
+    let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate()?)?;
+    write("ca.crt", ca.pem())?;
+    for (name, hosts) in [
+        (
+            "member",
+            vec!["127.0.0.1".to_owned(), "localhost".to_owned()],
+        ),
+        ("client", vec![]),
+    ] {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::new(hosts)?;
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        write(&format!("{name}.crt"), params.signed_by(&key, &ca)?.pem())?;
+        write(&format!("{name}.key"), key.serialize_pem())?;
+    }
+    Ok(())
+}
