@@ -1,1 +1,3 @@
 //! The node agent: pods on Docker, their network, volumes, probes and status.
+
+pub mod runtime;
