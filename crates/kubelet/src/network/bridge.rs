@@ -137,7 +137,9 @@ impl Bridge {
         }
         self.netlink.add_pod_veth(&name, &format!("{ALIAS_PREFIX}{pod_uid}"), node.bridge, pid).await?;
         pod.configure_pod(address, node.pods.gateway()).await?;
-        self.ipam.lock().release(pod_uid, Some(attempt))?;
+        let mut ipam = self.ipam.lock();
+        ipam.set_ready(address)?;
+        ipam.release(pod_uid, Some(attempt))?;
         Ok(address)
     }
 

@@ -1,7 +1,7 @@
 //! Pod addresses on disk: one file per address in use, named after it, holding the sandbox that has it.
 //!
-//! *Invariant:* an address file exists before its sandbox learns the address and is removed only after the sandbox is off the network. The
-//! search goes round the range and remembers where it stopped, so that an address is used again as late as possible.
+//! *Invariant:* an address file exists before its sandbox learns the address and is removed only after the sandbox is off the network; it says
+//! `ready` only once the sandbox is connected, so a set-up cut short is done again and a whole one is never disturbed. The search goes round the range and remembers where it stopped, so that an address is used again as late as possible.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,12 +14,15 @@ use super::{Cidr, Error, Result};
 
 /// The file that holds the address given last.
 const LAST: &str = "last";
+/// Marks the address of a sandbox that is connected.
+const READY: &str = "ready";
 
 /// Who has an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Owner {
     pod_uid: String,
     attempt: u32,
+    ready: bool,
 }
 
 /// The addresses of one node.
@@ -40,23 +43,37 @@ impl Ipam {
             let path = entry.map_err(Error::file(dir))?.path();
             let Some(address) = path.file_name().and_then(|name| name.to_str()?.parse().ok()) else { continue };
             let text = fs::read_to_string(&path).map_err(Error::file(&path))?;
-            if let Some((pod_uid, attempt)) = text.trim().split_once(' ')
-                && let Ok(attempt) = attempt.parse()
-            {
-                owners.insert(address, Owner { pod_uid: pod_uid.to_owned(), attempt });
+            let mut words = text.split_whitespace();
+            if let (Some(pod_uid), Some(Ok(attempt))) = (words.next(), words.next().map(str::parse)) {
+                owners.insert(address, Owner { pod_uid: pod_uid.to_owned(), attempt, ready: words.next() == Some(READY) });
             }
         }
         let last = fs::read_to_string(dir.join(LAST)).ok().and_then(|text| text.trim().parse().ok());
         Ok(Self { dir: dir.to_owned(), owners, last })
     }
 
+    /// The address of a connected sandbox.
     pub(super) fn get(&self, pod_uid: &str, attempt: u32) -> Option<Ipv4Addr> {
-        self.owners.iter().find(|(_, owner)| owner.pod_uid == pod_uid && owner.attempt == attempt).map(|(address, _)| *address)
+        self.find(pod_uid, attempt).filter(|(_, owner)| owner.ready).map(|(address, _)| address)
+    }
+
+    fn find(&self, pod_uid: &str, attempt: u32) -> Option<(Ipv4Addr, &Owner)> {
+        let found = self.owners.iter().find(|(_, owner)| owner.pod_uid == pod_uid && owner.attempt == attempt);
+        found.map(|(address, owner)| (*address, owner))
+    }
+
+    /// Notes that the sandbox with this address is connected.
+    pub(super) fn set_ready(&mut self, address: Ipv4Addr) -> Result<()> {
+        if let Some(owner) = self.owners.get_mut(&address) {
+            write_atomically(&self.dir, &address.to_string(), &format!("{} {} {READY}\n", owner.pod_uid, owner.attempt))?;
+            owner.ready = true;
+        }
+        Ok(())
     }
 
     /// The sandbox's address, a new one if it has none.
     pub(super) fn allocate(&mut self, range: Cidr, pod_uid: &str, attempt: u32) -> Result<Ipv4Addr> {
-        if let Some(address) = self.get(pod_uid, attempt).filter(|address| range.contains(*address)) {
+        if let Some(address) = self.find(pod_uid, attempt).map(|(address, _)| address).filter(|address| range.contains(*address)) {
             return Ok(address);
         }
         let count = range.pod_addresses();
@@ -68,7 +85,7 @@ impl Ipam {
         write_atomically(&self.dir, &address.to_string(), &format!("{pod_uid} {attempt}\n"))?;
         write_atomically(&self.dir, LAST, &format!("{address}\n"))?;
         self.last = Some(address);
-        self.owners.insert(address, Owner { pod_uid: pod_uid.to_owned(), attempt });
+        self.owners.insert(address, Owner { pod_uid: pod_uid.to_owned(), attempt, ready: false });
         Ok(address)
     }
 
@@ -129,6 +146,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut ipam = Ipam::open(dir.path()).unwrap();
         let kept = ipam.allocate(range(), "a", 1).unwrap();
+        assert_eq!(Ipam::open(dir.path()).unwrap().get("a", 1), None, "not connected yet");
+        ipam.set_ready(kept).unwrap();
         let freed = ipam.allocate(range(), "b", 0).unwrap();
         ipam.release("b", None).unwrap();
         let mut again = Ipam::open(dir.path()).unwrap();
@@ -145,6 +164,7 @@ mod tests {
         let new = ipam.allocate(range(), "a", 1).unwrap();
         assert_ne!(old, new);
         ipam.release("a", Some(1)).unwrap();
+        ipam.set_ready(new).unwrap();
         assert_eq!((ipam.get("a", 0), ipam.get("a", 1)), (None, Some(new)));
         for n in 1..range().pod_addresses() {
             ipam.allocate(range(), &format!("p{n}"), 0).unwrap();

@@ -122,7 +122,10 @@ impl Runtime for Docker {
         let mut filters = filter("event", &["start", "die", "oom", "destroy"]);
         filters.extend(filter("type", &["container"]));
         filters.extend(filter("label", &[labels::UID]));
-        let options = EventsOptionsBuilder::default().filters(&filters).build();
+        // The engine is asked when the stream is first polled; what happens between now and then must not be missed.
+        let now = Timestamp::now();
+        let since = format!("{}.{:09}", now.as_second(), now.subsec_nanosecond());
+        let options = EventsOptionsBuilder::default().since(&since).filters(&filters).build();
         let client = self.client.clone();
         // The engine's stream borrows nothing, but its type says it does; own the client beside it.
         async_stream::stream! {

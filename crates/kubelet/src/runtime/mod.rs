@@ -40,7 +40,7 @@ pub trait Runtime: Send + Sync {
     fn inspect<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Container>>>;
     /// The containers that carry our labels, of one pod or (with `None`) of all, running or not.
     fn list<'a>(&'a self, pod_uid: Option<&'a str>) -> BoxFuture<'a, Result<Vec<ContainerSummary>>>;
-    /// What happens to our containers from now on. Ends with an error when the runtime goes away.
+    /// What happens to our containers from this call on, whenever the stream is polled. Ends with an error when the runtime goes away.
     fn events(&self) -> BoxStream<'static, Result<ContainerEvent>>;
 
     /// Starts a process in a running container.

@@ -65,3 +65,92 @@ pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
         thread::sleep(Duration::from_millis(5));
     }
 }
+
+/// A Docker Engine of its own in a network namespace of its own.
+pub struct Engine {
+    dir: tempfile::TempDir,
+    process: Option<Child>,
+    sandbox: Sandbox,
+}
+
+impl Engine {
+    pub fn start() -> Self {
+        let dir = tempfile::Builder::new().prefix("fkkubelet").tempdir().unwrap();
+        let mut engine = Self { dir, process: None, sandbox: Sandbox::new() };
+        engine.launch();
+        engine
+    }
+
+    /// Starts the engine (again) and waits until it answers.
+    pub fn launch(&mut self) {
+        let dir = self.dir.path().display();
+        let command = format!(
+            "exec nsenter -t {} --net dockerd --data-root {dir}/data --exec-root {dir}/exec --pidfile {dir}/pid -H unix://{dir}/sock \
+             --bridge=none --iptables=false --cgroup-parent=/fkkubelet >>{dir}/log 2>&1",
+            self.sandbox.pid()
+        );
+        self.process = Some(Command::new("sh").args(["-c", &command]).spawn().unwrap());
+        wait_for("Docker Engine", || self.docker("info"));
+    }
+
+    /// Ends the engine as `systemctl stop docker` does.
+    pub fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            assert!(sh(&format!("kill {}", process.id())));
+            process.wait().unwrap();
+        }
+    }
+
+    pub fn socket(&self) -> std::path::PathBuf {
+        self.dir.path().join("sock")
+    }
+
+    pub fn path(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
+    /// The network namespace that the engine lives in, by a process in it.
+    pub fn pid(&self) -> i32 {
+        self.sandbox.pid()
+    }
+
+    /// Runs a docker command.
+    pub fn docker(&self, arguments: &str) -> bool {
+        sh(&format!("docker -H unix://{} {arguments}", self.socket().display()))
+    }
+
+    /// What a docker command prints.
+    pub fn docker_output(&self, arguments: &str) -> String {
+        let command = format!("docker -H unix://{} {arguments}", self.socket().display());
+        let output = Command::new("sh").args(["-c", &command]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// Makes an image from the static busybox.
+    pub fn add_busybox(&self, name: &str) {
+        let command = format!(
+            "mkdir -p {dir}/root/bin {dir}/root/tmp {dir}/root/etc && cp /bin/busybox {dir}/root/bin/ && \
+             for a in sh sleep cat echo true false ls nc wget httpd id env kill ps stty hostname touch test trap vi; do ln -sf busybox {dir}/root/bin/$a; done; \
+             tar -C {dir}/root -c . | docker -H unix://{sock} import -c 'CMD [\"sh\"]' -c 'ENV PATH=/bin' - {name}",
+            dir = self.dir.path().display(),
+            sock = self.socket().display()
+        );
+        assert!(sh(&command), "cannot make the image {name}");
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let ids = self.docker_output("ps -aq").replace('\n', " ");
+        if !ids.is_empty() {
+            self.docker(&format!("rm -f {ids}"));
+        }
+        if let Some(mut process) = self.process.take() {
+            sh(&format!("kill {}", process.id()));
+            drop(process.wait());
+        }
+        let dir = self.dir.path().display();
+        sh(&format!("grep ' {dir}' /proc/self/mountinfo | cut -d' ' -f5 | sort -r | xargs -r -n1 umount -l"));
+        sh("find /sys/fs/cgroup/*/fkkubelet -depth -type d -exec rmdir {} +");
+    }
+}
