@@ -1,0 +1,96 @@
+//! The pod network: a bridge that holds the node's pod CIDR, one veth per pod, routes to the other nodes' pods, masquerade towards the outside.
+//!
+//! Every pod has its address as a /32 and reaches everything, its neighbours on the same bridge too, through the gateway. So all pod traffic is
+//! routed, and a Service's answers pass through the connection tracking that must translate them back, whether bridged frames are
+//! filtered on this kernel or not.
+//!
+//! *Invariant:* whatever is made here can be found again by the pod's UID: the veth's name derives from it and its alias carries it
+//! whole; the address is a file that holds it. Other nodes are reached directly, so they must share a link; an overlay (VXLAN) for those that
+//! do not has its place in [`Bridge::set_peers`].
+
+mod bridge;
+mod cidr;
+#[cfg(test)]
+pub(crate) mod fake;
+mod ipam;
+mod link;
+mod masquerade;
+mod netns;
+
+use std::{collections::BTreeSet, net::Ipv4Addr, path::PathBuf};
+
+use futures::future::BoxFuture;
+
+pub use self::{
+    bridge::{Bridge, Peer},
+    cidr::Cidr,
+};
+
+/// What the pod machine asks of the network.
+pub trait PodNetwork: Send + Sync {
+    /// Connects a sandbox (the process `pid` lives in its network namespace) and gives it an address that no other sandbox has, and
+    /// that none had recently. Asked again for the same sandbox, gives the same address.
+    fn set_up<'a>(&'a self, pod_uid: &'a str, attempt: u32, pid: i32) -> BoxFuture<'a, Result<Ipv4Addr>>;
+    /// Takes a pod off the network and gives up its address. No error if it is not on it.
+    fn tear_down<'a>(&'a self, pod_uid: &'a str) -> BoxFuture<'a, Result<()>>;
+    /// The address of a sandbox that is connected, also by an earlier kubelet process; `None` if it has none.
+    fn address(&self, pod_uid: &str, attempt: u32) -> Option<Ipv4Addr>;
+    /// Removes what belongs to no pod of `live`.
+    fn sweep<'a>(&'a self, live: &'a BTreeSet<String>) -> BoxFuture<'a, Result<()>>;
+    /// Whether the node's pod CIDR is set up, so that pods can be connected.
+    fn is_ready(&self) -> bool;
+}
+
+/// A failed network operation.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The node has no pod CIDR yet.
+    #[error("the node has no pod CIDR assigned yet")]
+    NotConfigured,
+    /// Every address of the node's pod CIDR is in use.
+    #[error("no free address left in the node's pod CIDR {0}")]
+    Exhausted(Cidr),
+    /// Not an IPv4 CIDR that can hold pods.
+    #[error("{0:?} is not an IPv4 CIDR with room for pods, such as 10.244.1.0/24")]
+    BadCidr(String),
+    /// The kernel refused a link, address or route.
+    #[error("cannot {action}")]
+    Netlink {
+        /// What was tried.
+        action: String,
+        /// The kernel's answer.
+        #[source]
+        source: rtnetlink::Error,
+    },
+    /// A link that must be there is not.
+    #[error("there is no link {0}")]
+    NoLink(String),
+    /// A namespace, a kernel parameter or an address file could not be opened, read or written.
+    #[error("cannot access {path}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A netlink socket could not be opened or used.
+    #[error("cannot talk to the kernel over netlink")]
+    Socket(#[source] std::io::Error),
+    /// The kernel refused the packet filter rules.
+    #[error("cannot install the masquerade rules")]
+    Rules(#[source] std::io::Error),
+    /// The runtime is shutting down.
+    #[error("the kubelet is shutting down")]
+    Cancelled,
+}
+
+/// The result of a network operation.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    fn file(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { path, source }
+    }
+}

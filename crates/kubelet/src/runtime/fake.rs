@@ -1,0 +1,259 @@
+//! A runtime in memory that records what it is told: the pod machine's tests drive it and look at what was asked of it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::BoxStream};
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio::sync::broadcast;
+use tokio_stream::wrappers::BroadcastStream;
+
+use super::*;
+
+/// The fake; clones share their state.
+#[derive(Clone)]
+pub(crate) struct FakeRuntime {
+    inner: Arc<Mutex<Inner>>,
+    events: broadcast::Sender<ContainerEvent>,
+}
+
+#[derive(Default)]
+struct Inner {
+    containers: BTreeMap<ContainerId, Container>,
+    specs: BTreeMap<ContainerId, ContainerSpec>,
+    images: BTreeMap<String, Image>,
+    calls: Vec<String>,
+    next: u32,
+    /// Message with which starting a container of that name fails.
+    start_failures: BTreeMap<String, String>,
+    /// Containers that do not end on SIGTERM.
+    stubborn: Vec<String>,
+    exec_exit_code: i64,
+}
+
+impl FakeRuntime {
+    pub(crate) fn new(images: &[&str]) -> Self {
+        let images = images
+            .iter()
+            .map(|name| ((*name).to_owned(), Image { id: format!("sha256:{name}"), names: vec![(*name).to_owned()], ..Image::default() }));
+        let inner = Inner { images: images.collect(), ..Inner::default() };
+        Self { inner: Arc::new(Mutex::new(inner)), events: broadcast::channel(1024).0 }
+    }
+
+    /// What was asked so far, as `verb name_attempt`, and forgets it.
+    pub(crate) fn take_calls(&self) -> Vec<String> {
+        std::mem::take(&mut self.inner.lock().calls)
+    }
+
+    pub(crate) fn containers(&self) -> Vec<Container> {
+        self.inner.lock().containers.values().cloned().collect()
+    }
+
+    pub(crate) fn spec(&self, id: &str) -> Option<ContainerSpec> {
+        self.inner.lock().specs.get(id).cloned()
+    }
+
+    /// The newest container of that name.
+    pub(crate) fn newest(&self, name: &str) -> Option<Container> {
+        self.containers().into_iter().filter(|c| c.labels.container == name).max_by_key(|c| c.labels.attempt)
+    }
+
+    pub(crate) fn fail_start(&self, name: &str, message: &str) {
+        self.inner.lock().start_failures.insert(name.into(), message.into());
+    }
+
+    pub(crate) fn make_stubborn(&self, name: &str) {
+        self.inner.lock().stubborn.push(name.into());
+    }
+
+    pub(crate) fn set_exec_exit_code(&self, code: i64) {
+        self.inner.lock().exec_exit_code = code;
+    }
+
+    /// Ends a container from outside.
+    pub(crate) fn exit(&self, id: &str, code: i32) {
+        let event = {
+            let mut inner = self.inner.lock();
+            let Some(container) = inner.containers.get_mut(id) else { return };
+            container.pid = 0;
+            container.state = State::Exited(Exit { code, oom_killed: false, error: String::new(), finished_at: Timestamp::now() });
+            ContainerEvent { id: id.into(), pod_uid: container.labels.uid.clone() }
+        };
+        self.emit(event);
+    }
+
+    fn emit(&self, event: ContainerEvent) {
+        // Nobody listening is fine.
+        drop(self.events.send(event));
+    }
+
+    fn record(&self, verb: &str, id: &str) {
+        let mut inner = self.inner.lock();
+        let name = inner.containers.get(id).map_or_else(|| id.to_owned(), |c| format!("{}_{}", c.labels.container, c.labels.attempt));
+        inner.calls.push(format!("{verb} {name}"));
+    }
+}
+
+fn missing(id: &str) -> Error {
+    Error::NotFound { message: format!("No such container: {id}") }
+}
+
+impl Runtime for FakeRuntime {
+    fn create(&self, spec: ContainerSpec) -> BoxFuture<'_, Result<ContainerId>> {
+        async move {
+            let mut inner = self.inner.lock();
+            inner.next += 1;
+            let id = format!("id{:04}", inner.next);
+            inner.calls.push(format!("create {}_{}", spec.labels.container, spec.labels.attempt));
+            let container = Container {
+                id: id.clone(),
+                labels: spec.labels.clone(),
+                image: spec.image.clone(),
+                image_id: format!("sha256:{}", spec.image),
+                state: State::Created,
+                pid: 0,
+                created_at: Timestamp::now(),
+                started_at: None,
+                stop_signal: "SIGTERM".into(),
+                tty: spec.tty,
+                env: spec.env.clone(),
+            };
+            inner.containers.insert(id.clone(), container);
+            inner.specs.insert(id.clone(), spec);
+            Ok(id)
+        }
+        .boxed()
+    }
+
+    fn start<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<()>> {
+        async move {
+            self.record("start", id);
+            let event = {
+                let mut inner = self.inner.lock();
+                let Inner { containers, start_failures, .. } = &mut *inner;
+                let container = containers.get_mut(id).ok_or_else(|| missing(id))?;
+                if let Some(message) = start_failures.get(&container.labels.container) {
+                    let exit = Exit { code: 127, oom_killed: false, error: message.clone(), finished_at: Timestamp::now() };
+                    container.state = State::Exited(exit);
+                    return Err(Error::Engine { status: 400, message: message.clone() });
+                }
+                container.state = State::Running;
+                container.pid = 4242;
+                container.started_at = Some(Timestamp::now());
+                ContainerEvent { id: id.into(), pod_uid: container.labels.uid.clone() }
+            };
+            self.emit(event);
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn signal<'a>(&'a self, id: &'a str, signal: &'a str) -> BoxFuture<'a, Result<()>> {
+        async move {
+            self.record(signal, id);
+            let ends = {
+                let inner = self.inner.lock();
+                inner
+                    .containers
+                    .get(id)
+                    .is_some_and(|c| c.is_running() && (signal == "SIGKILL" || !inner.stubborn.contains(&c.labels.container)))
+            };
+            if ends {
+                self.exit(id, if signal == "SIGKILL" { 137 } else { 143 });
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn remove<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<()>> {
+        async move {
+            self.record("remove", id);
+            let removed = self.inner.lock().containers.remove(id);
+            if let Some(container) = removed {
+                self.emit(ContainerEvent { id: id.into(), pod_uid: container.labels.uid });
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn inspect<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Container>>> {
+        async move { Ok(self.inner.lock().containers.get(id).cloned()) }.boxed()
+    }
+
+    fn list<'a>(&'a self, pod_uid: Option<&'a str>) -> BoxFuture<'a, Result<Vec<ContainerSummary>>> {
+        async move {
+            Ok(self
+                .containers()
+                .into_iter()
+                .filter(|c| pod_uid.is_none_or(|uid| c.labels.uid == uid))
+                .map(|c| ContainerSummary { running: c.is_running(), id: c.id, labels: c.labels })
+                .collect())
+        }
+        .boxed()
+    }
+
+    fn events(&self) -> BoxStream<'static, Result<ContainerEvent>> {
+        BroadcastStream::new(self.events.subscribe()).filter_map(|event| async { event.ok().map(Ok) }).boxed()
+    }
+
+    fn exec<'a>(&'a self, id: &'a str, exec: ExecSpec) -> BoxFuture<'a, Result<Session>> {
+        async move {
+            self.record(&format!("exec {:?}", exec.command), id);
+            let output = futures::stream::iter([Ok(Output::Stdout(Bytes::from_static(b"done\n")))]).boxed();
+            Ok(Session { id: "exec".into(), output, input: Box::pin(tokio::io::sink()) })
+        }
+        .boxed()
+    }
+
+    fn exec_exit_code<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<i64>>> {
+        async move { Ok(Some(self.inner.lock().exec_exit_code)) }.boxed()
+    }
+
+    fn resize_exec<'a>(&'a self, _: &'a str, _: TerminalSize) -> BoxFuture<'a, Result<()>> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn attach<'a>(&'a self, id: &'a str, _: bool) -> BoxFuture<'a, Result<Session>> {
+        self.exec(id, ExecSpec::default())
+    }
+
+    fn resize<'a>(&'a self, _: &'a str, _: TerminalSize) -> BoxFuture<'a, Result<()>> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn logs(&self, _: &str, _: LogOptions) -> BoxStream<'static, Result<Output>> {
+        futures::stream::iter([Ok(Output::Stdout(Bytes::from_static(b"last words\n")))]).boxed()
+    }
+
+    fn pull<'a>(&'a self, image: &'a str, _: Option<Credentials>) -> BoxFuture<'a, Result<()>> {
+        async move {
+            self.record("pull", image);
+            Err(Error::Engine { status: 404, message: format!("pull access denied for {image}") })
+        }
+        .boxed()
+    }
+
+    fn image<'a>(&'a self, image: &'a str) -> BoxFuture<'a, Result<Option<Image>>> {
+        async move { Ok(self.inner.lock().images.get(image).cloned()) }.boxed()
+    }
+
+    fn images(&self) -> BoxFuture<'_, Result<Vec<Image>>> {
+        async move { Ok(self.inner.lock().images.values().cloned().collect()) }.boxed()
+    }
+
+    fn import_image<'a>(&'a self, reference: &'a str, _: Bytes, _: Vec<String>) -> BoxFuture<'a, Result<()>> {
+        async move {
+            let image = Image { id: format!("sha256:{reference}"), names: vec![reference.into()], ..Image::default() };
+            self.inner.lock().images.insert(reference.into(), image);
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn info(&self) -> BoxFuture<'_, Result<EngineInfo>> {
+        async { Ok(EngineInfo { version: "20.10".into(), cgroupfs: true, ..EngineInfo::default() }) }.boxed()
+    }
+}

@@ -1,0 +1,80 @@
+//! The pod network against the real kernel, in network namespaces of its own.
+
+mod support;
+
+use std::{collections::BTreeSet, net::Ipv4Addr};
+
+use kubelet::network::{Bridge, Peer, PodNetwork};
+use support::{Sandbox, in_new_netns, sh};
+
+#[test]
+fn pods_reach_each_other_their_host_and_the_world() {
+    in_new_netns(|| async {
+        let state = tempfile::tempdir().unwrap();
+        let bridge = Bridge::open(state.path(), "10.244.0.0/16".parse().unwrap()).unwrap();
+        assert!(!bridge.is_ready());
+        bridge.configure("10.244.7.0/24".parse().unwrap()).await.unwrap();
+        bridge.configure("10.244.7.0/24".parse().unwrap()).await.unwrap();
+        assert!(bridge.is_ready());
+
+        let (a, b, world) = (Sandbox::new(), Sandbox::new(), Sandbox::new());
+        let ip_a = bridge.set_up("aaaaaaaa-0000-4000-8000-000000000001", 0, a.pid()).await.unwrap();
+        let ip_b = bridge.set_up("bbbbbbbb-0000-4000-8000-000000000002", 0, b.pid()).await.unwrap();
+        assert_eq!(ip_a, Ipv4Addr::new(10, 244, 7, 2));
+        assert_eq!(ip_b, Ipv4Addr::new(10, 244, 7, 3));
+        assert!(a.run(&format!("busybox ping -c1 -w5 {ip_b}")), "pod to pod");
+        assert!(a.run("busybox ping -c1 -w5 10.244.7.1"), "pod to gateway");
+        assert!(a.run(&format!("busybox ping -c1 -w5 {ip_a}")), "pod to itself");
+        assert!(a.run("busybox ping -c1 -w5 127.0.0.1"), "loopback is up");
+        assert!(sh(&format!("busybox ping -c1 -w5 {ip_a}")), "host to pod");
+
+        // The world knows no route to pods: it answers only because the pods' traffic is masqueraded.
+        assert!(sh(&format!("ip link add up0 type veth peer name eth0 netns {} && ip addr add 192.0.2.1/24 dev up0 && ip link set up0 up", world.pid())));
+        assert!(world.run("ip addr add 192.0.2.2/24 dev eth0 && ip link set eth0 up"));
+        assert!(a.run("busybox ping -c1 -w5 192.0.2.2"), "pod to the world");
+        // Another node's pods are in the cluster: not masqueraded, so without a route back there is no answer.
+        assert!(world.run("ip addr add 10.244.9.9/24 dev eth0"));
+        bridge.set_peers(&[Peer { pods: "10.244.9.0/24".parse().unwrap(), address: Ipv4Addr::new(192, 0, 2, 2) }]).await.unwrap();
+        assert!(!a.run("busybox ping -c1 -w1 10.244.9.9"), "cluster traffic keeps its source");
+        assert!(world.run("ip route add 10.244.7.0/24 via 192.0.2.1"));
+        assert!(a.run("busybox ping -c1 -w5 10.244.9.9"), "pod to another node's pod");
+        bridge.set_peers(&[]).await.unwrap();
+        assert!(sh("! ip route | grep -q 10.244.9"), "the route goes with the node");
+
+        assert!(sh("bridge -d link show dev fkaaaaaaaa00004 | grep -q 'hairpin on'"));
+        assert!(sh("ip link show dev fkaaaaaaaa00004 | grep -q 'alias pod/aaaaaaaa-0000-4000-8000-000000000001'"));
+    });
+}
+
+#[test]
+fn addresses_and_links_are_found_again_and_orphans_are_removed() {
+    in_new_netns(|| async {
+        let state = tempfile::tempdir().unwrap();
+        let cluster = "10.244.0.0/16".parse().unwrap();
+        let (a, again) = (Sandbox::new(), Sandbox::new());
+        let first = Bridge::open(state.path(), cluster).unwrap();
+        first.configure("10.244.7.0/24".parse().unwrap()).await.unwrap();
+        let ip = first.set_up("aaaa-1", 0, a.pid()).await.unwrap();
+        first.set_up("bbbb-2", 0, Sandbox::new().pid()).await.unwrap();
+        drop(first);
+
+        let second = Bridge::open(state.path(), cluster).unwrap();
+        second.configure("10.244.7.0/24".parse().unwrap()).await.unwrap();
+        assert_eq!(second.address("aaaa-1", 0), Some(ip));
+        assert_eq!(second.set_up("aaaa-1", 0, a.pid()).await.unwrap(), ip, "half made set-ups are done again");
+        second.sweep(&BTreeSet::from(["aaaa-1".to_owned()])).await.unwrap();
+        assert_eq!(second.address("bbbb-2", 0), None);
+        assert!(a.run("busybox ping -c1 -w5 10.244.7.1"));
+
+        let fresh = second.set_up("aaaa-1", 1, again.pid()).await.unwrap();
+        assert_ne!(fresh, ip, "a new sandbox has a new address");
+        assert!(again.run("busybox ping -c1 -w5 10.244.7.1"));
+        second.tear_down("aaaa-1").await.unwrap();
+        second.tear_down("aaaa-1").await.unwrap();
+        assert_eq!(second.address("aaaa-1", 1), None);
+        assert!(sh("! ip link | grep -q fkaaaa"), "nothing is left");
+
+        second.configure("10.244.8.0/24".parse().unwrap()).await.unwrap();
+        assert!(sh("ip addr show dev ferrokube0 | grep -q 'inet 10.244.8.1/24' && ! ip addr show dev ferrokube0 | grep -q 10.244.7.1"));
+    });
+}
