@@ -4,4 +4,5 @@ pub mod admission;
 pub mod auth;
 pub mod layout;
 pub mod request;
+pub mod strategies;
 pub mod strategy;
