@@ -12,6 +12,14 @@ use store::{Guard, Txn};
 
 use crate::request::Request;
 
+mod chain;
+mod service_cidr;
+
+pub use self::{
+    chain::{AdmissionConfig, chain},
+    service_cidr::{ServiceCidr, ServiceCidrError},
+};
+
 /// What is written along with the object, in the same transaction.
 #[derive(Default)]
 pub struct Effects {
