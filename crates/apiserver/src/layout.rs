@@ -1,19 +1,19 @@
 //! How the store lays out each kind: derived from the table of kinds.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
-use api::{KINDS, Kind};
+use api::{KINDS, Kind, Resource, core::v1::Event};
 use store::{FieldKind, FieldLayout, KindLayout};
 
 /// Fields that many clients each select one value of: each kubelet its own pods.
 const INDEXED: &[(&str, &str)] = &[("pods", "spec.nodeName")];
 
-/// The layouts of all stored kinds.
-pub fn layouts() -> Vec<KindLayout> {
-    KINDS.iter().filter_map(|kind| layout(kind)).collect()
+/// The layouts of all stored kinds. Events are kept for `event_ttl`.
+pub fn layouts(event_ttl: Duration) -> Vec<KindLayout> {
+    KINDS.iter().filter_map(|kind| layout(kind, event_ttl)).collect()
 }
 
-fn layout(kind: &'static Kind) -> Option<KindLayout> {
+fn layout(kind: &'static Kind, event_ttl: Duration) -> Option<KindLayout> {
     let storage = kind.storage?;
     let fields = kind.selectable.iter().map(|s| FieldLayout {
         json_path: Cow::Borrowed(s.label),
@@ -28,5 +28,6 @@ fn layout(kind: &'static Kind) -> Option<KindLayout> {
         prefix: Cow::Owned(format!("/registry/{storage}/")),
         namespaced: kind.namespaced,
         fields: fields.collect(),
+        ttl: (kind == Event::KIND).then_some(event_ttl),
     })
 }

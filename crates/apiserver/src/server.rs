@@ -52,7 +52,7 @@ pub async fn run(args: Args, kit: Kit) -> anyhow::Result<()> {
     let shutdown = kit.shutdown.clone();
     let files = store::TlsFiles { ca: args.etcd_cafile.clone(), cert: args.etcd_certfile.clone(), key: args.etcd_keyfile.clone() };
     let config = store::Config::new(args.etcd_servers.clone(), Some(files));
-    let (store, runner) = store::Store::new(config, layout::layouts()).context("etcd")?;
+    let (store, runner) = store::Store::new(config, layout::layouts(Duration::from_secs(args.event_ttl_seconds))).context("etcd")?;
     let filled = kit.health.ready_gate("etcd");
     kit.tasks.spawn_infallible("store", runner.run(shutdown.token().clone()));
 
@@ -70,8 +70,8 @@ pub async fn run(args: Args, kit: Kit) -> anyhow::Result<()> {
     let identity = Arc::new(Identity::new(&store, identity_config(&args)).context("identity")?);
     kit.tasks.spawn_infallible("identity", identity.clone().run(shutdown.clone()));
     let admission_config = admission::AdmissionConfig::new(&args.service_cluster_ip_range, &args.service_node_port_range)?;
-    let chain = identity.plugins().into_iter().fold(admission::chain(&store, &admission_config), admission::Chain::with_boxed);
-    let pipeline = Pipeline::new(store.clone(), strategies::all(), chain, Duration::from_secs(args.event_ttl_seconds));
+    let chain = admission::chain(&store, &admission_config).with_all(identity.plugins());
+    let pipeline = Pipeline::new(store.clone(), strategies::all(), chain);
     let kubelets = Kubelets::new(KubeletsConfig {
         certificate_authority: args.kubelet_certificate_authority.clone(),
         certificate: args.kubelet_client_certificate.clone(),

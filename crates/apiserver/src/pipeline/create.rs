@@ -73,7 +73,7 @@ fn prepare(request: &Request, object: &mut dyn Object) -> Result<bool, StatusErr
     }
     let generated = meta.name.is_empty() && !meta.generate_name.is_empty();
     if generated {
-        meta.name = names::generate(&meta.generate_name);
+        meta.name = names::generate_name(&meta.generate_name, rand::random());
     }
     meta.uid = uuid::Uuid::new_v4().to_string();
     meta.creation_timestamp = Some(Time::now());

@@ -18,10 +18,11 @@ mod update;
 
 use std::{sync::Arc, time::Duration};
 
-use api::{Kind, Object, Resource, StatusError, core::v1::Event, rules::FieldErrors, status::Reason};
+use api::{Kind, Object, StatusError, rules::FieldErrors, status::Reason};
 use bytes::Bytes;
 use store::{Collection, Entry, Error, EtcdError, Guard, Outcome, Store, Txn};
 
+pub(crate) use self::read::watch_error;
 pub use self::{delete::Deleted, fence::Fence, read::Page, select::Selectors};
 use crate::{
     admission::{Chain, Effects},
@@ -32,15 +33,11 @@ use crate::{
 /// How often a write is computed anew because something it depends on changed meanwhile.
 const ATTEMPTS: u32 = 64;
 
-/// How long Events are kept unless configured otherwise.
-pub const EVENT_TTL: Duration = Duration::from_secs(3600);
-
 /// The pipeline. One for the whole server.
 pub struct Pipeline {
     store: Store,
     strategies: Strategies,
     admission: Chain,
-    event_ttl: Duration,
 }
 
 /// An object as stored, in its protobuf encoding with resource version.
@@ -61,8 +58,8 @@ enum Attempt<T> {
 
 impl Pipeline {
     /// A pipeline over a store.
-    pub fn new(store: Store, strategies: Strategies, admission: Chain, event_ttl: Duration) -> Self {
-        Self { store, strategies, admission, event_ttl }
+    pub fn new(store: Store, strategies: Strategies, admission: Chain) -> Self {
+        Self { store, strategies, admission }
     }
 
     /// The store below.
@@ -77,10 +74,6 @@ impl Pipeline {
 
     fn strategy(&self, kind: &Kind) -> &dyn AnyStrategy {
         self.strategies.of(kind)
-    }
-
-    fn ttl(&self, kind: &Kind) -> Option<Duration> {
-        (kind == Event::KIND).then_some(self.event_ttl)
     }
 
     /// Everything that is checked of a new object, or of a changed one against the old.
@@ -118,7 +111,7 @@ impl Pipeline {
         let txn = Txn::new().guard(&key, guard);
         let txn = match object {
             Some(object) => txn
-                .put_object(layout, namespace, name, object, self.ttl(kind))
+                .put_object(layout, namespace, name, object)
                 .map_err(|e| StatusError::internal(format!("{key}: the object cannot be stored: {e}")))?,
             None => txn.delete(&key),
         };

@@ -2,14 +2,14 @@
 
 use api::{
     Kind, StatusError,
-    selector::{FieldSelector, LabelSelector},
+    selector::{FieldSelector, Selector},
 };
 use store::{IndexKey, KindLayout, Selection};
 
 /// The selectors of one request.
 #[derive(Clone, Debug, Default)]
 pub struct Selectors {
-    labels: LabelSelector,
+    labels: Selector,
     fields: FieldSelector,
 }
 
@@ -44,7 +44,7 @@ impl Selectors {
             _ => Selection::namespace(namespace),
         };
         let mut places = Vec::new();
-        for requirement in self.fields.requirements() {
+        for requirement in self.fields.terms() {
             let place = match requirement.field.as_str() {
                 "metadata.name" => Place::Name,
                 "metadata.namespace" => Place::Namespace,
