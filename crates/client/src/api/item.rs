@@ -1,0 +1,166 @@
+//! What an object may be read as.
+
+use api::{
+    Bytes, Kind, Resource,
+    google::protobuf::Any,
+    meta::v1::{ObjectMeta, PartialObjectMetadata},
+    resource::Object,
+};
+use prost::Message as _;
+
+use crate::error::{Error, Result};
+
+/// What objects are read as: any [`Resource`] type, [`Dynamic`], or [`Metadata`].
+pub trait Item: Send + Sync + Sized + 'static {
+    /// True if the server need send nothing but metadata.
+    const METADATA_ONLY: bool;
+
+    /// Reads what the server sent for an object of `kind`, or of one of its subresources.
+    ///
+    /// # Errors
+    /// When it is something else.
+    fn read(kind: &'static Kind, any: Any) -> Result<Self>;
+
+    /// The object's metadata.
+    fn meta(&self) -> &ObjectMeta;
+
+    /// The object's metadata, to be changed.
+    fn meta_mut(&mut self) -> &mut ObjectMeta;
+}
+
+/// What can be sent to the server.
+pub trait Body {
+    /// The object as it travels.
+    fn to_any(&self) -> Any;
+}
+
+/// An object of a kind that is known at run time only.
+#[derive(Debug)]
+pub struct Dynamic(pub Box<dyn Object>);
+
+/// An object's metadata.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Metadata {
+    /// The object's kind.
+    pub kind: &'static Kind,
+    /// Its metadata.
+    pub metadata: ObjectMeta,
+}
+
+impl<K: Resource> Item for K {
+    const METADATA_ONLY: bool = false;
+
+    fn read(_: &'static Kind, any: Any) -> Result<Self> {
+        if any.type_url != K::KIND.type_url {
+            return Err(Error::decode(K::KIND, None));
+        }
+        // From a slice, so that no field keeps the whole message alive.
+        K::decode(&any.value[..]).map_err(|source| Error::decode(K::KIND, source))
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        Resource::metadata(self)
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        Resource::metadata_mut(self)
+    }
+}
+
+impl<K: Resource> Body for K {
+    fn to_any(&self) -> Any {
+        Any { type_url: K::KIND.type_url.to_owned(), value: self.encode_to_vec().into() }
+    }
+}
+
+// === impl Dynamic ===
+
+impl Item for Dynamic {
+    const METADATA_ONLY: bool = false;
+
+    fn read(kind: &'static Kind, any: Any) -> Result<Self> {
+        let found = if any.type_url == kind.type_url { Some(kind) } else { Kind::by_type_url(&any.type_url) };
+        let kind = found.ok_or_else(|| Error::decode(kind, None))?;
+        (kind.decode)(Bytes::copy_from_slice(&any.value)).map(Self).map_err(|source| Error::decode(kind, source))
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        self.0.meta()
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        self.0.meta_mut()
+    }
+}
+
+impl Body for Dynamic {
+    fn to_any(&self) -> Any {
+        Any { type_url: self.0.kind().type_url.to_owned(), value: self.0.encode() }
+    }
+}
+
+impl Clone for Dynamic {
+    fn clone(&self) -> Self {
+        Self(self.0.boxed_clone())
+    }
+}
+
+impl std::ops::Deref for Dynamic {
+    type Target = dyn Object;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.0
+    }
+}
+
+// === impl Metadata ===
+
+impl Item for Metadata {
+    const METADATA_ONLY: bool = true;
+
+    fn read(kind: &'static Kind, any: Any) -> Result<Self> {
+        // Every object has its metadata in field 1, as PartialObjectMetadata has; the other fields are passed over.
+        let partial = PartialObjectMetadata::decode(&any.value[..]).map_err(|source| Error::decode(kind, source))?;
+        Ok(Self { kind, metadata: partial.metadata.unwrap_or_default() })
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::core::v1::{Pod, Secret};
+
+    use super::*;
+
+    fn pod() -> Pod {
+        let mut pod = Pod::default();
+        pod.metadata_mut().name = "a".into();
+        pod.spec_mut().node_name = "n".into();
+        pod
+    }
+
+    #[test]
+    fn metadata_is_read_from_any_object() {
+        let metadata = Metadata::read(Pod::KIND, pod().to_any()).unwrap();
+        assert_eq!(metadata.meta().name, "a");
+    }
+
+    #[test]
+    fn another_kind_is_an_error() {
+        let error = Secret::read(Secret::KIND, pod().to_any()).unwrap_err();
+        assert_eq!(error.to_string(), "the server's answer is no v1/Secret");
+    }
+
+    #[test]
+    fn a_dynamic_object_is_what_its_type_says() {
+        let dynamic = Dynamic::read(Secret::KIND, pod().to_any()).unwrap();
+        assert_eq!(dynamic.downcast_ref::<Pod>().unwrap().spec().node_name, "n");
+    }
+}

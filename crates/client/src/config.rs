@@ -1,0 +1,253 @@
+//! Where the API server is and who we are: kubectl's configuration file, or a pod's service account.
+
+use std::{path::PathBuf, time::Duration};
+
+use daemon::tls::{Pem, TlsError};
+use http::Uri;
+
+use crate::kubeconfig::{Kubeconfig, Selection};
+
+/// Directory in which a pod finds its service account's token, CA and namespace.
+const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// What a [`crate::Client`] needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The API servers, `https://host:port`, equals: one that does not answer is passed over. At least one.
+    pub servers: Vec<Uri>,
+    /// Name to expect in the servers' certificates instead of the host in their URLs.
+    pub server_name: Option<String>,
+    /// CAs of the servers' certificates.
+    pub ca: Pem,
+    /// Our certificate and key.
+    pub identity: Option<(Pem, Pem)>,
+    /// Our bearer token.
+    pub token: Option<Token>,
+    /// Namespace to use when none is named.
+    pub namespace: String,
+    /// What the server's audit log calls us, `name/version`; its first part is also our field manager.
+    pub user_agent: String,
+    /// How long one attempt to connect may take, TLS included.
+    pub connect_timeout: Duration,
+}
+
+/// A bearer token.
+#[derive(Clone)]
+pub enum Token {
+    /// The token itself.
+    Inline(String),
+    /// A file that holds it, read again as it is renewed.
+    File(PathBuf),
+}
+
+/// The flags of a process that talks to the API server.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "API server")]
+pub struct Args {
+    /// Configuration of the API client in kubectl's format [default: $KUBECONFIG, ~/.kube/config, or the pod's service account]
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// API servers, overriding the file's
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    pub server: Vec<String>,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file cannot be written.
+    #[error("cannot write {path}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file is no kubeconfig.
+    #[error("{path} is not a client configuration")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What the parser said, with line and column.
+        #[source]
+        source: serde_yaml::Error,
+    },
+    /// Nothing says where the API server is.
+    #[error("no API server is configured: name a file with --kubeconfig or KUBECONFIG, or a server with --server")]
+    NoServer,
+    /// A name leads nowhere.
+    #[error("the client configuration has no {what} \"{name}\"")]
+    Missing {
+        /// `context`, `cluster` or `user`.
+        what: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// A server's URL cannot be used.
+    #[error("server \"{url}\": {reason}")]
+    Server {
+        /// The URL.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Base64 data does not decode.
+    #[error("{field} of \"{name}\" is not base64")]
+    Base64 {
+        /// The field.
+        field: &'static str,
+        /// The cluster or user.
+        name: String,
+        /// What the decoder said.
+        #[source]
+        source: base64::DecodeError,
+    },
+    /// A field that is not, and will not be, supported.
+    #[error("\"{name}\" uses {field}, which is not supported: {remedy}")]
+    Unsupported {
+        /// The field.
+        field: &'static str,
+        /// The cluster or user.
+        name: String,
+        /// What to do instead.
+        remedy: &'static str,
+    },
+    /// A certificate needs its key and the other way round.
+    #[error("user \"{name}\" has a client certificate or a key, but not both")]
+    HalfIdentity {
+        /// The user.
+        name: String,
+    },
+    /// The cluster has no CA.
+    #[error("cluster \"{name}\" has no certificate-authority or certificate-authority-data")]
+    NoCa {
+        /// The cluster.
+        name: String,
+    },
+    /// Certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+// === impl Config ===
+
+impl Config {
+    /// What the flags, the environment and the files say, in that order; else the service account of the pod we run in.
+    ///
+    /// # Errors
+    /// When there is no configuration, or it cannot be used.
+    pub fn load(args: &Args) -> Result<Self, ConfigError> {
+        let kubeconfig = Kubeconfig::load(args.kubeconfig.as_deref())?;
+        if kubeconfig.is_empty() && args.kubeconfig.is_none() && PathBuf::from(SERVICE_ACCOUNT).join("token").exists() {
+            return Self::in_cluster();
+        }
+        kubeconfig.select(&Selection { server: args.server.clone(), ..Selection::default() })
+    }
+
+    /// The service account of the pod we run in.
+    ///
+    /// # Errors
+    /// When the environment does not name the API server.
+    pub fn in_cluster() -> Result<Self, ConfigError> {
+        let directory = PathBuf::from(SERVICE_ACCOUNT);
+        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty()).ok_or(ConfigError::NoServer);
+        let (host, port) = (variable("KUBERNETES_SERVICE_HOST")?, variable("KUBERNETES_SERVICE_PORT")?);
+        let host = if host.contains(':') { format!("[{host}]") } else { host };
+        let namespace = std::fs::read_to_string(directory.join("namespace")).unwrap_or_default();
+        Ok(Self {
+            servers: servers([format!("https://{host}:{port}")])?,
+            token: Some(Token::File(directory.join("token"))),
+            namespace: Some(namespace.trim()).filter(|n| !n.is_empty()).unwrap_or("default").to_owned(),
+            ..Self::new(Vec::new(), Pem::File(directory.join("ca.crt")))
+        })
+    }
+
+    /// A configuration without credentials.
+    pub fn new(servers: Vec<Uri>, ca: Pem) -> Self {
+        Self {
+            servers,
+            server_name: None,
+            ca,
+            identity: None,
+            token: None,
+            namespace: "default".to_owned(),
+            user_agent: format!("ferrokube/{}", daemon::VERSION),
+            connect_timeout: Duration::from_secs(3),
+        }
+    }
+
+    /// The same with `name/version` as user agent.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        self.user_agent = format!("{name}/{}", daemon::VERSION);
+        self
+    }
+}
+
+impl std::fmt::Debug for Token {
+    /// Never shows the token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Inline(_) => f.write_str("Inline(…)"),
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+        }
+    }
+}
+
+/// Reads server URLs, each of which may be several with commas between them.
+pub(crate) fn servers(urls: impl IntoIterator<Item = impl AsRef<str>>) -> Result<Vec<Uri>, ConfigError> {
+    let mut servers = Vec::new();
+    for urls in urls {
+        for url in urls.as_ref().split(',').map(str::trim).filter(|url| !url.is_empty()) {
+            servers.push(server(url)?);
+        }
+    }
+    if servers.is_empty() { Err(ConfigError::NoServer) } else { Ok(servers) }
+}
+
+fn server(url: &str) -> Result<Uri, ConfigError> {
+    let wrong = |reason: String| ConfigError::Server { url: url.to_owned(), reason };
+    let full = if url.contains("://") { url.to_owned() } else { format!("https://{url}") };
+    let uri: Uri = full.parse().map_err(|error: http::uri::InvalidUri| wrong(error.to_string()))?;
+    match uri.scheme_str() {
+        Some("https") => {}
+        _ => return Err(wrong("every link is encrypted, so the URL begins with https://".to_owned())),
+    }
+    if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+        return Err(wrong("a path is not supported".to_owned()));
+    }
+    Ok(uri)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_servers_come_from_one_text() {
+        let servers = servers(["https://a:6443, b:1"]).unwrap();
+        assert_eq!(servers.iter().map(ToString::to_string).collect::<Vec<_>>(), ["https://a:6443/", "https://b:1/"]);
+    }
+
+    #[test]
+    fn an_unencrypted_server_is_refused() {
+        let error = servers(["http://a:8080"]).unwrap_err().to_string();
+        assert!(error.contains("https://"), "{error}");
+        assert!(matches!(servers([""]), Err(ConfigError::NoServer)));
+    }
+
+    #[test]
+    fn a_token_is_never_shown() {
+        assert!(!format!("{:?}", Token::Inline("secret".into())).contains("secret"));
+    }
+}
