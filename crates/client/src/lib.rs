@@ -11,12 +11,19 @@ mod api;
 mod backoff;
 mod client;
 pub mod config;
+mod controller;
 mod error;
+mod events;
 pub mod fence;
 mod informer;
 mod key;
 pub mod kubeconfig;
+mod leader;
+mod metrics;
 mod pods;
+mod queue;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod transport;
 
 pub use self::{
@@ -27,8 +34,13 @@ pub use self::{
     backoff::Backoff,
     client::Client,
     config::{Args, Config, ConfigError},
+    controller::{Controller, Reconcile, Requeue},
     error::{Error, Result},
+    events::{EventRecorder, EventType, reference},
     informer::{Changed, Informer, Informers, ObjectChange, Scope, Store, Subscription, Transform},
     key::ObjectKey,
+    leader::{LeaderElection, LeaderError, Leadership},
+    metrics::{ControllerMetrics, QueueMetrics},
     pods::Pods,
+    queue::{Key, Work, WorkQueue},
 };
