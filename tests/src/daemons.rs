@@ -108,7 +108,19 @@ fn dockerd(cluster: &Cluster, host: &Host) -> anyhow::Result<Command> {
     let data = cluster.data(Daemon::Dockerd, host);
     let config = cluster.conf(&format!("dockerd-{}.json", host.name));
     // Without a file of its own it would read the machine's /etc/docker/daemon.json.
-    write_if_changed(&config, "{}\n")?;
+    let key = json!({ "deprecated-key-path": data.join("key.json") });
+    write_if_changed(&config, &format!("{key}\n"))?;
+    // Pid files of engines that were killed: to dockerd a zombie, or a stranger that got the number, is itself still running.
+    for stale in [
+        run.join("docker.pid"),
+        run.join("docker/containerd/containerd.pid"),
+    ] {
+        if process::program_of(&stale).is_none_or(|program| program != "containerd")
+            && stale.exists()
+        {
+            fs::remove_file(&stale)?;
+        }
+    }
     let mut command = Command::new("dockerd");
     command.arg("--config-file").arg(config);
     command.arg("--data-root").arg(data.join("root"));
@@ -117,9 +129,6 @@ fn dockerd(cluster: &Cluster, host: &Host) -> anyhow::Result<Command> {
     command
         .arg("--host")
         .arg(format!("unix://{}", cluster.docker_socket(host).display()));
-    command
-        .arg("--deprecated-key-path")
-        .arg(data.join("key.json"));
     command.arg(format!("--cgroup-parent=/{}", host.netns));
     command.args([
         "--bridge=none",
@@ -132,6 +141,7 @@ fn dockerd(cluster: &Cluster, host: &Host) -> anyhow::Result<Command> {
         "--userland-proxy=false",
         "--live-restore",
         "--shutdown-timeout=5",
+        "--log-level=warn",
     ]);
     command.args(["--log-opt=max-size=10m", "--log-opt=max-file=2"]);
     Ok(command)

@@ -1,6 +1,7 @@
 //! `down`: removes all that any `up` with this directory and prefix can have made, and nothing else.
 //!
-//! It finds things by what they are, not by what was written down: after a failed `up` or a kill -9 the notes may be wrong.
+//! It finds things by what they are, not by what was written down: after a failed `up` or a kill -9 the notes may be wrong. Only the
+//! directories that all users of a machine share are removed on the word of `cluster.json`, and only if they are empty.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -61,6 +62,7 @@ impl Cluster {
                 _ => {}
             }
         }
+        self.made.iter().for_each(|path| remove_if_empty(path));
         let left = self.leftovers();
         if left.is_empty() && errors.is_empty() {
             progress.note(if progress.changes() == 0 {
@@ -245,6 +247,27 @@ fn command_line(pid: i32) -> Vec<String> {
         .filter(|word| !word.is_empty())
         .map(|word| String::from_utf8_lossy(word).into_owned())
         .collect()
+}
+
+/// Removes a directory that holds nothing but empty directories. Whoever uses it still keeps it.
+fn remove_if_empty(directory: &Path) {
+    let entries: Vec<_> = fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .collect();
+    if entries
+        .iter()
+        .any(|entry| !entry.file_type().is_ok_and(|kind| kind.is_dir()))
+    {
+        return;
+    }
+    entries
+        .iter()
+        .for_each(|entry| remove_if_empty(&entry.path()));
+    // `ip netns` mounts its directory on itself; what cannot be removed is in use.
+    umount2(directory, MntFlags::empty()).ok();
+    fs::remove_dir(directory).ok();
 }
 
 fn find_files(directory: &Path, name: &str, found: &mut impl FnMut(&Path)) {

@@ -49,16 +49,12 @@ pub fn ping(cluster: &Cluster, host: &Host) -> anyhow::Result<()> {
 /// # Errors
 /// When an image cannot be made or imported.
 pub fn up(cluster: &Cluster, progress: &Progress) -> anyhow::Result<()> {
-    let guestbook = cluster.bin("guestbook");
     let mut loaded = Vec::new();
     for host in cluster.nodes() {
-        if import_unless_there(cluster, &host, BUSYBOX, r#"CMD ["sh"]"#, busybox)? {
+        if load_busybox(cluster, &host)? {
             loaded.push(format!("{BUSYBOX} on {}", host.name));
         }
-        let entrypoint = r#"ENTRYPOINT ["/guestbook"]"#;
-        if import_unless_there(cluster, &host, GUESTBOOK, entrypoint, || {
-            archive(&[("guestbook", &guestbook)], &[])
-        })? {
+        if load_guestbook(cluster, &host)? {
             loaded.push(format!("{GUESTBOOK} on {}", host.name));
         }
     }
@@ -66,6 +62,30 @@ pub fn up(cluster: &Cluster, progress: &Progress) -> anyhow::Result<()> {
         progress.did(format!("images: {}", loaded.join(", ")));
     }
     Ok(())
+}
+
+/// Imports [`BUSYBOX`] unless a node's engine has it. Says whether it did.
+///
+/// # Errors
+/// When it cannot be made or imported.
+pub fn load_busybox(cluster: &Cluster, host: &Host) -> anyhow::Result<bool> {
+    import_unless_there(cluster, host, BUSYBOX, r#"CMD ["sh"]"#, busybox)
+}
+
+/// Imports [`GUESTBOOK`] unless a node's engine has it. Says whether it did.
+///
+/// # Errors
+/// When it cannot be made or imported.
+pub fn load_guestbook(cluster: &Cluster, host: &Host) -> anyhow::Result<bool> {
+    let binary = cluster.bin("guestbook");
+    let make = || archive(&[("guestbook", &binary)], &[]);
+    import_unless_there(
+        cluster,
+        host,
+        GUESTBOOK,
+        r#"ENTRYPOINT ["/guestbook"]"#,
+        make,
+    )
 }
 
 fn import_unless_there(

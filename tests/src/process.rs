@@ -149,6 +149,18 @@ fn start_path(pid_file: &Path) -> PathBuf {
     pid_file.with_extension("start")
 }
 
+/// The name of the living process whose number stands in `pid_file`.
+pub(crate) fn program_of(pid_file: &Path) -> Option<String> {
+    let pid = fs::read_to_string(pid_file).ok()?.trim().parse().ok()?;
+    start_of(pid)?;
+    Some(
+        fs::read_to_string(format!("/proc/{pid}/comm"))
+            .ok()?
+            .trim()
+            .to_owned(),
+    )
+}
+
 /// Field 22 of `/proc/<pid>/stat`; nothing for a process that is not there or only waits to be reaped.
 fn start_of(pid: i32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

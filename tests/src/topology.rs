@@ -44,7 +44,19 @@ pub struct Cluster {
     pub subnet: [u8; 3],
     /// How many of each it has.
     pub size: Size,
+    /// Which of the [`SHARED_DIRECTORIES`] were not there before it.
+    #[serde(default)]
+    pub made: Vec<PathBuf>,
 }
+
+/// Directories with fixed names that `ip netns` and Docker make for everybody on the machine.
+pub const SHARED_DIRECTORIES: [&str; 5] = [
+    "/run/netns",
+    "/run/containerd",
+    "/run/docker",
+    "/opt/containerd",
+    "/etc/docker",
+];
 
 /// What a host is there for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,6 +169,7 @@ impl Cluster {
             prefix: prefix.to_owned(),
             subnet,
             size,
+            made: Vec::new(),
         })
     }
 

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use nix::fcntl::{Flock, FlockArg};
 use serde_json::Value;
 
@@ -17,7 +17,7 @@ use crate::{
     command::{output_of, succeeds},
     daemons, http, images, net, pki,
     progress::Progress,
-    topology::{Cluster, Daemon, Host, Size, repository},
+    topology::{Cluster, Daemon, Host, SHARED_DIRECTORIES, Size, repository},
     wait,
 };
 
@@ -76,14 +76,8 @@ impl Cluster {
         let _lock = lock(dir)?;
         let cluster = Self::settle(dir, prefix, subnet, options)?;
         make_directories(&cluster)?;
-        cluster.save()?;
         install_programs(&cluster, &options.programs, progress)?;
-        pki::up(&cluster, progress)?;
-        net::up(&cluster, progress)?;
-        write_hosts(&cluster)?;
-
-        cluster.start_all(&[Daemon::Etcd, Daemon::Dockerd], progress)?;
-        cluster.wait_all(&[Daemon::Etcd], Duration::from_secs(60), progress)?;
+        cluster.up_base(progress)?;
         cluster.start_all(&[Daemon::Apiserver], progress)?;
         cluster.wait_all(&[Daemon::Dockerd], Duration::from_secs(60), progress)?;
         images::up(&cluster, progress)?;
@@ -110,6 +104,20 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// All that is not our own programs: certificates, hosts, etcd and, started but perhaps not yet ready, the Docker Engines.
+    ///
+    /// # Errors
+    /// As [`Cluster::up`].
+    pub fn up_base(&self, progress: &Progress) -> anyhow::Result<()> {
+        make_directories(self)?;
+        self.save()?;
+        pki::up(self, progress)?;
+        net::up(self, progress)?;
+        write_hosts(self)?;
+        self.start_all(&[Daemon::Etcd, Daemon::Dockerd], progress)?;
+        self.wait_all(&[Daemon::Etcd], Duration::from_secs(60), progress)
+    }
+
     /// The cluster that is there, if it is the one asked for, or a new one.
     fn settle(
         dir: &Path,
@@ -128,7 +136,10 @@ impl Cluster {
         };
         let wanted = Self::new(dir, prefix, subnet, size)?;
         match there {
-            Some(there) if there != wanted => {
+            Some(there)
+                if (&there.prefix, there.subnet, there.size)
+                    != (&wanted.prefix, wanted.subnet, wanted.size) =>
+            {
                 bail!(
                     "{} holds a cluster made with {}; run scripts/down before changing that",
                     dir.display(),
@@ -142,7 +153,14 @@ impl Cluster {
                     leftovers.is_empty(),
                     "network namespaces {leftovers:?} are left from another cluster; run scripts/down first"
                 );
-                Ok(wanted)
+                let absent = SHARED_DIRECTORIES
+                    .iter()
+                    .map(PathBuf::from)
+                    .filter(|path| !path.exists());
+                Ok(Self {
+                    made: absent.collect(),
+                    ..wanted
+                })
             }
         }
     }
@@ -183,11 +201,7 @@ impl Cluster {
     fn with_log(&self, error: anyhow::Error, daemon: Daemon, host: &Host) -> anyhow::Error {
         let path = self.log(daemon, host);
         let tail = daemons::log_tail(self, host, daemon, 25);
-        error.context(format!(
-            "{daemon} on {} does not work; the end of {}:\n{tail}\n",
-            host.name,
-            path.display()
-        ))
+        anyhow!("{error:#}\nthe end of {}:\n{tail}", path.display())
     }
 
     fn wait_nodes(&self, progress: &Progress) -> anyhow::Result<()> {

@@ -1,4 +1,7 @@
 //! The node agent: pods on Docker, their network, volumes, probes and status.
 
+pub mod cluster;
 pub mod network;
+pub mod pod;
 pub mod runtime;
+pub mod volumes;

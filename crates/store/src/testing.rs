@@ -206,25 +206,38 @@ impl EtcdCluster {
     /// # Errors
     /// The cluster does not take it.
     pub async fn wipe_and_rejoin(&mut self, index: usize) -> Result<(), TestingError> {
-        let name = self.name(index);
+        let deadline = Instant::now() + READY_TIMEOUT;
+        // etcd changes its membership only once it has seen for a while that the others are well.
+        while let Err(error) = self.replace(index).await {
+            if Instant::now() > deadline {
+                return Err(error);
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+        let old = self.directory.path().join(self.name(index));
+        fs::remove_dir_all(old).map_err(io_error("wipe a member"))?;
+        self.members[index].generation += 1;
+        self.restart(index)
+    }
+
+    /// Removes a member from the cluster and adds a new one, that nobody knows yet, at the same address.
+    async fn replace(&self, index: usize) -> Result<(), TestingError> {
+        let peer = format!("https://127.0.0.1:{}", self.members[index].peer_port);
         let other = (index + 1) % self.members.len();
         let mut members = self.etcd()?.members()[other].client.cluster_client();
         let known = members.member_list().await?;
-        if let Some(member) = known.members().iter().find(|member| member.name() == name) {
-            members.member_remove(member.id()).await?;
+        let at_address = known
+            .members()
+            .iter()
+            .find(|member| member.peer_urls().contains(&peer));
+        match at_address {
+            // One without a name has been added by an attempt before.
+            Some(member) if member.name().is_empty() => return Ok(()),
+            Some(member) => drop(members.member_remove(member.id()).await?),
+            None => {}
         }
-        members
-            .member_add(
-                [format!(
-                    "https://127.0.0.1:{}",
-                    self.members[index].peer_port
-                )],
-                None,
-            )
-            .await?;
-        fs::remove_dir_all(self.directory.path().join(&name)).map_err(io_error("wipe a member"))?;
-        self.members[index].generation += 1;
-        self.restart(index)
+        members.member_add([peer], None).await?;
+        Ok(())
     }
 
     /// Waits until every running member answers a linearizable read.

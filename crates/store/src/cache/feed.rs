@@ -78,9 +78,19 @@ impl Feed {
                     );
                     list = List::Anew;
                 }
-                Ok(ended) => {
-                    tracing::warn!(reason = ?ended, revision = self.cache.revision(), "listing again");
-                    self.cache.counters.relists.add(1);
+                Ok(Ended::Compacted) => {
+                    tracing::warn!(
+                        revision = self.cache.revision(),
+                        "what follows is compacted, listing again"
+                    );
+                    list = List::Difference;
+                }
+                Ok(Ended::Doubtful { expected, got }) => {
+                    tracing::error!(
+                        expected,
+                        got,
+                        "etcd's watch skipped or repeated a revision, listing again"
+                    );
                     list = List::Difference;
                 }
                 Err(error) => {
@@ -104,7 +114,10 @@ impl Feed {
                 return Ok(Ended::Backwards { now: current });
             }
             List::No => {}
-            List::Difference => self.list(current, false).await?,
+            List::Difference => {
+                self.cache.counters.relists.add(1);
+                self.list(current, false).await?;
+            }
             List::Anew => self.list_in_the_past(current).await?,
         }
         if self.cache.revision() >= current {

@@ -238,6 +238,11 @@ impl Etcd {
         }
     }
 
+    /// The address of the member that requests go to at present.
+    pub fn preferred_endpoint(&self) -> &str {
+        &self.0.members[self.0.preferred.load(Ordering::Relaxed)].endpoint
+    }
+
     /// The ways to all members.
     pub(crate) fn members(&self) -> &[Arc<Member>] {
         &self.0.members

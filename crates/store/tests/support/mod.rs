@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod proxy;
+
 use std::borrow::Cow;
 use std::time::Duration;
 

@@ -1,0 +1,523 @@
+//! From the words of [`crate::ruleset`] to netlink attributes, and the few that come back.
+//!
+//! A rule may need anonymous sets (the backends by turn, the backends as a set); they live and die with it. Every rule carries as
+//! its comment a fingerprint of what was encoded, so that a restarted proxy, of this build or another, knows which rules it would
+//! write the same way without decoding any.
+
+use std::net::IpAddr;
+
+use netlink_packet_core::Emitable;
+use netlink_packet_netfilter::nftables::{
+    DataAttribute, ListAttribute, MetaKey, Operator, Register, SetAttribute, SetDescription, SetElementAttribute, SetFlags, Verdict as Code,
+};
+
+use super::expr::{self, BACKEND, Expr, KEY, key_word};
+use crate::model::{Backend, Family, Protocol, address_from, octets};
+use crate::ruleset::{
+    ElementId, Field, Hook, Key, MASQUERADE_MARK, Rule, STICKY_CAPACITY, SetKind, Statement, Verdict,
+};
+
+/// A rule, ready to be sent.
+#[derive(Debug)]
+pub struct Encoded {
+    /// The expressions in order.
+    pub expressions: Vec<Expr>,
+    /// The anonymous sets they look into, in the order of their ids.
+    pub anonymous: Vec<Anonymous>,
+}
+
+/// An anonymous set of a rule.
+#[derive(Debug)]
+pub struct Anonymous {
+    /// Its template name; the kernel puts a number in.
+    pub name: &'static str,
+    /// Its id in the transaction.
+    pub id: u32,
+    /// What it is made of, without table, name and id.
+    pub attributes: Vec<SetAttribute>,
+    /// Its elements.
+    pub elements: Vec<Element>,
+}
+
+/// An element as netlink attributes.
+pub type Element = ListAttribute<SetElementAttribute>;
+
+// nft's numbers for data types, which let `nft list` print our sets; the kernel does not look at them.
+const TYPE_INTEGER: u32 = 4;
+const TYPE_IPV4: u32 = 7;
+const TYPE_IPV6: u32 = 8;
+const TYPE_PROTOCOL: u32 = 12;
+const TYPE_SERVICE: u32 = 13;
+const TYPE_VERDICT: u32 = 0xffff_ff00;
+
+/// Encodes a rule whose anonymous sets get the ids from `first_id` on.
+pub fn rule(family: Family, rule: &Rule, first_id: u32) -> Encoded {
+    let mut out = Encoded { expressions: Vec::with_capacity(rule.len() * 3), anonymous: Vec::new() };
+    for statement in rule {
+        out.statement(family, statement, first_id);
+    }
+    out
+}
+
+/// A number that differs (as good as surely) for rules that are encoded differently. Stable across processes and builds.
+pub fn fingerprint(family: Family, rule: &Rule) -> u64 {
+    let encoded = self::rule(family, rule, 0);
+    let mut hash = Fnv::default();
+    hash.add(encoded.expressions.as_slice());
+    for set in &encoded.anonymous {
+        hash.add(set.attributes.as_slice());
+        hash.add(set.elements.as_slice());
+    }
+    hash.0
+}
+
+/// The comment that carries a fingerprint, in nft's layout (type 0, length, NUL-terminated text).
+pub fn comment(fingerprint: u64) -> Vec<u8> {
+    let mut bytes = vec![0, 17];
+    bytes.extend_from_slice(format!("{fingerprint:016x}\0").as_bytes());
+    bytes
+}
+
+/// The fingerprint in a rule's comment, if it is one.
+pub fn fingerprint_in(comment: &[u8]) -> Option<u64> {
+    let text = comment.strip_prefix(&[0, 17])?.get(..16)?;
+    u64::from_str_radix(std::str::from_utf8(text).ok()?, 16).ok()
+}
+
+/// What a set is made of: all its attributes but table, name and id.
+pub fn set(family: Family, kind: SetKind) -> Vec<SetAttribute> {
+    let fields = kind.fields();
+    let mut flags = SetFlags::empty();
+    let mut attributes = vec![
+        SetAttribute::KeyType(concat(fields.iter().map(|field| field_type(family, *field)))),
+        SetAttribute::KeyLen(len_u32(fields.iter().map(|field| field_words(family, *field) * 4).sum())),
+    ];
+    if kind.is_verdict_map() {
+        flags |= SetFlags::Map;
+        attributes.push(SetAttribute::DataType(TYPE_VERDICT));
+        attributes.push(SetAttribute::DataLen(0));
+    }
+    if kind == SetKind::Sticky {
+        flags |= SetFlags::Map | SetFlags::Timeout | SetFlags::Eval;
+        attributes.extend(backend_data(family));
+        attributes.push(SetAttribute::Description(vec![SetDescription::Size(STICKY_CAPACITY)]));
+    }
+    attributes.push(SetAttribute::Flags(flags));
+    attributes
+}
+
+/// The kind of a set from its attributes as the kernel lists them, or `None` if it is none of ours.
+pub fn set_kind(family: Family, name: &str, listed: &[SetAttribute]) -> Option<SetKind> {
+    let named = SetKind::STATIC.into_iter().find(|kind| kind.name() == Some(name));
+    let kind = named.or_else(|| name.starts_with("sticky/").then_some(SetKind::Sticky))?;
+    let expected = set(family, kind);
+    // A verdict map's data length is the kernel's business.
+    let told = |attribute: &&SetAttribute| **attribute != SetAttribute::DataLen(0);
+    expected.iter().filter(told).all(|attribute| listed.contains(attribute)).then_some(kind)
+}
+
+/// An element of a static set.
+pub fn element(family: Family, id: ElementId, verdict: &Verdict) -> Element {
+    let mut attributes = vec![SetElementAttribute::Key(DataAttribute::Value(key(id)))];
+    match verdict {
+        Verdict::Member => {}
+        Verdict::Goto(chain) => attributes.push(SetElementAttribute::Data(expr::to_chain(Code::Goto, chain))),
+        Verdict::Drop => attributes.push(SetElementAttribute::Data(expr::to_drop())),
+    }
+    debug_assert!(key(id).len() == id.set.fields().iter().map(|f| field_words(family, *f) * 4).sum::<usize>());
+    ListAttribute::Element(attributes)
+}
+
+/// An element of a static set as the kernel lists it, or `None` if we would not have put it there.
+pub fn parse_element(family: Family, set: SetKind, listed: &[SetElementAttribute]) -> Option<(ElementId, Verdict)> {
+    use netlink_packet_netfilter::nftables::VerdictAttribute;
+    let mut parsed = None;
+    let mut verdict = Verdict::Member;
+    for attribute in listed {
+        match attribute {
+            SetElementAttribute::Key(DataAttribute::Value(bytes)) => parsed = Some(parse_key(family, set, bytes)?),
+            SetElementAttribute::Data(DataAttribute::Verdict(attributes)) => {
+                let chain = attributes.iter().find_map(|a| match a {
+                    VerdictAttribute::Chain(name) => Some(name.as_str()),
+                    _ => None,
+                });
+                verdict = match chain {
+                    Some(name) if attributes.contains(&VerdictAttribute::Code(Code::Goto)) => Verdict::Goto(name.into()),
+                    None if attributes.contains(&VerdictAttribute::Code(Code::Other(0))) => Verdict::Drop,
+                    _ => return None,
+                };
+            }
+            _ => {}
+        }
+    }
+    Some((ElementId::new(set, parsed?), verdict))
+}
+
+/// How a base chain is attached: chain type, hook number, priority.
+pub fn hook(hook: Hook) -> (&'static str, u32, i32) {
+    const PREROUTING: u32 = 0;
+    const INPUT: u32 = 1;
+    const FORWARD: u32 = 2;
+    const OUTPUT: u32 = 3;
+    const POSTROUTING: u32 = 4;
+    match hook {
+        Hook::NatPrerouting => ("nat", PREROUTING, -100),
+        Hook::NatOutput => ("nat", OUTPUT, -100),
+        Hook::NatPostrouting => ("nat", POSTROUTING, 100),
+        Hook::FilterInput => ("filter", INPUT, 0),
+        Hook::FilterForward => ("filter", FORWARD, 0),
+        Hook::FilterOutput => ("filter", OUTPUT, 0),
+    }
+}
+
+/// The hook with these properties, if one of ours has them.
+pub fn hook_from(kind: &str, number: u32, priority: i32) -> Option<Hook> {
+    let all = [
+        Hook::NatPrerouting,
+        Hook::NatOutput,
+        Hook::NatPostrouting,
+        Hook::FilterInput,
+        Hook::FilterForward,
+        Hook::FilterOutput,
+    ];
+    all.into_iter().find(|candidate| hook(*candidate) == (kind, number, priority))
+}
+
+// === impl Encoded ===
+
+impl Encoded {
+    fn statement(&mut self, family: Family, statement: &Statement, first_id: u32) {
+        match statement {
+            Statement::SourceIn(cidr) => self.prefix(Field::Source, *cidr, Operator::Equal),
+            Statement::SourceNotIn(cidr) => self.prefix(Field::Source, *cidr, Operator::NotEqual),
+            Statement::DestinationNotIn(cidr) => self.prefix(Field::Destination, *cidr, Operator::NotEqual),
+            Statement::SourceLocal => self.local(true),
+            Statement::DestinationLocal => self.local(false),
+            Statement::NewConnection => {
+                const NEW: u32 = 1 << 3;
+                self.push(expr::ct_state(KEY));
+                self.push(expr::bitwise(KEY, host(NEW), host(0)));
+                self.push(expr::cmp(KEY, Operator::NotEqual, host(0)));
+            }
+            Statement::Is(protocol) => {
+                self.push(expr::meta_load(MetaKey::L4Proto, KEY));
+                self.push(expr::cmp(KEY, Operator::Equal, vec![protocol.number()]));
+            }
+            Statement::Member(set) => self.lookup(family, *set, None),
+            Statement::Dispatch(set) => self.lookup(family, *set, Some(Register::Verdict)),
+            Statement::Mark => {
+                self.push(expr::meta_load(MetaKey::Mark, KEY));
+                self.push(expr::bitwise(KEY, host(!MASQUERADE_MARK), host(MASQUERADE_MARK)));
+                self.push(expr::meta_set(MetaKey::Mark, KEY));
+            }
+            Statement::TakeMark => {
+                self.push(expr::meta_load(MetaKey::Mark, KEY));
+                self.push(expr::bitwise(KEY, host(MASQUERADE_MARK), host(0)));
+                self.push(expr::cmp(KEY, Operator::NotEqual, host(0)));
+                self.push(expr::meta_load(MetaKey::Mark, KEY));
+                self.push(expr::bitwise(KEY, host(!MASQUERADE_MARK), host(0)));
+                self.push(expr::meta_set(MetaKey::Mark, KEY));
+            }
+            Statement::Balance(backends) => self.balance(family, backends, first_id),
+            Statement::Recall(map, backends) => self.recall(family, map, backends, first_id),
+            Statement::Forget(map) => {
+                self.source(family);
+                self.push(expr::dynset(map, expr::DynsetOp::Delete, None));
+            }
+            Statement::Remember(map, timeout) => {
+                self.source(family);
+                let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+                self.push(expr::dynset(map, expr::DynsetOp::Update, Some(millis)));
+            }
+            Statement::Dnat => self.push(expr::dnat(family)),
+            Statement::Masquerade => self.push(expr::masquerade()),
+            Statement::Reset => self.push(expr::reject_reset()),
+            Statement::Unreachable => self.push(expr::reject_unreachable(family)),
+            Statement::Drop => self.push(expr::verdict(expr::to_drop())),
+            Statement::Jump(chain) => self.push(expr::verdict(expr::to_chain(Code::Jump, chain))),
+            Statement::Goto(chain) => self.push(expr::verdict(expr::to_chain(Code::Goto, chain))),
+        }
+    }
+
+    fn push(&mut self, expression: Expr) {
+        self.expressions.push(expression);
+    }
+
+    fn load(&mut self, family: Family, field: Field, to: Register) {
+        let len = len_u32(family.address_len());
+        let source = match family {
+            Family::V4 => 12,
+            Family::V6 => 8,
+        };
+        self.push(match field {
+            Field::Source => expr::network_header(source, len, to),
+            Field::Destination => expr::network_header(source + len, len, to),
+            Field::Protocol => expr::meta_load(MetaKey::L4Proto, to),
+            Field::DestinationPort => expr::destination_port(to),
+        });
+    }
+
+    fn source(&mut self, family: Family) {
+        self.load(family, Field::Source, KEY);
+    }
+
+    fn prefix(&mut self, field: Field, cidr: crate::model::Cidr, operator: Operator) {
+        self.load(cidr.family(), field, KEY);
+        let mask = cidr.mask();
+        let zeros = vec![0; mask.len()];
+        self.push(expr::bitwise(KEY, mask, zeros));
+        self.push(expr::cmp(KEY, operator, octets(cidr.address())));
+    }
+
+    fn local(&mut self, source: bool) {
+        const RTN_LOCAL: u32 = 2;
+        self.push(expr::fib_type(source, KEY));
+        self.push(expr::cmp(KEY, Operator::Equal, host(RTN_LOCAL)));
+    }
+
+    fn lookup(&mut self, family: Family, set: SetKind, to: Option<Register>) {
+        let mut word = 0;
+        for field in set.fields() {
+            self.load(family, *field, key_word(word));
+            word += field_words(family, *field);
+        }
+        self.push(expr::lookup(set.name().unwrap_or_default(), None, KEY, to));
+    }
+
+    fn balance(&mut self, family: Family, backends: &[Backend], first_id: u32) {
+        if let [only] = backends {
+            self.push(expr::immediate(BACKEND, octets(only.address)));
+            self.push(expr::immediate(expr::backend_port(family), padded_port(only.port)));
+            return;
+        }
+        let count = len_u32(backends.len());
+        let elements = (0..count).zip(backends).map(|(turn, backend)| {
+            ListAttribute::Element(vec![
+                SetElementAttribute::Key(DataAttribute::Value(host(turn))),
+                SetElementAttribute::Data(DataAttribute::Value(backend_bytes(*backend))),
+            ])
+        });
+        let mut attributes = vec![
+            SetAttribute::KeyType(TYPE_INTEGER),
+            SetAttribute::KeyLen(4),
+            SetAttribute::Flags(SetFlags::Anonymous | SetFlags::Constant | SetFlags::Map),
+        ];
+        attributes.extend(backend_data(family));
+        let (name, id) = self.anonymous("__map%d", first_id, attributes, elements.collect());
+        self.push(expr::numgen_inc(count, KEY));
+        self.push(expr::lookup(name, Some(id), KEY, Some(BACKEND)));
+    }
+
+    fn recall(&mut self, family: Family, map: &str, backends: &[Backend], first_id: u32) {
+        let elements = backends.iter().map(|backend| {
+            ListAttribute::Element(vec![SetElementAttribute::Key(DataAttribute::Value(backend_bytes(*backend)))])
+        });
+        let attributes = vec![
+            SetAttribute::KeyType(backend_type(family)),
+            SetAttribute::KeyLen(backend_len(family)),
+            SetAttribute::Flags(SetFlags::Anonymous | SetFlags::Constant),
+        ];
+        let (name, id) = self.anonymous("__set%d", first_id, attributes, elements.collect());
+        self.source(family);
+        self.push(expr::lookup(map, None, KEY, Some(BACKEND)));
+        self.push(expr::lookup(name, Some(id), BACKEND, None));
+    }
+
+    fn anonymous(
+        &mut self,
+        name: &'static str,
+        first_id: u32,
+        mut attributes: Vec<SetAttribute>,
+        elements: Vec<Element>,
+    ) -> (&'static str, u32) {
+        let id = first_id.wrapping_add(len_u32(self.anonymous.len()));
+        attributes.push(SetAttribute::Description(vec![SetDescription::Size(len_u32(elements.len()))]));
+        self.anonymous.push(Anonymous { name, id, attributes, elements });
+        (name, id)
+    }
+}
+
+/// FNV-1a, 64 bits: short, and the same everywhere, which [`std::hash`] does not promise.
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fnv {
+    fn add(&mut self, encoded: impl Emitable) {
+        let mut bytes = vec![0; encoded.buffer_len()];
+        encoded.emit(&mut bytes);
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}
+
+fn host(value: u32) -> Vec<u8> {
+    value.to_ne_bytes().to_vec()
+}
+
+fn len_u32(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX)
+}
+
+fn field_words(family: Family, field: Field) -> usize {
+    match field {
+        Field::Source | Field::Destination => family.address_len() / 4,
+        Field::Protocol | Field::DestinationPort => 1,
+    }
+}
+
+fn address_type(family: Family) -> u32 {
+    match family {
+        Family::V4 => TYPE_IPV4,
+        Family::V6 => TYPE_IPV6,
+    }
+}
+
+fn field_type(family: Family, field: Field) -> u32 {
+    match field {
+        Field::Source | Field::Destination => address_type(family),
+        Field::Protocol => TYPE_PROTOCOL,
+        Field::DestinationPort => TYPE_SERVICE,
+    }
+}
+
+/// nft's number for a concatenation: six bits a part.
+fn concat(parts: impl Iterator<Item = u32>) -> u32 {
+    parts.fold(0, |sum, part| sum << 6 | part)
+}
+
+fn backend_type(family: Family) -> u32 {
+    concat([address_type(family), TYPE_SERVICE].into_iter())
+}
+
+fn backend_len(family: Family) -> u32 {
+    len_u32(family.address_len() + 4)
+}
+
+fn backend_data(family: Family) -> [SetAttribute; 2] {
+    [SetAttribute::DataType(backend_type(family)), SetAttribute::DataLen(backend_len(family))]
+}
+
+fn padded_port(port: u16) -> Vec<u8> {
+    let [high, low] = port.to_be_bytes();
+    vec![high, low, 0, 0]
+}
+
+fn backend_bytes(backend: Backend) -> Vec<u8> {
+    let mut bytes = octets(backend.address);
+    bytes.extend(padded_port(backend.port));
+    bytes
+}
+
+fn key(id: ElementId) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(16);
+    match id.key {
+        Key::Address(address) => {
+            for _ in id.set.fields() {
+                bytes.extend(octets(address));
+            }
+        }
+        Key::Frontend(address, protocol, port) => {
+            bytes.extend(octets(address));
+            bytes.extend([protocol.number(), 0, 0, 0]);
+            bytes.extend(padded_port(port));
+        }
+        Key::NodePort(protocol, port) => {
+            bytes.extend([protocol.number(), 0, 0, 0]);
+            bytes.extend(padded_port(port));
+        }
+    }
+    bytes
+}
+
+fn parse_key(family: Family, set: SetKind, bytes: &[u8]) -> Option<Key> {
+    let take = |from: usize| -> Option<IpAddr> { address_from(bytes.get(from..from + family.address_len())?) };
+    let port = |from: usize| -> Option<(Protocol, u16)> {
+        let protocol = Protocol::from_number(*bytes.get(from)?)?;
+        Some((protocol, u16::from_be_bytes([*bytes.get(from + 4)?, *bytes.get(from + 5)?])))
+    };
+    match set {
+        SetKind::ClusterIps => Some(Key::Address(take(0)?)),
+        SetKind::Hairpins => {
+            let address = take(0)?;
+            (take(family.address_len())? == address).then_some(Key::Address(address))
+        }
+        SetKind::Services | SetKind::Unserved => {
+            let (protocol, port) = port(family.address_len())?;
+            Some(Key::Frontend(take(0)?, protocol, port))
+        }
+        SetKind::NodePorts | SetKind::UnservedNodePorts => {
+            let (protocol, port) = port(0)?;
+            Some(Key::NodePort(protocol, port))
+        }
+        SetKind::Sticky => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids() -> Vec<ElementId> {
+        let v4 = IpAddr::from([10, 96, 0, 1]);
+        vec![
+            ElementId::new(SetKind::ClusterIps, Key::Address(v4)),
+            ElementId::new(SetKind::Hairpins, Key::Address(v4)),
+            ElementId::new(SetKind::Services, Key::Frontend(v4, Protocol::Sctp, 65_535)),
+            ElementId::new(SetKind::UnservedNodePorts, Key::NodePort(Protocol::Udp, 30_000)),
+        ]
+    }
+
+    #[test]
+    fn an_element_reads_back_as_it_was_written() {
+        for (id, verdict) in ids().into_iter().zip([Verdict::Member, Verdict::Member, Verdict::Goto("all/x".into()), Verdict::Drop])
+        {
+            let ListAttribute::Element(attributes) = element(Family::V4, id, &verdict) else { panic!("an element") };
+            assert_eq!(parse_element(Family::V4, id.set, &attributes), Some((id, verdict)));
+        }
+    }
+
+    #[test]
+    fn a_key_of_another_size_is_no_key_of_ours() {
+        for id in ids() {
+            let bytes = key(id);
+            assert_eq!(parse_key(Family::V4, id.set, &bytes), Some(id.key));
+            assert_eq!(parse_key(Family::V4, id.set, &bytes[..bytes.len() - 3]), None);
+            assert_eq!(parse_key(Family::V4, id.set, &[]), None);
+        }
+    }
+
+    #[test]
+    fn fingerprints_survive_the_comment_and_tell_rules_apart() {
+        let backend = |port| Backend { address: [10, 244, 0, 1].into(), port };
+        let balance = |ports: &[u16]| vec![Statement::Balance(ports.iter().map(|p| backend(*p)).collect()), Statement::Dnat];
+        let one = fingerprint(Family::V4, &balance(&[80, 81]));
+        assert_eq!(fingerprint_in(&comment(one)), Some(one));
+        assert_eq!(one, fingerprint(Family::V4, &balance(&[80, 81])));
+        assert_ne!(one, fingerprint(Family::V4, &balance(&[80, 82])));
+        assert_ne!(one, fingerprint(Family::V4, &balance(&[80])));
+        for other in [&b""[..], b"\0\x11short", b"\x01\x110123456789abcdef\0"] {
+            assert_eq!(fingerprint_in(other), None);
+        }
+    }
+
+    #[test]
+    fn concatenations_have_nfts_numbers() {
+        let SetAttribute::KeyType(number) = set(Family::V4, SetKind::Services)[0] else { panic!("a key type") };
+        assert_eq!(number, (7 << 12) | (12 << 6) | 13);
+    }
+
+    #[test]
+    fn a_set_that_differs_is_not_ours() {
+        let listed = set(Family::V4, SetKind::Services);
+        assert_eq!(set_kind(Family::V4, "services", &listed), Some(SetKind::Services));
+        assert_eq!(set_kind(Family::V4, "node-ports", &listed), None);
+        assert_eq!(set_kind(Family::V4, "strange", &listed), None);
+        assert_eq!(set_kind(Family::V4, "sticky/x", &set(Family::V4, SetKind::Sticky)), Some(SetKind::Sticky));
+    }
+}

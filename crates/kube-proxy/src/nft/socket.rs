@@ -1,0 +1,370 @@
+//! One netlink socket: transactions, dumps and single requests.
+//!
+//! Calls block, but never wait for anybody: nfnetlink does all its work inside `sendmsg`, so answers are queued when it returns.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_netfilter::nftables::{ChainAttribute, NfTablesMessage, RuleAttribute, SetAttribute, SetElementList};
+use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use nix::sys::socket::{setsockopt, sockopt};
+
+use super::batch::Batch;
+
+/// Netlink's messages in a dump are at most this long together.
+const RECEIVE_BYTES: usize = 64 * 1024;
+/// The kernel keeps some of the send buffer for itself.
+const SEND_SLACK: usize = 4096;
+/// How often a dump that was overtaken by a change is begun again.
+const DUMP_ATTEMPTS: usize = 10;
+
+/// Why the kernel did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The socket could not be made.
+    #[error("open a netlink socket")]
+    Open(#[source] io::Error),
+    /// The socket's buffer could not be made large enough for the transaction.
+    #[error("reserve {bytes} bytes to send a transaction")]
+    Reserve {
+        /// The size of the transaction.
+        bytes: usize,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// A message could not be sent.
+    #[error("send {bytes} bytes over netlink")]
+    Send {
+        /// The size of the message.
+        bytes: usize,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// An answer could not be received.
+    #[error("receive over netlink")]
+    Receive(#[source] io::Error),
+    /// The kernel refused a step; nothing of the transaction was done.
+    #[error("{step}")]
+    Refused {
+        /// What was asked, such as `new rule in chain all/default/web/tcp/80`.
+        step: String,
+        /// The kernel's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel neither confirmed nor refused.
+    #[error("no answer over netlink to {0}")]
+    Silent(&'static str),
+    /// An answer made no sense.
+    #[error("understand the kernel's answer: {0}")]
+    Decode(String),
+    /// A dump was overtaken by changes again and again.
+    #[error("list the kernel's table: it changed {DUMP_ATTEMPTS} times while it was listed")]
+    Unsteady,
+}
+
+/// An open netlink socket to netfilter.
+#[derive(Debug)]
+pub struct Channel {
+    socket: Socket,
+    sequence: u32,
+    send_bytes: usize,
+}
+
+impl Error {
+    /// Whether the kernel said that there is no such thing.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Self::Refused { source, .. } if source.raw_os_error() == Some(libc::ENOENT))
+    }
+}
+
+impl Channel {
+    /// Opens a socket in the calling thread's network namespace.
+    pub fn open() -> Result<Self, Error> {
+        let mut socket = Socket::new(NETLINK_NETFILTER).map_err(Error::Open)?;
+        socket.bind_auto().map_err(Error::Open)?;
+        // Answers need not repeat what was asked.
+        socket.set_cap_ack(true).map_err(Error::Open)?;
+        Ok(Self { socket, sequence: 1, send_bytes: 0 })
+    }
+
+    /// The number the next message gets.
+    pub fn sequence(&self) -> u32 {
+        self.sequence
+    }
+
+    /// Carries a transaction out, wholly or not at all.
+    pub fn transact(&mut self, batch: &Batch) -> Result<(), Error> {
+        self.sequence = batch.sequence().end;
+        self.reserve(batch.bytes().len())?;
+        self.send(batch.bytes())?;
+        let mut done = false;
+        let mut refused = None;
+        let mut buffer = Vec::with_capacity(RECEIVE_BYTES);
+        loop {
+            buffer.clear();
+            match self.socket.recv(&mut buffer, libc::MSG_DONTWAIT) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                // More failures than fit: the first ones are there already.
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) && refused.is_some() => continue,
+                Err(error) => return Err(Error::Receive(error)),
+            }
+            each_answer(&buffer, |header, payload| {
+                if let NetlinkPayload::Error(error) = payload
+                    && batch.sequence().contains(&header.sequence_number)
+                {
+                    if error.code.is_none() {
+                        done |= header.sequence_number == batch.acknowledged();
+                    } else if refused.is_none() {
+                        refused = Some((header.sequence_number, error.to_io()));
+                    }
+                }
+                Ok(())
+            })?;
+        }
+        match refused {
+            Some((sequence, source)) => Err(Error::Refused { step: describe(batch.bytes(), sequence), source }),
+            None if done => Ok(()),
+            None => Err(Error::Silent("a transaction")),
+        }
+    }
+
+    /// Lists what a request selects, once more from the start whenever it changed meanwhile.
+    pub fn dump<T>(
+        &mut self,
+        request: &NetfilterMessage,
+        parse: impl Fn(NetfilterMessage) -> Result<Option<T>, Error>,
+    ) -> Result<Vec<T>, Error> {
+        for _ in 0..DUMP_ATTEMPTS {
+            if let Some(listed) = self.dump_once(request, &parse)? {
+                return Ok(listed);
+            }
+        }
+        Err(Error::Unsteady)
+    }
+
+    /// Sends one request and waits for its answer.
+    pub fn request(&mut self, request: &NetfilterMessage) -> Result<(), Error> {
+        let sequence = self.send_one(request, NLM_F_REQUEST | NLM_F_ACK)?;
+        let mut buffer = Vec::with_capacity(4096);
+        let mut answer = None;
+        while answer.is_none() {
+            self.receive(&mut buffer)?;
+            each_answer(&buffer, |header, payload| {
+                if let NetlinkPayload::Error(error) = payload
+                    && header.sequence_number == sequence
+                {
+                    answer = Some(error);
+                }
+                Ok(())
+            })?;
+        }
+        match answer {
+            Some(error) if error.code.is_some() => Err(Error::Refused { step: what(request), source: error.to_io() }),
+            _ => Ok(()),
+        }
+    }
+
+    fn dump_once<T>(
+        &mut self,
+        request: &NetfilterMessage,
+        parse: &impl Fn(NetfilterMessage) -> Result<Option<T>, Error>,
+    ) -> Result<Option<Vec<T>>, Error> {
+        let sequence = self.send_one(request, NLM_F_REQUEST | NLM_F_DUMP)?;
+        let mut listed = Vec::new();
+        let (mut done, mut steady) = (false, true);
+        let mut failure = None;
+        let mut buffer = Vec::with_capacity(RECEIVE_BYTES);
+        while !done {
+            self.receive(&mut buffer)?;
+            each_answer(&buffer, |header, payload| {
+                if header.sequence_number != sequence {
+                    return Ok(());
+                }
+                steady &= header.flags & NLM_F_DUMP_INTR == 0;
+                match payload {
+                    NetlinkPayload::Done(_) => done = true,
+                    NetlinkPayload::Error(error) if error.code.is_some() => {
+                        failure = Some(error.to_io());
+                        done = true;
+                    }
+                    // After a failure the rest is still read, so that it does not lie in the way of the next request.
+                    NetlinkPayload::InnerMessage(message) => listed.extend(parse(message)?),
+                    _ => {}
+                }
+                Ok(())
+            })?;
+        }
+        match failure {
+            Some(source) if matches!(source.raw_os_error(), Some(libc::EINTR | libc::EAGAIN)) => Ok(None),
+            Some(source) => Err(Error::Refused { step: what(request), source }),
+            None => Ok(steady.then_some(listed)),
+        }
+    }
+
+    fn send_one(&mut self, request: &NetfilterMessage, flags: u16) -> Result<u32, Error> {
+        let sequence = self.sequence;
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut header = NetlinkHeader::default();
+        header.flags = flags;
+        header.sequence_number = sequence;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request.clone()));
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        self.send(&bytes)?;
+        Ok(sequence)
+    }
+
+    fn send(&self, bytes: &[u8]) -> Result<(), Error> {
+        self.socket
+            .send_to(bytes, &SocketAddr::new(0, 0), 0)
+            .map(drop)
+            .map_err(|source| Error::Send { bytes: bytes.len(), source })
+    }
+
+    fn receive(&self, buffer: &mut Vec<u8>) -> Result<(), Error> {
+        loop {
+            buffer.clear();
+            match self.socket.recv(buffer, 0) {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::Receive(error)),
+            }
+        }
+    }
+
+    /// Makes the socket's send buffer hold a message of `bytes`, past the system's limit if need be (CAP_NET_ADMIN may).
+    fn reserve(&mut self, bytes: usize) -> Result<(), Error> {
+        let wanted = bytes + SEND_SLACK;
+        if wanted <= self.send_bytes {
+            return Ok(());
+        }
+        // SAFETY: the socket is open as long as `self` is borrowed.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.socket.as_raw_fd()) };
+        setsockopt(&fd, sockopt::SndBufForce, &wanted)
+            .map_err(|errno| Error::Reserve { bytes, source: io::Error::from(errno) })?;
+        self.send_bytes = wanted;
+        Ok(())
+    }
+}
+
+/// Calls `each` for every message in what one `recv` returned.
+fn each_answer(
+    mut bytes: &[u8],
+    mut each: impl FnMut(NetlinkHeader, NetlinkPayload<NetfilterMessage>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    while !bytes.is_empty() {
+        let length = NetlinkBuffer::new_checked(bytes).map_err(|e| Error::Decode(e.to_string()))?.length() as usize;
+        let message = bytes.get(..length).ok_or_else(|| Error::Decode("a truncated message".into()))?;
+        let message = NetlinkMessage::<NetfilterMessage>::deserialize(message).map_err(|e| Error::Decode(e.to_string()))?;
+        each(message.header, message.payload)?;
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+/// What message number `sequence` of a batch asks for.
+fn describe(mut bytes: &[u8], sequence: u32) -> String {
+    while let Ok(buffer) = NetlinkBuffer::new_checked(bytes) {
+        let length = buffer.length() as usize;
+        if buffer.sequence_number() == sequence {
+            let message = bytes.get(..length).map(NetlinkMessage::<NetfilterMessage>::deserialize);
+            if let Some(Ok(NetlinkMessage { payload: NetlinkPayload::InnerMessage(message), .. })) = message {
+                return what(&message);
+            }
+        }
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    "change the table".into()
+}
+
+fn what(message: &NetfilterMessage) -> String {
+    let NetfilterMessageInner::NfTables(message) = &message.inner else {
+        return match message.inner {
+            NetfilterMessageInner::Conntrack(_) => "track connections".into(),
+            // The marker fails for the transaction as a whole.
+            _ => "commit the transaction".into(),
+        };
+    };
+    let set = |attributes: &[SetAttribute]| attributes.iter().find_map(|a| match a {
+        SetAttribute::Name(name) => Some(name.clone()),
+        _ => None,
+    });
+    let chain = |attributes: &[ChainAttribute]| attributes.iter().find_map(|a| match a {
+        ChainAttribute::Name(name) => Some(name.clone()),
+        _ => None,
+    });
+    let of_rule = |attributes: &[RuleAttribute]| attributes.iter().find_map(|a| match a {
+        RuleAttribute::Chain(name) => Some(name.clone()),
+        _ => None,
+    });
+    let of_element = |attributes: &[SetElementList]| attributes.iter().find_map(|a| match a {
+        SetElementList::Set(name) => Some(name.clone()),
+        _ => None,
+    });
+    let (action, name) = match message {
+        NfTablesMessage::NewTable(_) => ("make the table", None),
+        NfTablesMessage::DeleteTable(_) => ("delete the table", None),
+        NfTablesMessage::NewChain(m) => ("make chain", chain(&m.attributes)),
+        NfTablesMessage::DeleteChain(m) => ("delete chain", chain(&m.attributes)),
+        NfTablesMessage::NewRule(m) => ("add a rule to chain", of_rule(&m.attributes)),
+        NfTablesMessage::DeleteRule(m) => ("empty chain", of_rule(&m.attributes)),
+        NfTablesMessage::NewSet(m) => ("make set", set(&m.attributes)),
+        NfTablesMessage::DeleteSet(m) => ("delete set", set(&m.attributes)),
+        NfTablesMessage::NewSetElement(m) => ("add elements to set", of_element(&m.attributes)),
+        NfTablesMessage::DeleteSetElement(m) => ("delete elements of set", of_element(&m.attributes)),
+        NfTablesMessage::GetTable(_) => ("list the tables", None),
+        NfTablesMessage::GetChain(_) => ("list the chains", None),
+        NfTablesMessage::GetRule(_) => ("list the rules", None),
+        NfTablesMessage::GetSet(_) => ("list the sets", None),
+        NfTablesMessage::GetSetElement(m) => ("list the elements of set", of_element(&m.attributes)),
+        _ => ("change the table", None),
+    };
+    match name {
+        Some(name) => format!("{action} {name}"),
+        None => action.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Family;
+    use crate::ruleset::Statement;
+    use crate::state::Delta;
+
+    #[test]
+    fn a_refused_step_is_named_by_its_object() {
+        let mut delta = Delta::default();
+        delta.rules.insert("all/default/web/tcp/80".into(), vec![vec![Statement::Dnat]]);
+        let batch = Batch::of(Family::V4, &delta, 7);
+        let steps: Vec<String> = batch.sequence().map(|sequence| describe(batch.bytes(), sequence)).collect();
+        assert_eq!(
+            steps,
+            [
+                "commit the transaction",
+                "make the table",
+                "empty chain all/default/web/tcp/80",
+                "add a rule to chain all/default/web/tcp/80",
+                "commit the transaction"
+            ]
+        );
+        assert_eq!(batch.acknowledged(), 10);
+    }
+
+    #[test]
+    fn garbage_from_the_kernel_is_an_error_not_a_panic() {
+        for garbage in [&[1u8, 2, 3][..], &[255; 20], &[16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]] {
+            assert!(each_answer(garbage, |_, _| Ok(())).is_err(), "{garbage:?}");
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The environment of a container: Services, envFrom, env, and the expansion of `$(NAME)`.
+
+use std::collections::BTreeMap;
+
+use api::core::v1::{Container, EnvVar, Pod, Service};
+
+use super::fields::{self, NodeFacts};
+use crate::cluster::{self, Cluster};
+
+/// A container's environment cannot be made. The text is what people see in the container's status.
+#[derive(Debug, thiserror::Error)]
+pub enum EnvError {
+    /// A ConfigMap or Secret does not exist.
+    #[error("{kind} {name:?} not found")]
+    Missing {
+        /// `configmap` or `secret`.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// A ConfigMap or Secret lacks a key.
+    #[error("couldn't find key {key} in {kind} {namespace}/{name}")]
+    MissingKey {
+        /// `ConfigMap` or `Secret`.
+        kind: &'static str,
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// The key.
+        key: String,
+    },
+    /// A value is no text.
+    #[error("the value of {name} is not valid UTF-8")]
+    NotText {
+        /// The variable.
+        name: String,
+    },
+    /// A field cannot be read.
+    #[error(transparent)]
+    Field(#[from] fields::FieldError),
+    /// The API server could not be asked.
+    #[error(transparent)]
+    Cluster(#[from] cluster::Error),
+}
+
+/// Variables by name; later ones replace earlier ones of the same name.
+type Variables = BTreeMap<String, String>;
+
+/// Makes a container's variables. The pod's status must hold its address if a variable names it.
+pub async fn environment(cluster: &dyn Cluster, node: &NodeFacts, pod: &Pod, container: &Container) -> Result<Variables, EnvError> {
+    let namespace = &pod.metadata().namespace;
+    let mut services = cluster.services(namespace);
+    if pod.spec().enable_service_links == Some(false) {
+        services.clear();
+    }
+    let mut variables = Variables::new();
+    for service in &services {
+        service_variables(service, &mut variables);
+    }
+    for source in &container.env_from {
+        if let Some(reference) = &source.config_map_ref {
+            let name = &reference.local_object_reference().name;
+            match cluster.config_map(namespace, name).await? {
+                Some(map) => variables.extend(map.data.iter().map(|(key, value)| (format!("{}{key}", source.prefix), value.clone()))),
+                None if reference.optional == Some(true) => {}
+                None => return Err(EnvError::Missing { kind: "configmap", name: name.clone() }),
+            }
+        }
+        if let Some(reference) = &source.secret_ref {
+            let name = &reference.local_object_reference().name;
+            match cluster.secret(namespace, name).await? {
+                Some(secret) => {
+                    for (key, bytes) in &secret.data {
+                        let name = format!("{}{key}", source.prefix);
+                        let value = text(&name, bytes)?;
+                        variables.insert(name, value);
+                    }
+                }
+                None if reference.optional == Some(true) => {}
+                None => return Err(EnvError::Missing { kind: "secret", name: name.clone() }),
+            }
+        }
+    }
+    for variable in &container.env {
+        if let Some(value) = value_of(cluster, node, pod, container, variable, &variables).await? {
+            variables.insert(variable.name.clone(), value);
+        }
+    }
+    Ok(variables)
+}
+
+/// Whether the environment names the pod's address.
+pub fn needs_address(container: &Container) -> bool {
+    container.env.iter().any(|variable| fields::needs_address(&variable.value_from().field_ref().field_path))
+}
+
+async fn value_of(
+    cluster: &dyn Cluster,
+    node: &NodeFacts,
+    pod: &Pod,
+    container: &Container,
+    variable: &EnvVar,
+    earlier: &Variables,
+) -> Result<Option<String>, EnvError> {
+    let Some(source) = &variable.value_from else { return Ok(Some(expand(&variable.value, earlier))) };
+    let namespace = &pod.metadata().namespace;
+    if let Some(selector) = &source.field_ref {
+        return Ok(Some(fields::pod_field(pod, &selector.field_path, node)?));
+    }
+    if let Some(selector) = &source.resource_field_ref {
+        let of = if selector.container_name.is_empty() {
+            container
+        } else {
+            let named = pod.spec().containers.iter().find(|c| c.name == selector.container_name);
+            named.ok_or_else(|| fields::FieldError::NoContainer(selector.container_name.clone()))?
+        };
+        return Ok(Some(fields::resource_field(of, selector, node)?));
+    }
+    if let Some(selector) = &source.config_map_key_ref {
+        let (name, optional) = (&selector.local_object_reference().name, selector.optional == Some(true));
+        let Some(map) = cluster.config_map(namespace, name).await? else {
+            return if optional { Ok(None) } else { Err(EnvError::Missing { kind: "configmap", name: name.clone() }) };
+        };
+        return match map.data.get(&selector.key) {
+            Some(value) => Ok(Some(value.clone())),
+            None if optional => Ok(None),
+            None => Err(missing_key("ConfigMap", namespace, name, &selector.key)),
+        };
+    }
+    if let Some(selector) = &source.secret_key_ref {
+        let (name, optional) = (&selector.local_object_reference().name, selector.optional == Some(true));
+        let Some(secret) = cluster.secret(namespace, name).await? else {
+            return if optional { Ok(None) } else { Err(EnvError::Missing { kind: "secret", name: name.clone() }) };
+        };
+        return match secret.data.get(&selector.key) {
+            Some(bytes) => text(&variable.name, bytes).map(Some),
+            None if optional => Ok(None),
+            None => Err(missing_key("Secret", namespace, name, &selector.key)),
+        };
+    }
+    Ok(Some(String::new()))
+}
+
+fn missing_key(kind: &'static str, namespace: &str, name: &str, key: &str) -> EnvError {
+    EnvError::MissingKey { kind, namespace: namespace.to_owned(), name: name.to_owned(), key: key.to_owned() }
+}
+
+fn text(name: &str, bytes: &[u8]) -> Result<String, EnvError> {
+    String::from_utf8(bytes.to_vec()).map_err(|_| EnvError::NotText { name: name.to_owned() })
+}
+
+/// Replaces `$(NAME)` by the variable's value; a name that is unknown stays as it is, `$$` is a dollar sign.
+pub fn expand(input: &str, variables: &Variables) -> String {
+    let mut out = String::with_capacity(input.len());
+    let mut rest = input;
+    while let Some(at) = rest.find('$') {
+        out.push_str(&rest[..at]);
+        let after = &rest[at + 1..];
+        if let Some(tail) = after.strip_prefix('$') {
+            out.push('$');
+            rest = tail;
+        } else if let Some((name, tail)) = after.strip_prefix('(').and_then(|inner| inner.split_once(')')) {
+            match variables.get(name) {
+                Some(value) => out.push_str(value),
+                None => out.extend(["$(", name, ")"]),
+            }
+            rest = tail;
+        } else {
+            out.push('$');
+            rest = after;
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+/// The variables by which a Service is known in the pods of its namespace.
+fn service_variables(service: &Service, variables: &mut Variables) {
+    let spec = service.spec();
+    if matches!(spec.cluster_ip.as_str(), "" | "None") || spec.ports.is_empty() {
+        return;
+    }
+    let name = service.metadata().name.to_uppercase().replace('-', "_");
+    let (ip, first) = (&spec.cluster_ip, &spec.ports[0]);
+    variables.insert(format!("{name}_SERVICE_HOST"), ip.clone());
+    variables.insert(format!("{name}_SERVICE_PORT"), first.port.to_string());
+    for (index, port) in spec.ports.iter().enumerate() {
+        if !port.name.is_empty() {
+            variables.insert(format!("{name}_SERVICE_PORT_{}", port.name.to_uppercase().replace('-', "_")), port.port.to_string());
+        }
+        let protocol = if port.protocol.is_empty() { "TCP" } else { &port.protocol };
+        let lower = protocol.to_lowercase();
+        let url = format!("{lower}://{ip}:{}", port.port);
+        if index == 0 {
+            variables.insert(format!("{name}_PORT"), url.clone());
+        }
+        let prefix = format!("{name}_PORT_{}_{protocol}", port.port);
+        variables.insert(format!("{prefix}_PROTO"), lower);
+        variables.insert(format!("{prefix}_PORT"), port.port.to_string());
+        variables.insert(format!("{prefix}_ADDR"), ip.clone());
+        variables.insert(prefix, url);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::core::v1::ServicePort;
+
+    use super::*;
+
+    #[test]
+    fn known_names_expand_and_others_stay() {
+        let variables = Variables::from([("A".to_owned(), "1".to_owned()), ("B".to_owned(), "$(A)".to_owned())]);
+        for (input, output) in [
+            ("$(A)", "1"),
+            ("x$(A)y$(A)", "x1y1"),
+            ("$(NONE)", "$(NONE)"),
+            ("$$(A)", "$(A)"),
+            ("$$$(A)", "$1"),
+            ("$(A", "$(A"),
+            ("$A $", "$A $"),
+            ("$(B)", "$(A)"),
+            ("", ""),
+        ] {
+            assert_eq!(expand(input, &variables), output, "{input}");
+        }
+    }
+
+    #[test]
+    fn services_are_announced_under_their_customary_names() {
+        let mut service = Service::default();
+        service.metadata_mut().name = "redis-master".into();
+        let port = ServicePort { name: "client".into(), port: 6379, protocol: "TCP".into(), ..ServicePort::default() };
+        service.spec_mut().cluster_ip = "10.96.0.11".into();
+        service.spec_mut().ports.push(port);
+        let mut variables = Variables::new();
+        service_variables(&service, &mut variables);
+        assert_eq!(variables["REDIS_MASTER_SERVICE_HOST"], "10.96.0.11");
+        assert_eq!(variables["REDIS_MASTER_SERVICE_PORT_CLIENT"], "6379");
+        assert_eq!(variables["REDIS_MASTER_PORT"], "tcp://10.96.0.11:6379");
+        assert_eq!(variables["REDIS_MASTER_PORT_6379_TCP_ADDR"], "10.96.0.11");
+        service.spec_mut().cluster_ip = "None".into();
+        let mut none = Variables::new();
+        service_variables(&service, &mut none);
+        assert!(none.is_empty(), "headless Services have no address to announce");
+    }
+}

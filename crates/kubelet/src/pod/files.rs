@@ -1,0 +1,225 @@
+//! The files that the kubelet writes for a pod besides its volumes: `/etc/hosts`, `/etc/resolv.conf`, termination messages.
+
+use std::{
+    fmt::Write as _,
+    fs, io,
+    net::Ipv4Addr,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use api::core::v1::Pod;
+
+/// The longest termination message that is read from a file, in bytes.
+const MESSAGE_MAX: usize = 4096;
+/// The first line of the files, so that people know who writes them.
+const HEADER: &str = "# Kubernetes-managed hosts file.\n";
+
+/// How names are resolved in pods.
+#[derive(Clone, Debug, Default)]
+pub struct Dns {
+    /// Cluster DNS servers; pods that ask for cluster DNS get the host's without.
+    pub servers: Vec<Ipv4Addr>,
+    /// Cluster domain, such as `cluster.local`.
+    pub domain: String,
+    /// The host's resolver configuration.
+    pub host_file: PathBuf,
+}
+
+/// Where a pod's own files lie.
+#[derive(Clone, Debug)]
+pub struct PodFiles {
+    dir: PathBuf,
+}
+
+// === impl PodFiles ===
+
+impl PodFiles {
+    /// The files of the pod whose directory that is.
+    pub fn new(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    /// `/etc/hosts` of the pod's containers.
+    pub fn hosts(&self) -> PathBuf {
+        self.dir.join("etc-hosts")
+    }
+
+    /// `/etc/resolv.conf` of the pod's containers.
+    pub fn resolv_conf(&self) -> PathBuf {
+        self.dir.join("resolv.conf")
+    }
+
+    /// Makes the files; `hosts` stays empty until the pod has its address.
+    pub fn prepare(&self, pod: &Pod, dns: &Dns) -> io::Result<()> {
+        fs::create_dir_all(&self.dir)?;
+        let host = fs::read_to_string(&dns.host_file).unwrap_or_default();
+        write_in_place(&self.resolv_conf(), &resolv_conf(pod, dns, &host))?;
+        if !self.hosts().exists() {
+            write_in_place(&self.hosts(), HEADER)?;
+        }
+        Ok(())
+    }
+
+    /// Writes `/etc/hosts` for a pod that has its address (or uses the host's network).
+    pub fn write_hosts(&self, pod: &Pod, address: Option<Ipv4Addr>, domain: &str) -> io::Result<()> {
+        let mut text = match address {
+            Some(address) => pod_hosts(pod, address, domain),
+            None => format!("{HEADER}{}", fs::read_to_string("/etc/hosts").unwrap_or_default()),
+        };
+        for alias in &pod.spec().host_aliases {
+            // Writing to a string cannot fail.
+            drop(writeln!(text, "{}\t{}", alias.ip, alias.hostnames.join("\t")));
+        }
+        write_in_place(&self.hosts(), &text)
+    }
+
+    /// Where a container leaves its termination message.
+    pub fn message(&self, container: &str, attempt: u32) -> PathBuf {
+        self.dir.join("containers").join(container).join(attempt.to_string())
+    }
+
+    /// Makes an empty termination message that any user in the container can write.
+    pub fn prepare_message(&self, container: &str, attempt: u32) -> io::Result<PathBuf> {
+        let path = self.message(container, attempt);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::write(&path, "")?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
+        Ok(path)
+    }
+
+    /// The termination message that a container left, cut to its greatest length; empty if there is none.
+    pub fn read_message(&self, container: &str, attempt: u32) -> String {
+        use io::Read as _;
+        let mut bytes = Vec::new();
+        let read = fs::File::open(self.message(container, attempt)).and_then(|file| file.take(MESSAGE_MAX as u64).read_to_end(&mut bytes));
+        if read.is_ok() { String::from_utf8_lossy(&bytes).into_owned() } else { String::new() }
+    }
+}
+
+/// Writes a file that containers may have mounted: its content changes, it is never replaced.
+fn write_in_place(path: &Path, text: &str) -> io::Result<()> {
+    if fs::read_to_string(path).is_ok_and(|old| old == text) {
+        return Ok(());
+    }
+    fs::write(path, text)
+}
+
+/// The host name inside the pod.
+pub fn hostname(pod: &Pod) -> String {
+    let spec = pod.spec();
+    let name = if spec.hostname.is_empty() { &pod.metadata().name } else { &spec.hostname };
+    // A host name has at most 63 characters and does not end with a dot or a hyphen.
+    let cut: String = name.chars().take(63).collect();
+    cut.trim_end_matches(['-', '.']).to_owned()
+}
+
+fn pod_hosts(pod: &Pod, address: Ipv4Addr, domain: &str) -> String {
+    let name = hostname(pod);
+    let subdomain = &pod.spec().subdomain;
+    let full = if subdomain.is_empty() || domain.is_empty() {
+        String::new()
+    } else {
+        format!("{name}.{subdomain}.{}.svc.{domain}\t", pod.metadata().namespace)
+    };
+    format!(
+        "{HEADER}127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\n\
+         fe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n{address}\t{full}{name}\n"
+    )
+}
+
+fn resolv_conf(pod: &Pod, dns: &Dns, host: &str) -> String {
+    let (mut servers, mut searches, mut options) = (Vec::new(), Vec::new(), Vec::new());
+    let policy = pod.spec().dns_policy.as_str();
+    let cluster = !dns.servers.is_empty()
+        && (policy == "ClusterFirstWithHostNet" || (matches!(policy, "" | "ClusterFirst") && !pod.spec().host_network));
+    let host_lines = |keyword: &'static str| {
+        host.lines().filter_map(move |line| line.trim().strip_prefix(keyword)).flat_map(|rest| rest.split_whitespace().map(str::to_owned))
+    };
+    if cluster {
+        servers.extend(dns.servers.iter().map(ToString::to_string));
+        let (namespace, domain) = (&pod.metadata().namespace, &dns.domain);
+        if !domain.is_empty() {
+            searches.extend([format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.clone()]);
+        }
+        options.push("ndots:5".to_owned());
+        searches.extend(host_lines("search "));
+    } else if policy != "None" {
+        servers.extend(host_lines("nameserver "));
+        searches.extend(host_lines("search "));
+        options.extend(host_lines("options "));
+    }
+    let custom = pod.spec().dns_config();
+    servers.extend(custom.nameservers.iter().cloned());
+    searches.extend(custom.searches.iter().cloned());
+    for option in &custom.options {
+        // An option given by the pod replaces the one of that name.
+        options.retain(|other: &String| other.split(':').next() != Some(option.name.as_str()));
+        options.push(option.value.as_ref().map_or_else(|| option.name.clone(), |value| format!("{}:{value}", option.name)));
+    }
+    let mut text = String::new();
+    for server in servers {
+        drop(writeln!(text, "nameserver {server}"));
+    }
+    if !searches.is_empty() {
+        let mut seen = Vec::new();
+        searches.retain(|search| !seen.contains(search) && { seen.push(search.clone()); true });
+        drop(writeln!(text, "search {}", searches.join(" ")));
+    }
+    if !options.is_empty() {
+        drop(writeln!(text, "options {}", options.join(" ")));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use api::core::v1::PodDnsConfigOption;
+
+    use super::*;
+
+    fn pod(policy: &str) -> Pod {
+        let mut pod = Pod::default();
+        pod.metadata_mut().name = "web-0".into();
+        pod.metadata_mut().namespace = "shop".into();
+        pod.spec_mut().dns_policy = policy.into();
+        pod
+    }
+
+    #[test]
+    fn dns_policies_choose_the_servers() {
+        let dns = Dns { servers: vec![Ipv4Addr::new(10, 96, 0, 10)], domain: "cluster.local".into(), host_file: PathBuf::new() };
+        let host = "nameserver 192.0.2.53\nsearch corp.example\n";
+        assert_eq!(
+            resolv_conf(&pod("ClusterFirst"), &dns, host),
+            "nameserver 10.96.0.10\nsearch shop.svc.cluster.local svc.cluster.local cluster.local corp.example\noptions ndots:5\n"
+        );
+        assert_eq!(resolv_conf(&pod("Default"), &dns, host), "nameserver 192.0.2.53\nsearch corp.example\n");
+        assert_eq!(resolv_conf(&pod("ClusterFirst"), &Dns::default(), host), "nameserver 192.0.2.53\nsearch corp.example\n");
+        let mut own = pod("None");
+        own.spec_mut().dns_config_mut().nameservers = vec!["1.2.3.4".into()];
+        own.spec_mut().dns_config_mut().options = vec![PodDnsConfigOption { name: "ndots".into(), value: Some("2".into()) }];
+        assert_eq!(resolv_conf(&own, &dns, host), "nameserver 1.2.3.4\noptions ndots:2\n");
+    }
+
+    #[test]
+    fn hosts_and_messages_are_written_and_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = PodFiles::new(dir.path().join("pod"));
+        files.prepare(&pod(""), &Dns::default()).unwrap();
+        files.write_hosts(&pod(""), Some(Ipv4Addr::new(10, 0, 0, 7)), "").unwrap();
+        assert!(fs::read_to_string(files.hosts()).unwrap().contains("10.0.0.7\tweb-0\n"));
+        fs::write(files.prepare_message("main", 2).unwrap(), "x".repeat(5000)).unwrap();
+        assert_eq!(files.read_message("main", 2).len(), MESSAGE_MAX);
+        assert_eq!(files.read_message("main", 3), "");
+    }
+
+    #[test]
+    fn long_names_are_cut_to_a_host_name() {
+        let mut long = pod("");
+        long.metadata_mut().name = format!("{}-tail", "a".repeat(62));
+        assert_eq!(hostname(&long), "a".repeat(62));
+    }
+}

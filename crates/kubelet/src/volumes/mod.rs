@@ -1,0 +1,266 @@
+//! A pod's volumes on the host: made before its containers start, kept up to date while they run, removed with the pod.
+//!
+//! Everything of a pod lies below `<root>/pods/<uid>/`, so that whatever belongs to no pod is found by its name:
+//!
+//! ```text
+//! volumes/kubernetes.io~<kind>/<name>/   what is mounted into containers
+//! containers/<name>/<attempt>            termination messages
+//! etc-hosts, resolv.conf
+//! ```
+//!
+//! *Invariant:* [`Volumes::prepare`] can be repeated at any time; it changes only what differs. Secrets lie in memory file systems only.
+
+mod atomic;
+mod host_path;
+mod mount;
+mod payload;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use api::{
+    core::v1::{Pod, Volume, VolumeSource},
+    quantity::Quantity,
+};
+use jiff::Timestamp;
+
+use self::{
+    atomic::Payload,
+    payload::{DEFAULT_MODE, SharedCluster, Source},
+};
+use crate::{cluster, pod::fields::{FieldError, NodeFacts}};
+
+/// Makes and removes the volumes of this node's pods.
+pub struct Volumes {
+    pods: PathBuf,
+    cluster: SharedCluster,
+    node: Arc<NodeFacts>,
+}
+
+/// The volumes of a pod, ready to be mounted.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Mounted {
+    /// Host path of each volume by its name.
+    pub paths: BTreeMap<String, PathBuf>,
+    /// When [`Volumes::prepare`] must run again because a token ends.
+    pub renew_at: Option<Timestamp>,
+}
+
+/// A volume that could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("MountVolume.SetUp failed for volume {volume:?} : {problem}")]
+pub struct Error {
+    /// The volume's name.
+    pub volume: String,
+    /// What is wrong.
+    #[source]
+    pub problem: Problem,
+}
+
+/// Why a volume could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    /// A ConfigMap or Secret does not exist.
+    #[error("{kind} {name:?} not found")]
+    Missing {
+        /// `configmap` or `secret`.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// A ConfigMap or Secret lacks a key.
+    #[error("references non-existent {kind} key: {key} (in {name:?})")]
+    MissingKey {
+        /// `configmap` or `secret`.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// The key.
+        key: String,
+    },
+    /// A path leads out of the volume.
+    #[error("invalid path {0:?}: it must be relative and must not contain \"..\"")]
+    BadPath(String),
+    /// A field cannot be read.
+    #[error(transparent)]
+    Field(FieldError),
+    /// The API server could not be asked.
+    #[error(transparent)]
+    Cluster(cluster::Error),
+    /// The file system refused.
+    #[error("{path}: {source}")]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The host has not what a hostPath volume names.
+    #[error("{0}")]
+    HostPath(String),
+    /// This kind of volume is not there yet.
+    #[error("volume source {0} is not supported by this kubelet yet")]
+    Unsupported(&'static str),
+    /// The kubelet is going down.
+    #[error("the kubelet is shutting down")]
+    Cancelled,
+}
+
+// === impl Volumes ===
+
+impl Volumes {
+    /// Manages the volumes below `root`.
+    pub fn new(root: &Path, cluster: SharedCluster, node: Arc<NodeFacts>) -> Self {
+        Self { pods: root.join("pods"), cluster, node }
+    }
+
+    /// The directory that holds everything of a pod.
+    pub fn pod_dir(&self, uid: &str) -> PathBuf {
+        self.pods.join(uid)
+    }
+
+    /// Makes the pod's volumes, or brings them up to date.
+    pub async fn prepare(&self, pod: &Pod) -> Result<Mounted, Error> {
+        let mut mounted = Mounted::default();
+        for volume in &pod.spec().volumes {
+            let failed = |problem| Error { volume: volume.name.clone(), problem };
+            let (path, renew_at) = self.prepare_one(pod, volume).await.map_err(failed)?;
+            mounted.renew_at = [mounted.renew_at, renew_at].into_iter().flatten().min();
+            mounted.paths.insert(volume.name.clone(), path);
+        }
+        Ok(mounted)
+    }
+
+    async fn prepare_one(&self, pod: &Pod, volume: &Volume) -> Result<(PathBuf, Option<Timestamp>), Problem> {
+        let source = volume.volume_source();
+        let (kind, in_memory) = kind_of(source)?;
+        if let Some(host) = &source.host_path {
+            let (path, kind) = (PathBuf::from(&host.path), host.r#type.clone().unwrap_or_default());
+            let checked = path.clone();
+            blocking(move || host_path::check(&checked, &kind).map_err(Problem::HostPath)).await?;
+            return Ok((path, None));
+        }
+        let dir = self.pod_dir(&pod.metadata().uid).join("volumes").join(format!("kubernetes.io~{kind}")).join(&volume.name);
+        let group = pod.spec().security_context().fs_group;
+        if let Some(empty) = &source.empty_dir {
+            let size = empty.size_limit.as_ref().and_then(|size| Quantity::try_from(size).ok()).map(Quantity::value);
+            let target = dir.clone();
+            blocking(move || empty_dir(&target, in_memory, size, group)).await?;
+            return Ok((dir, None));
+        }
+        let mut reader = Source { cluster: &*self.cluster, pod, node: &self.node, renew_at: None };
+        let payload = read_payload(&mut reader, source).await?;
+        let renew_at = reader.renew_at;
+        let target = dir.clone();
+        blocking(move || write_files(&target, in_memory, &payload, group)).await?;
+        Ok((dir, renew_at))
+    }
+
+    /// Removes everything of a pod from the host. No error if nothing is there.
+    pub async fn remove(&self, uid: &str) -> Result<(), Problem> {
+        let dir = self.pod_dir(uid);
+        blocking(move || mount::remove_tree(&dir).map_err(|source| Problem::Io { path: dir, source })).await
+    }
+
+    /// Removes what belongs to none of these pods; says whose it was.
+    pub async fn sweep(&self, live: &BTreeSet<String>) -> Result<Vec<String>, Problem> {
+        let mut removed = Vec::new();
+        let entries = match fs::read_dir(&self.pods) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(removed),
+            entries => entries.map_err(|source| Problem::Io { path: self.pods.clone(), source })?,
+        };
+        for entry in entries.flatten() {
+            let uid = entry.file_name().to_string_lossy().into_owned();
+            if !live.contains(&uid) {
+                self.remove(&uid).await?;
+                removed.push(uid);
+            }
+        }
+        Ok(removed)
+    }
+}
+
+/// The directory name of a kind of volume, and whether it lies in memory.
+fn kind_of(source: &VolumeSource) -> Result<(&'static str, bool), Problem> {
+    match source {
+        VolumeSource { host_path: Some(_), .. } => Ok(("host-path", false)),
+        VolumeSource { empty_dir: Some(empty), .. } if empty.medium.is_empty() => Ok(("empty-dir", false)),
+        VolumeSource { empty_dir: Some(empty), .. } if empty.medium == "Memory" => Ok(("empty-dir", true)),
+        VolumeSource { empty_dir: Some(_), .. } => Err(Problem::Unsupported("emptyDir with huge pages")),
+        VolumeSource { config_map: Some(_), .. } => Ok(("configmap", false)),
+        VolumeSource { secret: Some(_), .. } => Ok(("secret", true)),
+        VolumeSource { downward_api: Some(_), .. } => Ok(("downward-api", true)),
+        VolumeSource { projected: Some(_), .. } => Ok(("projected", true)),
+        VolumeSource { persistent_volume_claim: Some(_), .. } => Err(Problem::Unsupported("persistentVolumeClaim")),
+        VolumeSource { csi: Some(_), .. } => Err(Problem::Unsupported("csi")),
+        VolumeSource { ephemeral: Some(_), .. } => Err(Problem::Unsupported("ephemeral")),
+        VolumeSource { image: Some(_), .. } => Err(Problem::Unsupported("image")),
+        VolumeSource { nfs: Some(_), .. } => Err(Problem::Unsupported("nfs")),
+        // Without any source, upstream's default.
+        source if *source == VolumeSource::default() => Ok(("empty-dir", false)),
+        _ => Err(Problem::Unsupported("of this type")),
+    }
+}
+
+async fn read_payload(reader: &mut Source<'_>, source: &VolumeSource) -> Result<Payload, Problem> {
+    if let Some(map) = &source.config_map {
+        let mode = map.default_mode.unwrap_or(DEFAULT_MODE);
+        return reader.config_map(&map.local_object_reference().name, &map.items, map.optional.unwrap_or_default(), mode).await;
+    }
+    if let Some(secret) = &source.secret {
+        let mode = secret.default_mode.unwrap_or(DEFAULT_MODE);
+        return reader.secret(&secret.secret_name, &secret.items, secret.optional.unwrap_or_default(), mode).await;
+    }
+    if let Some(downward) = &source.downward_api {
+        return reader.downward(&downward.items, downward.default_mode.unwrap_or(DEFAULT_MODE));
+    }
+    match &source.projected {
+        Some(projected) => reader.projected(projected).await,
+        None => Ok(Payload::new()),
+    }
+}
+
+fn empty_dir(dir: &Path, in_memory: bool, size: Option<i64>, group: Option<i64>) -> Result<(), Problem> {
+    let failed = |source| Problem::Io { path: dir.to_owned(), source };
+    if in_memory {
+        mount::mount_tmpfs(dir, size.and_then(|size| u64::try_from(size).ok()), 0o777).map_err(failed)?;
+    }
+    fs::create_dir_all(dir).map_err(failed)?;
+    set_owner(dir, 0o777, group).map_err(failed)
+}
+
+fn write_files(dir: &Path, in_memory: bool, payload: &Payload, group: Option<i64>) -> Result<(), Problem> {
+    let failed = |source| Problem::Io { path: dir.to_owned(), source };
+    if in_memory {
+        mount::mount_tmpfs(dir, None, 0o755).map_err(failed)?;
+    }
+    fs::create_dir_all(dir).map_err(failed)?;
+    set_owner(dir, 0o755, group).map_err(failed)?;
+    atomic::write(dir, payload).map_err(failed)?;
+    Ok(())
+}
+
+/// Sets the mode and, with a pod's fsGroup, the group that new files inherit.
+fn set_owner(dir: &Path, mode: u32, group: Option<i64>) -> io::Result<()> {
+    let mode = match group {
+        Some(group) => {
+            std::os::unix::fs::chown(dir, None, Some(group as u32))?;
+            mode | 0o2070
+        }
+        None => mode,
+    };
+    if fs::metadata(dir)?.permissions().mode() & 0o7777 != mode {
+        fs::set_permissions(dir, fs::Permissions::from_mode(mode))?;
+    }
+    Ok(())
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Problem> + Send + 'static) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| Problem::Cancelled)?
+}
