@@ -30,6 +30,12 @@ pub mod status;
 pub mod strict;
 pub mod time;
 
+pub mod jsonpath;
+pub mod patch;
+pub mod sample;
+pub mod selector;
+pub mod yaml;
+
 pub use bytes::Bytes;
 pub use generated::k8s::io::api::{
     authentication, authorization, autoscaling, coordination, core, discovery, policy, rbac, scheduling,

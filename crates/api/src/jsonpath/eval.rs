@@ -1,0 +1,202 @@
+//! Walking values.
+
+use serde_json::Value;
+
+use super::{Comparison, Filter, JsonPathError, MAX_RESULTS, Node, Operand, Slice, Step, text};
+
+type Result<T> = std::result::Result<T, JsonPathError>;
+
+/// Evaluates against one value.
+pub(super) struct Evaluator<'v> {
+    root: &'v Value,
+    allow_missing: bool,
+}
+
+impl<'v> Evaluator<'v> {
+    pub fn new(root: &'v Value, allow_missing: bool) -> Self {
+        Self { root, allow_missing }
+    }
+
+    /// Appends the text of the parts, seen from `here`.
+    pub fn print(&self, nodes: &[Node], here: &'v Value, out: &mut String) -> Result<()> {
+        for node in nodes {
+            match node {
+                Node::Text(text) => out.push_str(text),
+                Node::Literal(value) => out.push_str(&text(value)),
+                Node::Path(steps) => {
+                    let texts: Vec<String> = self.path(steps, here)?.into_iter().map(text).collect();
+                    out.push_str(&texts.join(" "));
+                }
+                Node::Range(steps, body) => {
+                    for item in self.path(steps, here)? {
+                        self.print(body, item, out)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The values that the steps lead to.
+    pub fn path(&self, steps: &[Step], here: &'v Value) -> Result<Vec<&'v Value>> {
+        let mut values = vec![here];
+        // After `..` most values lack the next step; that is no error.
+        let mut lenient = self.allow_missing;
+        for step in steps {
+            let mut next = Vec::new();
+            for value in values {
+                self.step(step, value, lenient, &mut next)?;
+                if next.len() > MAX_RESULTS {
+                    return Err(JsonPathError::TooMany);
+                }
+            }
+            lenient = self.allow_missing || *step == Step::Recursive;
+            values = next;
+        }
+        Ok(values)
+    }
+
+    fn step(&self, step: &Step, value: &'v Value, lenient: bool, out: &mut Vec<&'v Value>) -> Result<()> {
+        match step {
+            Step::Root => out.push(self.root),
+            Step::Field(name) => match (value, value.get(name)) {
+                (_, Some(found)) => out.push(found),
+                (Value::Null, None) => {}
+                (_, None) if lenient => {}
+                (_, None) => return Err(JsonPathError::NotFound(name.clone())),
+            },
+            Step::Wildcard => match value {
+                Value::Array(items) => out.extend(items),
+                Value::Object(map) => out.extend(map.values()),
+                _ => {}
+            },
+            Step::Recursive => descend(value, out)?,
+            Step::Slice(slice) => match value {
+                Value::Array(items) => self.slice(*slice, items, out)?,
+                Value::Null => {}
+                _ if lenient => {}
+                _ => return Err(JsonPathError::Index(format!("{} is not array or slice", kind(value)))),
+            },
+            Step::Union(choices) => {
+                for steps in choices {
+                    out.extend(self.path(steps, value)?);
+                }
+            }
+            Step::Filter(filter) => {
+                let items: Vec<&Value> = match value {
+                    Value::Array(items) => items.iter().collect(),
+                    Value::Object(map) => map.values().collect(),
+                    Value::Null => Vec::new(),
+                    _ if lenient => Vec::new(),
+                    _ => {
+                        return Err(JsonPathError::Index(format!("{} is not array or slice and cannot be filtered", kind(value))));
+                    }
+                };
+                for item in items {
+                    if self.holds(filter, item)? {
+                        out.push(item);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn slice(&self, slice: Slice, items: &'v [Value], out: &mut Vec<&'v Value>) -> Result<()> {
+        let length = items.len() as i64;
+        let from_end = |i: i64| if i < 0 { i.saturating_add(length) } else { i };
+        if slice.single {
+            let index = from_end(slice.start.unwrap_or(0));
+            return match usize::try_from(index).ok().and_then(|i| items.get(i)) {
+                Some(item) => {
+                    out.push(item);
+                    Ok(())
+                }
+                None if self.allow_missing => Ok(()),
+                None => Err(JsonPathError::Index(format!(
+                    "array index out of bounds: index {}, length {length}",
+                    slice.start.unwrap_or(0)
+                ))),
+            };
+        }
+        let start = from_end(slice.start.unwrap_or(0)).clamp(0, length);
+        let end = from_end(slice.end.unwrap_or(length)).clamp(0, length);
+        let step = slice.step.unwrap_or(1);
+        if step < 1 {
+            return Err(JsonPathError::Index(format!("step must be > 0, got {step}")));
+        }
+        if start < end {
+            let range = &items[start as usize..end as usize];
+            out.extend(range.iter().step_by(usize::try_from(step).unwrap_or(usize::MAX)));
+        }
+        Ok(())
+    }
+
+    fn holds(&self, filter: &Filter, item: &'v Value) -> Result<bool> {
+        // What is missing in an item only means that the item does not match.
+        let lenient = Self { root: self.root, allow_missing: true };
+        let side = |operand: &Operand| -> Result<Vec<Value>> {
+            match operand {
+                Operand::Literal(value) => Ok(vec![value.clone()]),
+                Operand::Path(steps) => Ok(lenient.path(steps, item)?.into_iter().cloned().collect()),
+            }
+        };
+        let left = side(&filter.left)?;
+        let Some((comparison, right)) = &filter.comparison else { return Ok(!left.is_empty()) };
+        match (left.as_slice(), side(right)?.as_slice()) {
+            ([left], [right]) => compare(*comparison, left, right),
+            ([], _) | (_, []) => Ok(false),
+            _ => Err(JsonPathError::Compare("can only compare one element at a time".to_owned())),
+        }
+    }
+}
+
+fn compare(comparison: Comparison, left: &Value, right: &Value) -> Result<bool> {
+    use std::cmp::Ordering::{Equal, Greater, Less};
+    let ordering = match (left, right) {
+        (Value::Number(l), Value::Number(r)) => match (l.as_i64(), r.as_i64()) {
+            (Some(l), Some(r)) => Some(l.cmp(&r)),
+            _ => l.as_f64().zip(r.as_f64()).and_then(|(l, r)| l.partial_cmp(&r)),
+        },
+        (Value::String(l), Value::String(r)) => Some(l.cmp(r)),
+        (Value::Bool(l), Value::Bool(r)) => Some(l.cmp(r)),
+        _ => None,
+    };
+    match (comparison, ordering) {
+        (Comparison::Equal, _) => Ok(ordering.map_or(left == right, |o| o == Equal)),
+        (Comparison::NotEqual, _) => Ok(ordering.map_or(left != right, |o| o != Equal)),
+        (Comparison::Less, Some(o)) => Ok(o == Less),
+        (Comparison::LessOrEqual, Some(o)) => Ok(o != Greater),
+        (Comparison::Greater, Some(o)) => Ok(o == Greater),
+        (Comparison::GreaterOrEqual, Some(o)) => Ok(o != Less),
+        (_, None) => Err(JsonPathError::Compare(format!("cannot compare {} with {}", kind(left), kind(right)))),
+    }
+}
+
+/// The value and all below it, parents first.
+fn descend<'v>(value: &'v Value, out: &mut Vec<&'v Value>) -> Result<()> {
+    let mut waiting = vec![value];
+    while let Some(value) = waiting.pop() {
+        out.push(value);
+        if out.len() > MAX_RESULTS {
+            return Err(JsonPathError::TooMany);
+        }
+        match value {
+            Value::Array(items) => waiting.extend(items.iter().rev()),
+            Value::Object(map) => waiting.extend(map.values().collect::<Vec<_>>().into_iter().rev()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}

@@ -1,0 +1,108 @@
+//! JSON patch (RFC 6902), with bounds on what its operations can make.
+
+use json_patch::{PatchErrorKind, PatchOperation};
+use serde_json::Value;
+
+use super::{MAX_COPIED, MAX_OPERATIONS, PatchError, shape::check_depth};
+
+pub(super) fn read(value: Value) -> Result<json_patch::Patch, PatchError> {
+    if let Value::Array(operations) = &value
+        && operations.len() > MAX_OPERATIONS
+    {
+        return Err(PatchError::TooManyOperations(operations.len()));
+    }
+    serde_json::from_value(value).map_err(PatchError::Decode)
+}
+
+/// Applies the operations in turn. Copies can double a document with each operation, in size and in depth, so both are watched.
+pub(super) fn apply(mut document: Value, patch: &json_patch::Patch) -> Result<Value, PatchError> {
+    let mut copied = 0_usize;
+    for (index, operation) in patch.0.iter().enumerate() {
+        if let PatchOperation::Copy(copy) = operation {
+            let size = document.pointer(copy.from.as_str()).map_or(0, |value| value.to_string().len());
+            copied = copied.saturating_add(size);
+            if copied > MAX_COPIED {
+                return Err(PatchError::TooLarge);
+            }
+        }
+        json_patch::patch_unsafe(&mut document, std::slice::from_ref(operation)).map_err(|error| PatchError::Operation {
+            operation: name(operation),
+            index,
+            path: operation.path().to_string(),
+            why: match error.kind {
+                PatchErrorKind::TestFailed => "test failed: the value differs".to_owned(),
+                PatchErrorKind::InvalidPointer => "the path does not exist".to_owned(),
+                PatchErrorKind::InvalidFromPointer => "the path given in \"from\" does not exist".to_owned(),
+                other => other.to_string(),
+            },
+        })?;
+        if matches!(operation, PatchOperation::Add(_) | PatchOperation::Copy(_) | PatchOperation::Move(_)) {
+            check_depth(&document)?;
+        }
+    }
+    Ok(document)
+}
+
+fn name(operation: &PatchOperation) -> &'static str {
+    match operation {
+        PatchOperation::Add(_) => "add",
+        PatchOperation::Remove(_) => "remove",
+        PatchOperation::Replace(_) => "replace",
+        PatchOperation::Move(_) => "move",
+        PatchOperation::Copy(_) => "copy",
+        PatchOperation::Test(_) => "test",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn patched(document: Value, patch: Value) -> Result<Value, String> {
+        read(patch).and_then(|patch| apply(document, &patch)).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn operations_apply_in_turn_or_say_which_does_not() {
+        let patch = json!([
+            {"op": "test", "path": "/a", "value": 1},
+            {"op": "replace", "path": "/a", "value": 2},
+            {"op": "add", "path": "/l/-", "value": 3},
+            {"op": "remove", "path": "/l/0"},
+        ]);
+        assert_eq!(patched(json!({"a": 1, "l": [1]}), patch).unwrap(), json!({"a": 2, "l": [3]}));
+        let error = patched(json!({}), json!([{"op": "remove", "path": "/a/b"}])).unwrap_err();
+        assert_eq!(error, "the remove operation at index 0 does not apply: \"/a/b\": the path does not exist");
+        let error = patched(json!({"a": 1}), json!([{"op": "test", "path": "/a", "value": 2}])).unwrap_err();
+        assert!(error.contains("test failed"), "{error}");
+    }
+
+    #[test]
+    fn copies_cannot_blow_a_document_up() {
+        let double = json!({"op": "copy", "from": "/a", "path": "/a/b"});
+        let wide = |i: usize| json!({"op": "copy", "from": "", "path": format!("/c{i}")});
+        let deep: Vec<Value> = (0..300).map(|_| double.clone()).collect();
+        assert!(patched(json!({"a": {"b": {}}}), Value::Array(deep)).is_err());
+        let broad: Vec<Value> = (0..64).map(wide).collect();
+        assert!(patched(json!({"text": "x".repeat(1000)}), Value::Array(broad)).is_err());
+        let many: Vec<Value> = (0..=MAX_OPERATIONS).map(|_| json!({"op": "add", "path": "/a", "value": 1})).collect();
+        let error = patched(json!({}), Value::Array(many)).unwrap_err();
+        assert_eq!(error, "The allowed maximum operations in a JSON patch is 10000, got 10001");
+    }
+
+    proptest! {
+        #[test]
+        fn any_operations_apply_or_fail_without_a_panic(
+            operations in proptest::collection::vec((0..6_usize, "(/[ab0-2-]){0,3}", "(/[ab0-2~]){0,3}"), 0..8)
+        ) {
+            let names = ["add", "remove", "replace", "move", "copy", "test"];
+            let operation = |(op, path, from): &(usize, String, String)| json!({"op": names[*op], "path": path, "from": from, "value": {"a": [1]}});
+            let patch = Value::Array(operations.iter().map(operation).collect());
+            let result = patched(json!({"a": {"b": [1, 2]}, "b": [{"a": 1}]}), patch);
+            prop_assert!(result.is_ok() || result.is_err());
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! What the schema says about a place in a document, as far as merging needs it.
+
+use serde_json::Value;
+
+use super::{MAX_DEPTH, PatchError};
+use crate::schema::{Cardinality, FieldType, ListType, Message};
+
+/// What a JSON object is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Shape {
+    /// A message.
+    Object(&'static Message),
+    /// A map whose values are of this type.
+    MapOf(FieldType),
+    /// Anything: the schema says no more.
+    Free,
+}
+
+/// How the value under a key is merged.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slot {
+    /// What the value, or each item of the list, is.
+    pub shape: Shape,
+    /// The field that identifies an item of the list.
+    pub merge_key: Option<&'static str>,
+    /// The list is a set of scalars.
+    pub merge_set: bool,
+    /// Fields that a changed item leaves out are dropped.
+    pub retain_keys: bool,
+    /// All fields that tell items apart.
+    pub identity: &'static [&'static str],
+}
+
+impl Slot {
+    const fn plain(shape: Shape) -> Self {
+        Self { shape, merge_key: None, merge_set: false, retain_keys: false, identity: &[] }
+    }
+}
+
+impl Shape {
+    /// How the value under `key` is merged.
+    pub fn slot(self, key: &str) -> Result<Slot, PatchError> {
+        match self {
+            Self::Free => Ok(Slot::plain(Self::Free)),
+            Self::MapOf(ty) => Ok(Slot::plain(Self::of(ty))),
+            Self::Object(message) => {
+                let unknown = || PatchError::UnknownField { message: message.name, field: key.to_owned() };
+                let field = message.field(key).ok_or_else(unknown)?;
+                let shape = match field.cardinality {
+                    Cardinality::Map => Self::MapOf(field.ty),
+                    Cardinality::Singular | Cardinality::List => Self::of(field.ty),
+                };
+                Ok(Slot {
+                    shape,
+                    merge_key: field.merge_key,
+                    merge_set: field.merge_set,
+                    retain_keys: field.retain_keys,
+                    identity: if let ListType::Map(keys) = field.list { keys } else { &[] },
+                })
+            }
+        }
+    }
+
+    fn of(ty: FieldType) -> Self {
+        match ty {
+            FieldType::Message(message) => Self::Object(message),
+            _ => Self::Free,
+        }
+    }
+}
+
+/// Refuses what is nested so deeply that recursion would be at risk.
+pub(super) fn check_depth(value: &Value) -> Result<(), PatchError> {
+    fn fits(value: &Value, left: usize) -> bool {
+        let Some(left) = left.checked_sub(1) else { return false };
+        match value {
+            Value::Array(items) => items.iter().all(|item| fits(item, left)),
+            Value::Object(map) => map.values().all(|item| fits(item, left)),
+            _ => true,
+        }
+    }
+    if fits(value, MAX_DEPTH) { Ok(()) } else { Err(PatchError::TooDeep) }
+}
