@@ -2,7 +2,9 @@
 
 pub mod admission;
 pub mod auth;
+pub mod decode;
 pub mod layout;
+pub mod pipeline;
 pub mod request;
 pub mod strategies;
 pub mod strategy;

@@ -116,7 +116,7 @@ impl Pipeline {
             None => txn.delete(&key),
         };
         let txn = effects.onto(txn);
-        match self.store.commit(txn).await {
+        match self.store.commit(&txn).await {
             Ok(Outcome::Committed(revision)) => Ok(Attempt::Done(revision)),
             Ok(Outcome::Refused(states)) => {
                 let own = states.first().and_then(|state| state.value.as_ref()).map(|value| value.revision);

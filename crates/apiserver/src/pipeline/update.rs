@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use api::{Kind, Object, StatusError, ferrokube::v1::patch_request, patch};
+use api::{
+    Object, StatusError,
+    ferrokube::v1::patch_request,
+    patch::{Patch, PatchType},
+};
 use parking_lot::Mutex;
-use serde_json::Value;
 use store::{Collection, Entry, ReadAt};
 
 use super::{ATTEMPTS, Attempt, Fence, Pipeline, Stored, contended, decode as decode_entry, encode, pause, store_error, written};
@@ -41,14 +44,15 @@ impl Pipeline {
         validation: FieldValidation,
         fence: Option<&Fence>,
     ) -> Result<(Stored, Vec<String>), StatusError> {
-        let patch: Value = serde_json::from_slice(patch).map_err(|e| StatusError::bad_request(format!("the patch is not JSON: {e}")))?;
+        let patch = Patch::parse(patch_type_of(patch_type)?, patch)?;
         let warnings = Mutex::default();
         let changed = self.change(request, fence, |old| {
             let strategy = self.strategy(request.kind);
             let body = strategy.read_subresource(&request.subresource, old);
             let current = body.as_deref().unwrap_or(old);
             let kind = current.kind();
-            let patched = apply(kind, current, patch_type, &patch)?;
+            let current = current.to_value().map_err(|e| StatusError::internal(e.to_string()))?;
+            let patched = patch.apply(current, kind.message)?;
             let (object, remarks) = decode::from_value(kind, patched, validation)?;
             *warnings.lock() = remarks;
             self.replacement(request, old, object)
@@ -228,13 +232,11 @@ fn keep_identity(request: &Request, new: &mut dyn Object, old: &dyn Object) -> R
     Ok(())
 }
 
-fn apply(kind: &'static Kind, current: &dyn Object, patch_type: patch_request::Type, patch: &Value) -> Result<Value, StatusError> {
-    let current = current.to_value().map_err(|e| StatusError::internal(e.to_string()))?;
-    let patched = match patch_type {
-        patch_request::Type::Json => patch::json(current, patch),
-        patch_request::Type::Merge => patch::merge(current, patch),
-        patch_request::Type::Strategic => patch::strategic(kind.message, current, patch),
-        patch_request::Type::Unspecified => return Err(StatusError::bad_request("type: JSON, MERGE or STRATEGIC is wanted here")),
-    };
-    patched.map_err(|e| StatusError::bad_request(e.to_string()))
+fn patch_type_of(wire: patch_request::Type) -> Result<PatchType, StatusError> {
+    match wire {
+        patch_request::Type::Json => Ok(PatchType::Json),
+        patch_request::Type::Merge => Ok(PatchType::Merge),
+        patch_request::Type::Strategic => Ok(PatchType::Strategic),
+        patch_request::Type::Unspecified => Err(StatusError::bad_request("type: JSON, MERGE or STRATEGIC is wanted here")),
+    }
 }
