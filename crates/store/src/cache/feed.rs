@@ -193,14 +193,17 @@ impl Feed {
         loop {
             let response = tokio::select! {
                 biased;
-                response = stream.message() => response,
-                () = self.cache.doubted() => {
-                    if heard.elapsed() < LIVELY {
-                        continue;
-                    }
-                    tracing::warn!("the etcd watch is behind, changing the member");
-                    return Ended::Broken;
+                response = stream.message() => Some(response),
+                () = self.cache.doubted() => None,
+                () = self.etcd.moved() => None,
+            };
+            let Some(response) = response else {
+                if heard.elapsed() < LIVELY {
+                    continue;
                 }
+                // Either a read has waited too long, or requests to the member have failed. Coming back costs little.
+                tracing::info!("opening the etcd watch anew");
+                return Ended::Broken;
             };
             heard = Instant::now();
             match response {

@@ -119,6 +119,7 @@ impl Watch {
             .get(&topic)
             .map_or_else(|| kind.wake.clone(), |topic| topic.wake.clone());
         let epoch = state.epoch;
+        state.watches += 1;
         drop(guard);
         Ok(Self {
             kind,
@@ -272,9 +273,9 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        if self.topic != TopicId::All {
-            self.kind.state.write().topics.unsubscribe(&self.topic);
-        }
+        let mut state = self.kind.state.write();
+        state.topics.unsubscribe(&self.topic);
+        state.watches -= 1;
     }
 }
 
