@@ -57,7 +57,7 @@ async fn main() -> Result<(), BoxError> {
     let store = start(cluster.config(), &stop).await?;
     let pods = store.collection("pods").ok_or("no pods")?;
 
-    creates(&pods).await?;
+    creates(&pods, &cluster.config()).await?;
     memory(cluster.config()).await?;
     list(&pods).await?;
     for stalled in [false, true] {
@@ -88,19 +88,17 @@ async fn start(config: Config, stop: &CancellationToken) -> Result<Store, BoxErr
 }
 
 /// Creations, and the same number of bare puts of the same size, turn about.
-async fn creates(pods: &Collection) -> Result<(), BoxError> {
-    let etcd = pods.store().etcd();
+async fn creates(pods: &Collection, config: &Config) -> Result<(), BoxError> {
+    let bare_client = bare(config).await?.kv_client();
+
     let (mut bare, mut ours) = (Duration::ZERO, Duration::ZERO);
     for round in 0..5 {
         let numbers = round * PODS / 5..(round + 1) * PODS / 5;
         let began = Instant::now();
         let put = async |i: usize| {
-            let txn = store::Txn::new().put(
-                format!("/bare/pods/default/pod-{i}"),
-                pod(&format!("pod-{i}"), i),
-                None,
-            );
-            etcd.commit(&txn).await.map(drop)
+            let key = format!("/bare/pods/default/pod-{i}");
+            let value = pod(&format!("pod-{i}"), i);
+            bare_client.clone().put(key, value, None).await.map(drop)
         };
         at_once(numbers.clone(), put).await?;
         bare += began.elapsed();
@@ -122,6 +120,21 @@ async fn creates(pods: &Collection) -> Result<(), BoxError> {
         100.0 * rate(ours) / rate(bare)
     );
     Ok(())
+}
+
+/// etcd's plain client, over all members.
+async fn bare(config: &Config) -> Result<etcd_client::Client, BoxError> {
+    let files = config.tls.as_ref().ok_or("no certificates")?;
+    let tls = etcd_client::TlsOptions::new()
+        .ca_certificate(etcd_client::Certificate::from_pem(std::fs::read(
+            &files.ca,
+        )?))
+        .identity(etcd_client::Identity::from_pem(
+            std::fs::read(&files.cert)?,
+            std::fs::read(&files.key)?,
+        ));
+    let options = etcd_client::ConnectOptions::new().with_tls(tls);
+    Ok(etcd_client::Client::connect(&config.endpoints, Some(options)).await?)
 }
 
 /// Runs a request for each number, some at a time.

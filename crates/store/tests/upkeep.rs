@@ -1,5 +1,12 @@
 //! What the store does for etcd's size, and when etcd forgets.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests state their claims by unwrapping"
+)]
+
 mod support;
 
 use std::time::{Duration, Instant};

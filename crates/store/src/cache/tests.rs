@@ -20,6 +20,9 @@ use crate::wire::put_bytes;
 /// What objects there were: path to (revision, node).
 type Snapshot = BTreeMap<String, (i64, String)>;
 
+/// Whether an object at a path and on a node is selected.
+type Selects = fn(&str, &str) -> bool;
+
 /// One write: which object, and the node it goes to, or its deletion.
 #[derive(Clone, Debug)]
 struct Write {
@@ -127,7 +130,7 @@ fn apply(cache: &KindCache, writes: &[Write]) -> BTreeMap<i64, Snapshot> {
 }
 
 /// Selections, and the same said of the model.
-fn selections() -> Vec<(Selection, fn(&str, &str) -> bool)> {
+fn selections() -> Vec<(Selection, Selects)> {
     let on = |value: &str| IndexKey::Field {
         field: 0,
         value: value.into(),
@@ -161,7 +164,7 @@ fn selections() -> Vec<(Selection, fn(&str, &str) -> bool)> {
     ]
 }
 
-fn selected(state: &Snapshot, selects: fn(&str, &str) -> bool) -> Snapshot {
+fn selected(state: &Snapshot, selects: Selects) -> Snapshot {
     let selected = state.iter().filter(|(path, (_, node))| selects(path, node));
     selected
         .map(|(path, object)| (path.clone(), object.clone()))

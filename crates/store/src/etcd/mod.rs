@@ -195,11 +195,20 @@ impl Etcd {
 
     /// The cluster's current revision: at least that of every write acknowledged before the call.
     pub(crate) async fn revision(&self) -> Result<i64, EtcdError> {
+        Ok(self.revision_and_cluster().await?.0)
+    }
+
+    /// The current revision, and which cluster it is that says so: a restored one has another number.
+    pub(crate) async fn revision_and_cluster(&self) -> Result<(i64, u64), EtcdError> {
         let options = &GetOptions::new().with_count_only();
         let answer = self
             .read(|m| async move { m.kv().get("/", Some(options.clone())).await })
             .await?;
-        revision_of(answer.header())
+        let header = answer.header();
+        Ok((
+            revision_of(header)?,
+            header.map_or(0, etcd_client::ResponseHeader::cluster_id),
+        ))
     }
 
     /// Watches every key from a revision on, at the preferred member. Answers which one that is.
