@@ -50,3 +50,16 @@ pub struct Counters {
     /// Members this process has defragmented.
     pub defragmentations: Counter,
 }
+
+/// How much the cache of a kind holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Objects.
+    pub objects: usize,
+    /// Recent events.
+    pub events: usize,
+    /// About how many bytes the recent events hold.
+    pub event_bytes: usize,
+    /// Running watches.
+    pub watches: usize,
+}

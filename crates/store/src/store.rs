@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::etcd::maintenance::Maintenance;
 use crate::etcd::{Etcd, EtcdError, Guard, KeyState, Outcome, Txn};
 use crate::layout::KindLayout;
-use crate::metrics::Counters;
+use crate::metrics::{Counters, Stats};
 use crate::selection::Selection;
 use crate::wire;
 
@@ -226,6 +226,11 @@ impl Collection {
     /// The store this is a part of.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// How much the cache of this kind holds at present.
+    pub fn stats(&self) -> Stats {
+        self.kind.stats()
     }
 
     /// Creates an object.

@@ -51,14 +51,16 @@ pub enum TestingError {
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A running etcd cluster.
-#[derive(Debug)]
 pub struct EtcdCluster {
     directory: TempDir,
+    authority: Authority,
     members: Vec<TestMember>,
     arguments: Vec<String>,
 }
 
-#[derive(Debug)]
+/// Who issues the cluster's certificates.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
 struct TestMember {
     client_port: u16,
     peer_port: u16,
@@ -87,7 +89,14 @@ impl EtcdCluster {
             .prefix("fk-store-")
             .tempdir()
             .map_err(io_error("make a directory"))?;
-        make_certificates(directory.path())?;
+        let authority = Authority::new(directory.path())?;
+        // Members are each other's clients.
+        authority.issue(
+            directory.path(),
+            "member",
+            vec!["127.0.0.1".to_owned(), "localhost".to_owned()],
+        )?;
+        authority.issue(directory.path(), "client", vec![])?;
         let member = |_| -> Result<TestMember, TestingError> {
             Ok(TestMember {
                 client_port: free_port()?,
@@ -103,6 +112,7 @@ impl EtcdCluster {
             .collect();
         let mut cluster = Self {
             directory,
+            authority,
             members,
             arguments,
         };
@@ -238,6 +248,34 @@ impl EtcdCluster {
         }
         members.member_add([peer], None).await?;
         Ok(())
+    }
+
+    /// Ends every member, throws their data away and starts them as a new cluster: what a restored backup looks like.
+    ///
+    /// # Errors
+    /// The new cluster does not answer.
+    pub async fn start_over(&mut self) -> Result<(), TestingError> {
+        let size = self.members.len();
+        for index in 0..size {
+            self.kill(index)?;
+            fs::remove_dir_all(self.directory.path().join(self.name(index)))
+                .map_err(io_error("wipe a member"))?;
+            self.members[index].generation += 1;
+        }
+        let everyone = self.initial_cluster(size);
+        for index in 0..size {
+            self.spawn(index, &everyone, "new")?;
+        }
+        self.ready().await
+    }
+
+    /// Replaces the store's certificate by a new one of the same CA.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn renew_client_certificate(&self) -> Result<(), TestingError> {
+        self.authority
+            .issue(self.directory.path(), "client", vec![])
     }
 
     /// Waits until every running member answers a linearizable read.
@@ -410,28 +448,30 @@ fn free_port() -> Result<u16, TestingError> {
         .port())
 }
 
-/// A CA, a certificate for members (also as each other's clients) and one for the store.
-fn make_certificates(directory: &Path) -> Result<(), TestingError> {
-    let write = |name: &str, text: String| {
-        fs::write(directory.join(name), text).map_err(io_error("write a certificate"))
-    };
-    let mut ca = CertificateParams::default();
-    ca.distinguished_name
-        .push(DnType::CommonName, "test-etcd-ca");
-    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    ca.key_usages = vec![
-        KeyUsagePurpose::KeyCertSign,
-        KeyUsagePurpose::DigitalSignature,
-    ];
-    let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate()?)?;
-    write("ca.crt", ca.pem())?;
-    for (name, hosts) in [
-        (
-            "member",
-            vec!["127.0.0.1".to_owned(), "localhost".to_owned()],
-        ),
-        ("client", vec![]),
-    ] {
+// === impl Authority ===
+
+impl Authority {
+    fn new(directory: &Path) -> Result<Self, TestingError> {
+        let mut params = CertificateParams::default();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "test-etcd-ca");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![
+            KeyUsagePurpose::KeyCertSign,
+            KeyUsagePurpose::DigitalSignature,
+        ];
+        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+        fs::write(directory.join("ca.crt"), ca.pem()).map_err(io_error("write a certificate"))?;
+        Ok(Self(ca))
+    }
+
+    /// Writes a certificate, good for servers and clients, and its key.
+    fn issue(&self, directory: &Path, name: &str, hosts: Vec<String>) -> Result<(), TestingError> {
+        let write = |extension: &str, text: String| {
+            let path = directory.join(format!("{name}.{extension}"));
+            fs::write(path, text).map_err(io_error("write a certificate"))
+        };
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(hosts)?;
         params.distinguished_name.push(DnType::CommonName, name);
@@ -440,8 +480,7 @@ fn make_certificates(directory: &Path) -> Result<(), TestingError> {
             ExtendedKeyUsagePurpose::ServerAuth,
             ExtendedKeyUsagePurpose::ClientAuth,
         ];
-        write(&format!("{name}.crt"), params.signed_by(&key, &ca)?.pem())?;
-        write(&format!("{name}.key"), key.serialize_pem())?;
+        write("crt", params.signed_by(&key, &self.0)?.pem())?;
+        write("key", key.serialize_pem())
     }
-    Ok(())
 }

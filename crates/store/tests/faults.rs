@@ -1,5 +1,12 @@
 //! What the store does while etcd's members die, stop, are wiped, or forget.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests state their claims by unwrapping"
+)]
+
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,5 +1,12 @@
 //! The store against real etcd clusters.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests state their claims by unwrapping"
+)]
+
 mod support;
 
 use std::sync::Arc;

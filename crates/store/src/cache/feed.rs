@@ -3,7 +3,7 @@
 //! ```text
 //!  Empty ──list──► Following ──connection lost──► Following, from the next revision, at another member
 //!                     ├──history compacted, or a revision missing or seen twice──► list, tell the difference, Following
-//!                     └──etcd is behind what it once said──► Empty, every watcher begins anew
+//!                     └──etcd was restored from a backup──► Empty, every watcher begins anew
 //! ```
 //!
 //! Every revision of etcd changes at least one key, so revisions must arrive without a gap: a lost event is noticed.
@@ -46,8 +46,8 @@ enum Ended {
     Compacted,
     /// A revision was missing or came twice.
     Doubtful { expected: i64, got: i64 },
-    /// etcd's revision is lower than one it had told before: it was restored from a backup.
-    Backwards { now: i64 },
+    /// etcd's revision is lower than one it had told before, or it is another cluster: it was restored from a backup.
+    Replaced { now: i64 },
 }
 
 /// Whether the cache must be listed, and how.
@@ -65,19 +65,11 @@ impl Feed {
     }
 
     async fn forever(self) {
-        let (mut list, mut backoff) = (List::Anew, FIRST_BACKOFF);
+        let (mut list, mut cluster, mut backoff) = (List::Anew, None, FIRST_BACKOFF);
         loop {
             let began = Instant::now();
-            match self.round(list).await {
-                Ok(Ended::Broken) => list = List::No,
-                Ok(Ended::Backwards { now }) => {
-                    tracing::error!(
-                        had = self.cache.revision(),
-                        now,
-                        "etcd has lost history, beginning anew"
-                    );
-                    list = List::Anew;
-                }
+            match self.round(&mut list, &mut cluster).await {
+                Ok(Ended::Broken) => {}
                 Ok(Ended::Compacted) => {
                     tracing::warn!(
                         revision = self.cache.revision(),
@@ -93,11 +85,21 @@ impl Feed {
                     );
                     list = List::Difference;
                 }
+                Ok(Ended::Replaced { now }) => {
+                    tracing::error!(
+                        had = self.cache.revision(),
+                        now,
+                        "etcd has lost history, beginning anew"
+                    );
+                    list = List::Anew;
+                }
                 Err(error) => {
-                    tracing::warn!(%error, source = ?std::error::Error::source(&error), "etcd cannot be read")
+                    let source = std::error::Error::source(&error);
+                    tracing::warn!(%error, ?source, "etcd cannot be read");
                 }
             }
-            backoff = if began.elapsed() > MAX_BACKOFF {
+            let lasted = began.elapsed() > MAX_BACKOFF;
+            backoff = if lasted {
                 FIRST_BACKOFF
             } else {
                 (backoff * 2).min(MAX_BACKOFF)
@@ -107,12 +109,13 @@ impl Feed {
     }
 
     /// Lists if need be, then follows until that ends.
-    async fn round(&self, list: List) -> Result<Ended, EtcdError> {
-        let current = self.etcd.revision().await?;
+    async fn round(&self, list: &mut List, cluster: &mut Option<u64>) -> Result<Ended, EtcdError> {
+        let (current, id) = self.etcd.revision_and_cluster().await?;
+        let other = cluster.replace(id).is_some_and(|before| before != id);
+        if *list != List::Anew && (other || current < self.cache.revision()) {
+            return Ok(Ended::Replaced { now: current });
+        }
         match list {
-            List::No if current < self.cache.revision() => {
-                return Ok(Ended::Backwards { now: current });
-            }
             List::No => {}
             List::Difference => {
                 self.cache.counters.relists.add(1);
@@ -120,6 +123,7 @@ impl Feed {
             }
             List::Anew => self.list_in_the_past(current).await?,
         }
+        *list = List::No;
         if self.cache.revision() >= current {
             self.cache.set_ready();
         }
@@ -193,14 +197,17 @@ impl Feed {
         loop {
             let response = tokio::select! {
                 biased;
-                response = stream.message() => response,
-                () = self.cache.doubted() => {
-                    if heard.elapsed() < LIVELY {
-                        continue;
-                    }
-                    tracing::warn!("the etcd watch is behind, changing the member");
-                    return Ended::Broken;
+                response = stream.message() => Some(response),
+                () = self.cache.doubted() => None,
+                () = self.etcd.moved() => None,
+            };
+            let Some(response) = response else {
+                if heard.elapsed() < LIVELY {
+                    continue;
                 }
+                // Either a read has waited too long, or requests to the member have failed. Coming back costs little.
+                tracing::info!("opening the etcd watch anew");
+                return Ended::Broken;
             };
             heard = Instant::now();
             match response {

@@ -16,7 +16,7 @@ use super::ring::{Event, Ring};
 use super::topics::Topics;
 use crate::entry::{ByKey, Entry};
 use crate::layout::KindLayout;
-use crate::metrics::Counters;
+use crate::metrics::{Counters, Stats};
 use crate::selection::{IndexKey, Scope, Selection};
 
 /// The cache of one kind.
@@ -50,6 +50,8 @@ pub(super) struct State {
     /// The revision of the newest event applied.
     revision: i64,
     ring_bytes: usize,
+    /// Running watches.
+    pub(super) watches: usize,
 }
 
 /// One change to be applied.
@@ -103,6 +105,7 @@ impl KindCache {
             epoch: 0,
             revision: 0,
             ring_bytes: 0,
+            watches: 0,
         };
         Self {
             layout,
@@ -117,6 +120,17 @@ impl KindCache {
     /// The object under a key.
     pub(crate) fn get(&self, key: &str) -> Option<Arc<Entry>> {
         self.state.read().get(key).cloned()
+    }
+
+    /// How much it holds.
+    pub(crate) fn stats(&self) -> Stats {
+        let state = self.state.read();
+        Stats {
+            objects: state.entries.len(),
+            events: state.ring.len(),
+            event_bytes: state.ring_bytes,
+            watches: state.watches,
+        }
     }
 
     /// Applies changes, oldest first, and wakes those they concern.
@@ -143,6 +157,10 @@ impl KindCache {
     }
 
     /// Throws everything away, history included, and begins with a list as of `revision`.
+    #[expect(
+        clippy::mutable_key_type,
+        reason = "a key never changes, only the JSON beside it is filled in"
+    )]
     pub(crate) fn reset(&self, listed: Vec<Listed>, revision: i64) {
         let mut wakes = vec![self.wake.clone()];
         let entries: BTreeSet<_> = listed
@@ -268,6 +286,10 @@ impl State {
     }
 
     /// The changes that lead from the present state to what a list found, in the order of their revisions.
+    #[expect(
+        clippy::mutable_key_type,
+        reason = "a key never changes, only the JSON beside it is filled in"
+    )]
     fn difference(&self, listed: Vec<Listed>, revision: i64) -> Vec<Change> {
         let mut changes = Vec::new();
         let mut found = BTreeSet::new();

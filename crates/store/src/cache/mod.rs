@@ -15,6 +15,8 @@ mod kind;
 pub mod list;
 mod read_index;
 mod ring;
+#[cfg(test)]
+mod tests;
 mod topics;
 pub mod watch;
 

@@ -122,7 +122,7 @@ impl Ring {
     }
 
     /// The events from a cursor on.
-    pub(crate) fn from_cursor(&self, cursor: u64) -> impl Iterator<Item = &Arc<Event>> {
+    pub(crate) fn at_or_after(&self, cursor: u64) -> impl Iterator<Item = &Arc<Event>> {
         self.events
             .range(self.events.partition_point(|event| event.seq < cursor)..)
     }
@@ -162,7 +162,7 @@ mod tests {
                     ring.pop();
                 }
             }
-            let read: Vec<_> = ring.from_cursor(cursor).map(|e| e.seq).collect();
+            let read: Vec<_> = ring.at_or_after(cursor).map(|e| e.seq).collect();
             let expected: Vec<_> = (cursor.max(ring.first_seq())..seq).collect();
             prop_assert_eq!(read, expected);
             prop_assert!(ring.after(ring.floor()).all(|e| e.revision > ring.floor()));

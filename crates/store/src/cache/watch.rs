@@ -74,6 +74,9 @@ pub struct Watch {
     initial: Option<std::vec::IntoIter<Arc<Entry>>>,
 }
 
+/// Events taken out of the ring, and the revision up to which they are complete.
+type Taken = (Vec<Arc<Event>>, i64);
+
 // === impl Watch ===
 
 impl Watch {
@@ -119,6 +122,7 @@ impl Watch {
             .get(&topic)
             .map_or_else(|| kind.wake.clone(), |topic| topic.wake.clone());
         let epoch = state.epoch;
+        state.watches += 1;
         drop(guard);
         Ok(Self {
             kind,
@@ -169,7 +173,7 @@ impl Watch {
         }
         let state = self.kind.state.read();
         let ring = state.events_of(&self.topic);
-        let done = self.epoch == state.epoch && ring.from_cursor(self.cursor).next().is_none();
+        let done = self.epoch == state.epoch && ring.at_or_after(self.cursor).next().is_none();
         done.then(|| state.revision(&self.kind.published))
     }
 
@@ -213,8 +217,8 @@ impl Watch {
         }
     }
 
-    /// Takes the next events out of the ring, with the revision up to which they are complete.
-    fn read(&mut self) -> Result<Option<(Vec<Arc<Event>>, i64)>, Error> {
+    /// Takes the next events out of the ring.
+    fn read(&mut self) -> Result<Option<Taken>, Error> {
         let state = self.kind.state.read();
         let ring = state.events_of(&self.topic);
         if self.epoch != state.epoch || self.cursor < ring.first_seq() {
@@ -224,7 +228,7 @@ impl Watch {
                 oldest: ring.floor(),
             });
         }
-        let mut rest = ring.from_cursor(self.cursor).peekable();
+        let mut rest = ring.at_or_after(self.cursor).peekable();
         let mut events: Vec<Arc<Event>> = Vec::with_capacity(rest.size_hint().0.min(BATCH));
         while let Some(event) = rest.peek() {
             if events.len() >= BATCH
@@ -272,9 +276,9 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        if self.topic != TopicId::All {
-            self.kind.state.write().topics.unsubscribe(&self.topic);
-        }
+        let mut state = self.kind.state.write();
+        state.topics.unsubscribe(&self.topic);
+        state.watches -= 1;
     }
 }
 

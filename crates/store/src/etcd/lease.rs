@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{Etcd, EtcdError, Repeat};
 
@@ -32,7 +32,10 @@ impl Etcd {
         let seconds = ttl.as_secs().max(1);
         let bucket = BUCKET.min(ttl / 5).max(Duration::from_secs(1));
         // Held while a lease is granted, so that it is granted once.
-        let mut buckets = self.0.leases.0.lock().await;
+        let patience = self.0.request_timeout;
+        let mut buckets = timeout(patience, self.0.leases.0.lock())
+            .await
+            .map_err(|_| EtcdError::TimedOut(patience))?;
         let now = Instant::now();
         if let Some(bucket) = buckets
             .get_mut(&seconds)

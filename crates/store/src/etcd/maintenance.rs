@@ -31,6 +31,7 @@ const RECOVERY_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(300);
 /// Writes failing for lack of space call for help at most this often.
 const NO_SPACE_PAUSE: Duration = Duration::from_secs(20);
+const NO_SPACE_JITTER: Duration = Duration::from_secs(3);
 
 /// The upkeep of an etcd cluster.
 pub(crate) struct Maintenance {
@@ -81,7 +82,10 @@ impl Maintenance {
                 () = tokio::time::sleep_until(next) => false,
                 () = self.etcd.0.no_space.notified() => true,
             };
-            if !full {
+            if full {
+                // Not all API servers at once: the lock cannot be written to a full etcd.
+                sleep(rand::random_range(Duration::ZERO..NO_SPACE_JITTER)).await;
+            } else {
                 next = Instant::now() + interval;
                 if compacts {
                     match self.compact(round).await {
@@ -156,7 +160,6 @@ impl Maintenance {
         if statuses.iter().any(Option::is_none) || !statuses.iter().flatten().any(worth) {
             return Ok(());
         }
-        // The lock is a key that a full etcd would not take; then only the alarm's rarity keeps processes apart.
         let lock =
             Txn::new()
                 .guard(LOCK_KEY, Guard::Absent)

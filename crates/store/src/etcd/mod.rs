@@ -1,8 +1,8 @@
 //! etcd: connections with failover, transactions, leases, upkeep.
 //!
 //! Requests go to one preferred member. An attempt that fails, or has no answer within a second, moves the preference on and
-//! is repeated with the next member as far as repeating is harmless; later attempts may take longer, so that a slow cluster is not
-//! mistaken for a dead member again and again.
+//! is repeated with the next member as far as repeating is harmless. Once every member has had its turn attempts may take longer, so
+//! that a slow cluster is not mistaken for a dead member again and again.
 
 mod error;
 mod lease;
@@ -34,7 +34,7 @@ pub use self::txn::{Guard, KeyState, Outcome, Txn, Value};
 /// Answers may hold thousands of objects; etcd itself bounds what one revision holds.
 const MAX_ANSWER: usize = 1 << 30;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long the first attempt of a request waits for an answer; each further one waits twice as long.
+/// How long an attempt waits for an answer; twice as long after each turn of all members.
 const FIRST_ATTEMPT: Duration = Duration::from_secs(1);
 /// etcd ends connections that ping more often than every 5 s.
 const KEEP_ALIVE: Duration = Duration::from_secs(6);
@@ -53,6 +53,8 @@ struct Inner {
     leases: Leases,
     /// Told when a write fails for lack of space.
     no_space: Notify,
+    /// Told when the preference moves on.
+    moved: Notify,
     counters: Arc<Counters>,
 }
 
@@ -116,6 +118,7 @@ impl Etcd {
             request_timeout,
             leases,
             no_space: Notify::new(),
+            moved: Notify::new(),
             counters,
         })))
     }
@@ -192,11 +195,20 @@ impl Etcd {
 
     /// The cluster's current revision: at least that of every write acknowledged before the call.
     pub(crate) async fn revision(&self) -> Result<i64, EtcdError> {
+        Ok(self.revision_and_cluster().await?.0)
+    }
+
+    /// The current revision, and which cluster it is that says so: a restored one has another number.
+    pub(crate) async fn revision_and_cluster(&self) -> Result<(i64, u64), EtcdError> {
         let options = &GetOptions::new().with_count_only();
         let answer = self
             .read(|m| async move { m.kv().get("/", Some(options.clone())).await })
             .await?;
-        revision_of(answer.header())
+        let header = answer.header();
+        Ok((
+            revision_of(header)?,
+            header.map_or(0, etcd_client::ResponseHeader::cluster_id),
+        ))
     }
 
     /// Watches every key from a revision on, at the preferred member. Answers which one that is.
@@ -234,6 +246,7 @@ impl Etcd {
             .is_ok()
             && next != index
         {
+            self.0.moved.notify_one();
             tracing::warn!(from = %self.0.members[index].endpoint, to = %self.0.members[next].endpoint, "changing the etcd member");
         }
     }
@@ -241,6 +254,11 @@ impl Etcd {
     /// The address of the member that requests go to at present.
     pub fn preferred_endpoint(&self) -> &str {
         &self.0.members[self.0.preferred.load(Ordering::Relaxed)].endpoint
+    }
+
+    /// Waits until requests go to another member than before.
+    pub(crate) async fn moved(&self) {
+        self.0.moved.notified().await;
     }
 
     /// The ways to all members.
@@ -298,10 +316,8 @@ impl Etcd {
             }
             tracing::debug!(%error, member = %self.0.members[index].endpoint, "etcd attempt failed");
             self.0.counters.etcd_failovers.add(1);
-            if failure == Failure::Unknown {
-                patience *= 2;
-            }
             if attempts % self.0.members.len() == 0 {
+                patience *= 2;
                 sleep(ALL_FAILED_PAUSE).await;
             }
         }
