@@ -73,7 +73,12 @@ impl EventRecorder {
     }
 
     /// As [`Self::spawn`], with the task left to the caller.
-    pub fn new(client: Client, component: &str, host: &str, shutdown: Shutdown) -> (Self, impl Future<Output = ()> + Send + use<>) {
+    pub fn new(
+        client: Client,
+        component: &str,
+        host: &str,
+        shutdown: Shutdown,
+    ) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let (queue, records) = mpsc::channel(QUEUE);
         let source = EventSource { component: component.to_owned(), host: host.to_owned() };
         let writer = Writer { client, source, correlator: Correlator::new() };
@@ -92,8 +97,7 @@ impl EventRecorder {
 
     /// As [`Self::event`], about whatever the reference names.
     pub fn event_about(&self, about: ObjectReference, event_type: EventType, reason: &str, message: impl Into<String>) {
-        let record =
-            Record { about, event_type, reason: reason.to_owned(), message: message.into(), at: jiff::Timestamp::now() };
+        let record = Record { about, event_type, reason: reason.to_owned(), message: message.into(), at: jiff::Timestamp::now() };
         if let Err(mpsc::error::TrySendError::Full(record)) = self.queue.try_send(record) {
             tracing::debug!(reason = record.reason, object = record.about.name, "event dropped, too many are waiting");
         }
