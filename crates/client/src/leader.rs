@@ -266,3 +266,6 @@ impl Leadership {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
