@@ -76,9 +76,13 @@ impl MemoryServer {
 
     /// A client of this server.
     pub fn client(&self) -> Client {
-        let objects = ObjectsServer::new(self.clone()).max_decoding_message_size(usize::MAX);
-        let routes = Routes { objects, pods: PodsServer::new(self.clone()) };
+        let routes = Routes { objects: self.service(), pods: PodsServer::new(self.clone()) };
         Client::over(Transport::new(routes), "default", "test")
+    }
+
+    /// The `Objects` service, to be served on a port.
+    pub fn service(&self) -> ObjectsServer<Self> {
+        ObjectsServer::new(self.clone()).max_decoding_message_size(usize::MAX)
     }
 
     /// Informers over this server, in a kit of their own.

@@ -349,3 +349,6 @@ impl From<TransportError> for Status {
         status
     }
 }
+
+#[cfg(test)]
+mod tests;
