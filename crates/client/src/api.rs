@@ -370,3 +370,6 @@ impl<T: Item + Body> Api<T> {
         self.update_any(&object.meta().name, subresource, Some(object.to_any()), Bytes::new()).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -168,14 +168,14 @@ impl Config {
             servers: servers([format!("https://{host}:{port}")])?,
             token: Some(Token::File(directory.join("token"))),
             namespace: Some(namespace.trim()).filter(|n| !n.is_empty()).unwrap_or("default").to_owned(),
-            ..Self::new(Vec::new(), Pem::File(directory.join("ca.crt")))
+            ..Self::new(Pem::File(directory.join("ca.crt")))
         })
     }
 
-    /// A configuration without credentials.
-    pub fn new(servers: Vec<Uri>, ca: Pem) -> Self {
+    /// A configuration without servers or credentials.
+    pub fn new(ca: Pem) -> Self {
         Self {
-            servers,
+            servers: Vec::new(),
             server_name: None,
             ca,
             identity: None,

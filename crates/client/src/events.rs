@@ -73,7 +73,12 @@ impl EventRecorder {
     }
 
     /// As [`Self::spawn`], with the task left to the caller.
-    pub fn new(client: Client, component: &str, host: &str, shutdown: Shutdown) -> (Self, impl Future<Output = ()> + Send + use<>) {
+    pub fn new(
+        client: Client,
+        component: &str,
+        host: &str,
+        shutdown: Shutdown,
+    ) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let (queue, records) = mpsc::channel(QUEUE);
         let source = EventSource { component: component.to_owned(), host: host.to_owned() };
         let writer = Writer { client, source, correlator: Correlator::new() };
@@ -92,8 +97,7 @@ impl EventRecorder {
 
     /// As [`Self::event`], about whatever the reference names.
     pub fn event_about(&self, about: ObjectReference, event_type: EventType, reason: &str, message: impl Into<String>) {
-        let record =
-            Record { about, event_type, reason: reason.to_owned(), message: message.into(), at: jiff::Timestamp::now() };
+        let record = Record { about, event_type, reason: reason.to_owned(), message: message.into(), at: jiff::Timestamp::now() };
         if let Err(mpsc::error::TrySendError::Full(record)) = self.queue.try_send(record) {
             tracing::debug!(reason = record.reason, object = record.about.name, "event dropped, too many are waiting");
         }
@@ -221,5 +225,62 @@ impl Writer {
             reporting_instance: self.source.host.clone(),
             ..Event::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::core::v1::Pod;
+
+    use super::*;
+    use crate::testing::MemoryServer;
+
+    fn pod() -> Pod {
+        let mut pod = Pod::default();
+        pod.metadata_mut().namespace = "d".into();
+        pod.metadata_mut().name = "web".into();
+        pod
+    }
+
+    #[tokio::test]
+    async fn the_same_event_again_counts_up_one_object() {
+        let (server, kit) = (MemoryServer::new(), Kit::new());
+        let recorder = EventRecorder::spawn(server.client(), "test", "host", &kit);
+        for _ in 0..3 {
+            recorder.event(&pod(), EventType::Warning, "BackOff", "restarting");
+        }
+        server.eventually(|server| server.all::<Event>().iter().any(|event| event.count == 3)).await;
+        let events = server.all::<Event>();
+        assert_eq!(events.len(), 1);
+        let (event, meta) = (&events[0], events[0].metadata());
+        assert_eq!((event.r#type.as_str(), event.reason.as_str(), event.message.as_str()), ("Warning", "BackOff", "restarting"));
+        assert_eq!((event.involved_object().kind.as_str(), event.source().host.as_str()), ("Pod", "host"));
+        assert!(meta.name.starts_with("web.") && meta.namespace == "d");
+    }
+
+    #[tokio::test]
+    async fn an_event_that_the_server_forgot_is_written_anew() {
+        let (server, kit) = (MemoryServer::new(), Kit::new());
+        let recorder = EventRecorder::spawn(server.client(), "test", "", &kit);
+        recorder.event(&pod(), EventType::Normal, "R", "m");
+        server.eventually(|server| !server.all::<Event>().is_empty()).await;
+        let name = server.all::<Event>()[0].metadata().name.clone();
+        server.remove::<Event>("d", &name);
+        recorder.event(&pod(), EventType::Normal, "R", "m");
+        server.eventually(|server| !server.all::<Event>().is_empty()).await;
+    }
+
+    #[tokio::test]
+    async fn recording_never_waits_and_what_waits_is_written_at_the_end() {
+        let (server, shutdown) = (MemoryServer::new(), Shutdown::new());
+        let (recorder, run) = EventRecorder::new(server.client(), "test", "", shutdown.clone());
+        for n in 0..QUEUE * 2 {
+            let mut pod = pod();
+            pod.metadata_mut().name = format!("p{n}");
+            recorder.event(&pod, EventType::Normal, "R", "m");
+        }
+        shutdown.start();
+        run.await;
+        assert_eq!(server.all::<Event>().len(), QUEUE);
     }
 }

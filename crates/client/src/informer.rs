@@ -313,3 +313,6 @@ impl fmt::Display for Scope {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

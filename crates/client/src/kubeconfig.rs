@@ -296,7 +296,7 @@ impl Kubeconfig {
             None => return Err(ConfigError::Missing { what: "cluster", name: cluster_name.clone() }),
         };
         let servers = if selection.server.is_empty() { cluster.servers()? } else { servers(&selection.server)? };
-        let mut config = Config::new(servers, cluster.ca(cluster_name)?);
+        let mut config = Config { servers, ..Config::new(cluster.ca(cluster_name)?) };
         config.server_name.clone_from(&cluster.tls_server_name);
         let user_name = selection.user.as_ref().unwrap_or(&context.user);
         if !user_name.is_empty() {

@@ -153,11 +153,8 @@ impl LeaderElection {
         }
         let (now, transitions) = (MicroTime::now(), spec.lease_transitions.unwrap_or_default());
         // Every change of holder counts, also back to the same one, so that writes of an earlier term never pass.
-        lease.spec = Some(LeaseSpec {
-            acquire_time: Some(now.clone()),
-            lease_transitions: Some(transitions + 1),
-            ..self.renewal(now)
-        });
+        lease.spec =
+            Some(LeaseSpec { acquire_time: Some(now.clone()), lease_transitions: Some(transitions + 1), ..self.renewal(now) });
         leases.update(&lease).await.map(Some)
     }
 
@@ -269,3 +266,6 @@ impl Leadership {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

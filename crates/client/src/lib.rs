@@ -43,4 +43,5 @@ pub use self::{
     metrics::{ControllerMetrics, QueueMetrics},
     pods::Pods,
     queue::{Key, Work, WorkQueue},
+    transport::Transport,
 };

@@ -69,7 +69,10 @@ impl<K> Clone for WorkQueue<K> {
 impl<K> fmt::Debug for WorkQueue<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.0.state.lock();
-        f.debug_struct("WorkQueue").field("ready", &state.ready.len()).field("working", &state.working.len()).finish_non_exhaustive()
+        f.debug_struct("WorkQueue")
+            .field("ready", &state.ready.len())
+            .field("working", &state.working.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -345,7 +348,14 @@ mod tests {
     #[tokio::test]
     async fn closing_wakes_every_worker() {
         let queue = WorkQueue::<u8>::default();
-        let workers: Vec<_> = (0..3).map(|_| tokio::spawn({ let queue = queue.clone(); async move { queue.next().await.is_none() } })).collect();
+        let workers: Vec<_> = (0..3)
+            .map(|_| {
+                tokio::spawn({
+                    let queue = queue.clone();
+                    async move { queue.next().await.is_none() }
+                })
+            })
+            .collect();
         tokio::task::yield_now().await;
         queue.close();
         for worker in workers {

@@ -112,7 +112,7 @@ impl<T: Item> Changes<T> {
 
 #[cfg(test)]
 mod tests {
-    use api::{Resource, core::v1::Pod};
+    use api::core::v1::Pod;
 
     use super::*;
 

@@ -1,0 +1,124 @@
+use std::time::Duration;
+
+use api::core::v1::{Node, Pod};
+
+use super::*;
+use crate::testing::MemoryServer;
+
+fn pod(name: &str, node: &str) -> Pod {
+    let mut pod = Pod::default();
+    pod.metadata_mut().namespace = "d".into();
+    pod.metadata_mut().name = name.into();
+    pod.spec_mut().node_name = node.into();
+    pod
+}
+
+fn names(store: &Store<Pod>) -> Vec<String> {
+    let mut names: Vec<_> = store.list().iter().map(|pod| pod.name().to_owned()).collect();
+    names.sort();
+    names
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    let wait = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), wait).await.expect("the condition does not come true");
+}
+
+#[tokio::test]
+async fn a_store_holds_what_there_is_and_follows() {
+    let server = MemoryServer::new();
+    server.put(pod("a", "x"));
+    let informer = server.informers().of::<Pod>();
+    informer.add_index("node", |pod| vec![pod.spec().node_name.clone()]);
+    informer.wait_synced().await;
+    assert_eq!(names(informer.store()), ["a"]);
+    let pods = server.client().namespaced::<Pod>("d");
+    pods.create(&pod("b", "x")).await.unwrap();
+    until(|| informer.store().by_index("node", "x").len() == 2).await;
+    pods.delete("b", &crate::delete::now()).await.unwrap();
+    until(|| names(informer.store()) == ["a"]).await;
+}
+
+#[tokio::test]
+async fn a_lost_watch_resumes_without_a_gap() {
+    let server = MemoryServer::new();
+    let informer = server.informers().of::<Pod>();
+    informer.wait_synced().await;
+    let mut changes = informer.subscribe();
+    for round in 0..3 {
+        server.disconnect();
+        server.put(pod(&format!("p{round}"), ""));
+        let change = changes.next().await;
+        assert_eq!(change.new.unwrap().name(), format!("p{round}"));
+        assert!(change.old.is_none());
+    }
+}
+
+#[tokio::test]
+async fn after_an_expired_watch_only_real_changes_are_told() {
+    let server = MemoryServer::new();
+    server.put(pod("kept", ""));
+    server.put(pod("gone", ""));
+    let informer = server.informers().of::<Pod>();
+    informer.wait_synced().await;
+    let mut changes = informer.subscribe();
+    for _ in 0..2 {
+        assert!(changes.next().await.old.is_none());
+    }
+    server.remove::<Pod>("d", "gone");
+    server.put(pod("new", ""));
+    server.compact();
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let change = changes.next().await;
+        seen.push((change.old.map(|pod| pod.name().to_owned()), change.new.map(|pod| pod.name().to_owned())));
+    }
+    seen.sort();
+    assert_eq!(seen, [(None, Some("new".to_owned())), (Some("gone".to_owned()), None)]);
+    assert_eq!(names(informer.store()), ["kept", "new"]);
+    assert!(changes.try_next().is_none());
+}
+
+#[tokio::test]
+async fn informers_of_one_kind_and_scope_are_shared() {
+    let server = MemoryServer::new();
+    let informers = server.informers();
+    let scope = Scope { field_selector: "spec.nodeName=x".into(), ..Scope::default() };
+    let (all, again, some) = (informers.of::<Pod>(), informers.of::<Pod>(), informers.with::<Pod>(scope));
+    assert!(Arc::ptr_eq(&all.0, &again.0));
+    assert!(!Arc::ptr_eq(&all.0, &some.0));
+    server.put(pod("a", "x"));
+    server.put(pod("b", "y"));
+    informers.synced().await;
+    until(|| names(some.store()) == ["a"] && names(all.store()) == ["a", "b"]).await;
+    server.put(pod("a", "y"));
+    until(|| names(some.store()).is_empty()).await;
+}
+
+#[tokio::test]
+async fn what_a_process_does_not_need_is_not_kept() {
+    let server = MemoryServer::new();
+    server.put(pod("a", "x"));
+    let informers = server.informers();
+    informers.transform(|pod: &mut Pod| pod.spec = None);
+    let (pods, metadata) = (informers.of::<Pod>(), informers.metadata(Pod::KIND));
+    informers.synced().await;
+    assert!(pods.store().list()[0].spec.is_none());
+    assert_eq!(metadata.store().list()[0].meta().name, "a");
+}
+
+#[tokio::test]
+async fn readiness_opens_with_the_first_lists() {
+    let server = MemoryServer::new();
+    let kit = Kit::new();
+    server.fail_next("watch", "nodes", api::StatusError::unavailable("not yet"));
+    let informers = Informers::new(server.client(), kit.clone());
+    informers.of::<Node>();
+    assert!(!kit.health.is_ready());
+    tokio::time::timeout(Duration::from_secs(20), kit.health.became_ready()).await.unwrap();
+    assert!(kit.tasks.failed_already().is_none());
+}
