@@ -1,7 +1,7 @@
 //! The rules as values: what a table of ours holds, in the words of nftables, before anything is encoded.
 //!
 //! A [`Fragment`] is what one owner (the base, or one Service) contributes; [`crate::state::Ruleset`] keeps them all and works out
-//! deltas. Chains and affinity maps belong to exactly one owner because their names carry it; set elements may be claimed by several.
+//! deltas. Chains and affinity sets belong to exactly one owner because their names carry it; set elements may be claimed by several.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -15,7 +15,7 @@ use crate::model::{Backend, Cidr, Protocol};
 pub const TABLE: &str = "ferrokube";
 /// The packet mark that asks the postrouting chain to masquerade (bit 14, as Kubernetes has it).
 pub const MASQUERADE_MARK: u32 = 0x4000;
-/// Clients one affinity map can remember; past it, new clients are balanced without being remembered.
+/// Clients that can be remembered for one backend; past it, new clients are balanced without being remembered.
 pub const STICKY_CAPACITY: u32 = 65_536;
 /// The chain that refuses a connection at once.
 pub const REJECT: &str = "reject";
@@ -38,7 +38,7 @@ pub enum SetKind {
     Unserved,
     /// (protocol, port) → refusal, for node ports that nothing serves.
     UnservedNodePorts,
-    /// client → backend with a timeout, filled by the packets themselves; one a balancing chain.
+    /// The clients of one backend of a Service with affinity, each with a timeout; filled by the packets themselves.
     Sticky,
 }
 
@@ -111,16 +111,14 @@ pub enum Statement {
     Mark,
     /// The mark was set; clear it.
     TakeMark,
-    /// Take the next backend in turn.
-    Balance(Arc<[Backend]>),
-    /// Take the backend this client had, if it is remembered and still among these.
-    Recall(Name, Arc<[Backend]>),
-    /// Drop what is remembered of this client.
-    Forget(Name),
-    /// Remember the backend taken for this client, for this long from now.
+    /// The source is among the remembered clients of this set.
+    Known(Name),
+    /// Remember the source in this set, for this long from now.
     Remember(Name, Duration),
-    /// Send the connection to the backend taken.
-    Dnat,
+    /// Go on in the next of these chains in turn.
+    Balance(Arc<[Name]>),
+    /// Send the connection to the next of these backends in turn.
+    Dnat(Arc<[Backend]>),
     /// Rewrite the source to an address of the outgoing link.
     Masquerade,
     /// Answer with a TCP reset.
@@ -190,10 +188,16 @@ pub struct Fragment {
 
 impl SetKind {
     /// The sets that exist once, in the order they are made.
-    pub const STATIC: [Self; 6] =
-        [Self::ClusterIps, Self::Hairpins, Self::Services, Self::NodePorts, Self::Unserved, Self::UnservedNodePorts];
+    pub const STATIC: [Self; 6] = [
+        Self::ClusterIps,
+        Self::Hairpins,
+        Self::Services,
+        Self::NodePorts,
+        Self::Unserved,
+        Self::UnservedNodePorts,
+    ];
 
-    /// The name of a static set; `None` for [`SetKind::Sticky`], which is named after its chain.
+    /// The name of a static set; `None` for [`SetKind::Sticky`], which is named after its backend.
     pub fn name(self) -> Option<&'static str> {
         match self {
             Self::ClusterIps => Some("cluster-ips"),
@@ -211,7 +215,9 @@ impl SetKind {
         match self {
             Self::ClusterIps => &[Field::Destination],
             Self::Hairpins => &[Field::Source, Field::Destination],
-            Self::Services | Self::Unserved => &[Field::Destination, Field::Protocol, Field::DestinationPort],
+            Self::Services | Self::Unserved => {
+                &[Field::Destination, Field::Protocol, Field::DestinationPort]
+            }
             Self::NodePorts | Self::UnservedNodePorts => &[Field::Protocol, Field::DestinationPort],
             Self::Sticky => &[Field::Source],
         }
@@ -219,7 +225,10 @@ impl SetKind {
 
     /// Whether its elements carry a verdict.
     pub fn is_verdict_map(self) -> bool {
-        matches!(self, Self::Services | Self::NodePorts | Self::Unserved | Self::UnservedNodePorts)
+        matches!(
+            self,
+            Self::Services | Self::NodePorts | Self::Unserved | Self::UnservedNodePorts
+        )
     }
 }
 
@@ -246,8 +255,12 @@ impl fmt::Display for ElementId {
         let set = self.set.name().unwrap_or("sticky");
         match self.key {
             Key::Address(address) => write!(f, "{set} {{ {address} }}"),
-            Key::Frontend(address, protocol, port) => write!(f, "{set} {{ {address} . {} . {port} }}", protocol.as_str()),
-            Key::NodePort(protocol, port) => write!(f, "{set} {{ {} . {port} }}", protocol.as_str()),
+            Key::Frontend(address, protocol, port) => {
+                write!(f, "{set} {{ {address} . {} . {port} }}", protocol.as_str())
+            }
+            Key::NodePort(protocol, port) => {
+                write!(f, "{set} {{ {} . {port} }}", protocol.as_str())
+            }
         }
     }
 }
@@ -257,12 +270,19 @@ impl fmt::Display for ElementId {
 impl Fragment {
     /// Adds a chain that is only jumped to.
     pub fn chain(&mut self, name: &Name, rules: Vec<Rule>) {
-        self.chains.insert(name.clone(), Chain { hook: None, rules });
+        self.chains
+            .insert(name.clone(), Chain { hook: None, rules });
     }
 
     /// Adds a base chain.
     pub fn base_chain(&mut self, name: &str, hook: Hook, rules: Vec<Rule>) {
-        self.chains.insert(name.into(), Chain { hook: Some(hook), rules });
+        self.chains.insert(
+            name.into(),
+            Chain {
+                hook: Some(hook),
+                rules,
+            },
+        );
     }
 
     /// Adds an element.

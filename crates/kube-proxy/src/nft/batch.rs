@@ -4,10 +4,13 @@
 //! buffer, however large. Only the last message asks for an answer: failures are reported for every message anyway, and one answer
 //! a message would overrun the receive buffer.
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage};
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+};
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, Hook as HookAttribute, HookNumber, NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute,
-    SetElementList, SetElementMessage, SetMessage, TableAttribute, TableMessage,
+    ChainAttribute, ChainMessage, Hook as HookAttribute, HookNumber, NfTablesMessage,
+    RuleAttribute, RuleMessage, SetAttribute, SetElementList, SetElementMessage, SetMessage,
+    TableAttribute, TableMessage,
 };
 use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessageInner};
@@ -37,7 +40,14 @@ pub struct Batch {
 impl Batch {
     /// The transaction that carries out a delta; its messages are numbered from `first` on.
     pub fn of(family: Family, delta: &Delta, first: u32) -> Self {
-        let mut batch = Self { family, bytes: Vec::new(), first, next: first, last_message: 0, set_id: 0 };
+        let mut batch = Self {
+            family,
+            bytes: Vec::new(),
+            first,
+            next: first,
+            last_message: 0,
+            set_id: 0,
+        };
         batch.marker(ControlMessage::BatchBegin);
         batch.table(delta.reset);
         for (name, kind) in &delta.new_sets {
@@ -57,10 +67,14 @@ impl Batch {
         for kind in SetKind::STATIC {
             let old = delta.old_elements.iter().filter(|(id, _)| id.set == kind);
             // The key is enough to delete by.
-            let old = old.map(|(id, _)| encode::element(family, *id, &Verdict::Member)).collect();
+            let old = old
+                .map(|(id, _)| encode::element(family, *id, &Verdict::Member))
+                .collect();
             batch.elements(kind, old, NfTablesMessage::DeleteSetElement, 0);
             let new = delta.new_elements.iter().filter(|(id, _)| id.set == kind);
-            let new = new.map(|(id, verdict)| encode::element(family, *id, verdict)).collect();
+            let new = new
+                .map(|(id, verdict)| encode::element(family, *id, verdict))
+                .collect();
             batch.elements(kind, new, NfTablesMessage::NewSetElement, NLM_F_CREATE);
         }
         // Chains may lead to each other: all are emptied before any is deleted.
@@ -68,11 +82,17 @@ impl Batch {
             batch.flush(name);
         }
         for name in &delta.old_chains {
-            let attributes = vec![ChainAttribute::Table(TABLE.into()), ChainAttribute::Name(name.to_string())];
+            let attributes = vec![
+                ChainAttribute::Table(TABLE.into()),
+                ChainAttribute::Name(name.to_string()),
+            ];
             batch.push(NfTablesMessage::DeleteChain(ChainMessage { attributes }), 0);
         }
         for name in &delta.old_sets {
-            let attributes = vec![SetAttribute::Table(TABLE.into()), SetAttribute::Name(name.to_string())];
+            let attributes = vec![
+                SetAttribute::Table(TABLE.into()),
+                SetAttribute::Name(name.to_string()),
+            ];
             batch.push(NfTablesMessage::DeleteSet(SetMessage { attributes }), 0);
         }
         batch.finish();
@@ -81,9 +101,18 @@ impl Batch {
 
     /// The transaction that removes the table, whether or not it exists.
     pub fn removal(family: Family, first: u32) -> Self {
-        let mut batch = Self { family, bytes: Vec::new(), first, next: first, last_message: 0, set_id: 0 };
+        let mut batch = Self {
+            family,
+            bytes: Vec::new(),
+            first,
+            next: first,
+            last_message: 0,
+            set_id: 0,
+        };
         batch.marker(ControlMessage::BatchBegin);
-        let table = || TableMessage { attributes: vec![TableAttribute::Name(TABLE.into())] };
+        let table = || TableMessage {
+            attributes: vec![TableAttribute::Name(TABLE.into())],
+        };
         batch.push(NfTablesMessage::NewTable(table()), NLM_F_CREATE);
         batch.push(NfTablesMessage::DeleteTable(table()), 0);
         batch.finish();
@@ -106,7 +135,9 @@ impl Batch {
     }
 
     fn table(&mut self, reset: bool) {
-        let table = || TableMessage { attributes: vec![TableAttribute::Name(TABLE.into())] };
+        let table = || TableMessage {
+            attributes: vec![TableAttribute::Name(TABLE.into())],
+        };
         self.push(NfTablesMessage::NewTable(table()), NLM_F_CREATE);
         if reset {
             self.push(NfTablesMessage::DeleteTable(table()), 0);
@@ -121,14 +152,23 @@ impl Batch {
     }
 
     fn set(&mut self, name: &str, id: u32, mut described: Vec<SetAttribute>) {
-        let mut attributes =
-            vec![SetAttribute::Table(TABLE.into()), SetAttribute::Name(name.to_owned()), SetAttribute::Id(id)];
+        let mut attributes = vec![
+            SetAttribute::Table(TABLE.into()),
+            SetAttribute::Name(name.to_owned()),
+            SetAttribute::Id(id),
+        ];
         attributes.append(&mut described);
-        self.push(NfTablesMessage::NewSet(SetMessage { attributes }), NLM_F_CREATE);
+        self.push(
+            NfTablesMessage::NewSet(SetMessage { attributes }),
+            NLM_F_CREATE,
+        );
     }
 
     fn new_chain(&mut self, name: &Name, hook: Option<Hook>) {
-        let mut attributes = vec![ChainAttribute::Table(TABLE.into()), ChainAttribute::Name(name.to_string())];
+        let mut attributes = vec![
+            ChainAttribute::Table(TABLE.into()),
+            ChainAttribute::Name(name.to_string()),
+        ];
         if let Some(hook) = hook {
             let (kind, number, priority) = encode::hook(hook);
             let place = vec![
@@ -138,11 +178,17 @@ impl Batch {
             attributes.push(ChainAttribute::Hook(place));
             attributes.push(ChainAttribute::Type(kind.into()));
         }
-        self.push(NfTablesMessage::NewChain(ChainMessage { attributes }), NLM_F_CREATE);
+        self.push(
+            NfTablesMessage::NewChain(ChainMessage { attributes }),
+            NLM_F_CREATE,
+        );
     }
 
     fn flush(&mut self, name: &Name) {
-        let attributes = vec![RuleAttribute::Table(TABLE.into()), RuleAttribute::Chain(name.to_string())];
+        let attributes = vec![
+            RuleAttribute::Table(TABLE.into()),
+            RuleAttribute::Chain(name.to_string()),
+        ];
         self.push(NfTablesMessage::DeleteRule(RuleMessage { attributes }), 0);
     }
 
@@ -151,7 +197,13 @@ impl Batch {
         for set in encoded.anonymous {
             self.set_id = set.id;
             self.set(set.name, set.id, set.attributes);
-            self.element_messages(set.name, Some(set.id), set.elements, NfTablesMessage::NewSetElement, NLM_F_CREATE);
+            self.element_messages(
+                set.name,
+                Some(set.id),
+                set.elements,
+                NfTablesMessage::NewSetElement,
+                NLM_F_CREATE,
+            );
         }
         let attributes = vec![
             RuleAttribute::Table(TABLE.into()),
@@ -159,7 +211,10 @@ impl Batch {
             RuleAttribute::Expressions(encoded.expressions),
             RuleAttribute::UserData(encode::comment(encode::fingerprint(self.family, rule))),
         ];
-        self.push(NfTablesMessage::NewRule(RuleMessage { attributes }), NLM_F_CREATE | NLM_F_APPEND);
+        self.push(
+            NfTablesMessage::NewRule(RuleMessage { attributes }),
+            NLM_F_CREATE | NLM_F_APPEND,
+        );
     }
 
     fn elements(
@@ -184,9 +239,14 @@ impl Batch {
     ) {
         let mut elements = elements.into_iter().peekable();
         while elements.peek().is_some() {
-            let mut attributes = vec![SetElementList::Table(TABLE.into()), SetElementList::Set(set.to_owned())];
+            let mut attributes = vec![
+                SetElementList::Table(TABLE.into()),
+                SetElementList::Set(set.to_owned()),
+            ];
             attributes.extend(id.map(SetElementList::SetId));
-            attributes.push(SetElementList::Elements(elements.by_ref().take(ELEMENTS_A_MESSAGE).collect()));
+            attributes.push(SetElementList::Elements(
+                elements.by_ref().take(ELEMENTS_A_MESSAGE).collect(),
+            ));
             self.push(message(SetElementMessage { attributes }), flags);
         }
     }
@@ -198,7 +258,10 @@ impl Batch {
 
     fn marker(&mut self, marker: ControlMessage) {
         let header = NetfilterHeader::new(0.into(), 0, SUBSYSTEM);
-        self.append(NetfilterMessage::new(header, NetfilterMessageInner::from(marker)), 0);
+        self.append(
+            NetfilterMessage::new(header, NetfilterMessageInner::from(marker)),
+            0,
+        );
     }
 
     fn append(&mut self, message: NetfilterMessage, flags: u16) {
@@ -218,7 +281,9 @@ impl Batch {
         // The header's flags are its third field, after a 32-bit length and a 16-bit type.
         let flags = self.last_message + 6;
         if let Some(field) = self.bytes.get_mut(flags..flags + 2) {
-            field.copy_from_slice(&(u16::from_ne_bytes([field[0], field[1]]) | NLM_F_ACK).to_ne_bytes());
+            field.copy_from_slice(
+                &(u16::from_ne_bytes([field[0], field[1]]) | NLM_F_ACK).to_ne_bytes(),
+            );
         }
         self.marker(ControlMessage::BatchEnd);
     }

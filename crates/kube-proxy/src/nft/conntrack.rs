@@ -5,9 +5,12 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_core::DefaultNla;
-use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage, ConntrackMessageType, IPTuple, ProtoTuple, Protocol, Status, Tuple};
-use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessageInner};
+use netlink_packet_core::{DefaultNla, NlasIterator, Parseable};
+use netlink_packet_netfilter::conntrack::{
+    ConntrackAttribute, ConntrackMessage, ConntrackMessageType, IPTuple, ProtoTuple, Protocol,
+    Status, Tuple,
+};
+use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage};
 
 use super::expr::{family_number, nested};
 use super::socket::{Channel, Error};
@@ -20,12 +23,17 @@ pub fn forget(channel: &mut Channel, family: Family, checks: &[FlowCheck]) -> Re
         return Ok(0);
     }
     let stale = channel.dump(&list(family), |answer| {
-        let NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) = answer.inner else { return Ok(None) };
-        let Some((flow, original)) = parse(attributes) else { return Ok(None) };
-        Ok(checks.iter().any(|check| check.is_stale(&flow)).then_some(original))
+        let Some((flow, original)) = parse(answer) else {
+            return Ok(None);
+        };
+        Ok(checks
+            .iter()
+            .any(|check| check.is_stale(&flow))
+            .then_some(original))
     })?;
     for original in &stale {
-        let message = ConntrackMessage::Delete(vec![ConntrackAttribute::CtaTupleOrig(original.clone())]);
+        let message =
+            ConntrackMessage::Delete(vec![ConntrackAttribute::CtaTupleOrig(original.clone())]);
         match channel.request(&conntrack(family, message)) {
             Err(error) if !error.is_absent() => return Err(error),
             _ => {}
@@ -44,24 +52,38 @@ fn list(family: Family) -> NetfilterMessage {
     const CTA_PROTO_NUM: u16 = 1;
     // Spelt out in plain attributes: the crate's type would lose the filter's nested flag, on which the kernel insists.
     let protocol = DefaultNla::new(CTA_PROTO_NUM, vec![crate::model::Protocol::Udp.number()]);
-    let flags = DefaultNla::new(CTA_FILTER_ORIG_FLAGS, PROTOCOL_NUMBER.to_ne_bytes().to_vec());
-    let attributes =
-        vec![nested(CTA_TUPLE_ORIG, &[nested(CTA_TUPLE_PROTO, &[protocol])]), nested(CTA_FILTER, &[flags])];
+    let flags = DefaultNla::new(
+        CTA_FILTER_ORIG_FLAGS,
+        PROTOCOL_NUMBER.to_ne_bytes().to_vec(),
+    );
+    let attributes = vec![
+        nested(CTA_TUPLE_ORIG, &[nested(CTA_TUPLE_PROTO, &[protocol])]),
+        nested(CTA_FILTER, &[flags]),
+    ];
     let message_type = u8::from(ConntrackMessageType::Get);
-    conntrack(family, ConntrackMessage::Other { message_type, attributes })
+    conntrack(
+        family,
+        ConntrackMessage::Other {
+            message_type,
+            attributes,
+        },
+    )
 }
 
 fn conntrack(family: Family, message: ConntrackMessage) -> NetfilterMessage {
-    NetfilterMessage::new(NetfilterHeader::new(family_number(family).into(), 0, 0), message)
+    NetfilterMessage::new(
+        NetfilterHeader::new(family_number(family).into(), 0, 0),
+        message,
+    )
 }
 
 /// A UDP flow and the tuple that names it.
-fn parse(attributes: Vec<ConntrackAttribute>) -> Option<(Flow, Vec<Tuple>)> {
+fn parse(flow: &[u8]) -> Option<(Flow, Vec<Tuple>)> {
     let mut original = None;
     let mut reply = None;
     let mut translated = false;
-    for attribute in attributes {
-        match attribute {
+    for attribute in NlasIterator::new(flow) {
+        match ConntrackAttribute::parse(&attribute.ok()?).ok()? {
             ConntrackAttribute::CtaTupleOrig(tuple) => original = Some(tuple),
             ConntrackAttribute::CtaTupleReply(tuple) => reply = Some(tuple),
             ConntrackAttribute::CtaStatus(status) => translated = status.contains(Status::DstNat),
@@ -71,7 +93,14 @@ fn parse(attributes: Vec<ConntrackAttribute>) -> Option<(Flow, Vec<Tuple>)> {
     let original = original?;
     let (_, destination) = ends(&original)?;
     let (backend, _) = ends(&reply?)?;
-    Some((Flow { destination, backend, translated }, original))
+    Some((
+        Flow {
+            destination,
+            backend,
+            translated,
+        },
+        original,
+    ))
 }
 
 fn ends(tuple: &[Tuple]) -> Option<(Backend, Backend)> {
@@ -103,7 +132,13 @@ fn ends(tuple: &[Tuple]) -> Option<(Backend, Backend)> {
         }
     }
     Some((
-        Backend { address: source?, port: source_port? },
-        Backend { address: destination?, port: destination_port? },
+        Backend {
+            address: source?,
+            port: source_port?,
+        },
+        Backend {
+            address: destination?,
+            port: destination_port?,
+        },
     ))
 }

@@ -1,20 +1,22 @@
 //! From the words of [`crate::ruleset`] to netlink attributes, and the few that come back.
 //!
-//! A rule may need anonymous sets (the backends by turn, the backends as a set); they live and die with it. Every rule carries as
+//! A rule may need an anonymous map (what comes in turn); it lives and dies with the rule. Every rule carries as
 //! its comment a fingerprint of what was encoded, so that a restarted proxy, of this build or another, knows which rules it would
 //! write the same way without decoding any.
 
 use std::net::IpAddr;
 
-use netlink_packet_core::Emitable;
+use netlink_packet_core::{Emitable, NLA_HEADER_SIZE, NlaBuffer, NlasIterator};
 use netlink_packet_netfilter::nftables::{
-    DataAttribute, ListAttribute, MetaKey, Operator, Register, SetAttribute, SetDescription, SetElementAttribute, SetFlags, Verdict as Code,
+    DataAttribute, ListAttribute, MetaKey, Operator, Register, SetAttribute, SetDescription,
+    SetElementAttribute, SetFlags, Verdict as Code,
 };
 
 use super::expr::{self, BACKEND, Expr, KEY, key_word};
 use crate::model::{Backend, Family, Protocol, address_from, octets};
 use crate::ruleset::{
-    ElementId, Field, Hook, Key, MASQUERADE_MARK, Rule, STICKY_CAPACITY, SetKind, Statement, Verdict,
+    ElementId, Field, Hook, Key, MASQUERADE_MARK, Name, Rule, STICKY_CAPACITY, SetKind, Statement,
+    Verdict,
 };
 
 /// A rule, ready to be sent.
@@ -49,10 +51,23 @@ const TYPE_IPV6: u32 = 8;
 const TYPE_PROTOCOL: u32 = 12;
 const TYPE_SERVICE: u32 = 13;
 const TYPE_VERDICT: u32 = 0xffff_ff00;
+/// Tells nft that the key is in host byte order (type 0, length, number of that order).
+const HOST_ORDER_KEY: [u8; 6] = [0, 4, 1, 0, 0, 0];
+
+// Attribute numbers of a listed element.
+const ELEMENT_KEY: u16 = 1;
+const ELEMENT_DATA: u16 = 2;
+const DATA_VALUE: u16 = 1;
+const DATA_VERDICT: u16 = 2;
+const VERDICT_CODE: u16 = 1;
+const VERDICT_CHAIN: u16 = 2;
 
 /// Encodes a rule whose anonymous sets get the ids from `first_id` on.
 pub fn rule(family: Family, rule: &Rule, first_id: u32) -> Encoded {
-    let mut out = Encoded { expressions: Vec::with_capacity(rule.len() * 3), anonymous: Vec::new() };
+    let mut out = Encoded {
+        expressions: Vec::with_capacity(rule.len() * 3),
+        anonymous: Vec::new(),
+    };
     for statement in rule {
         out.statement(family, statement, first_id);
     }
@@ -89,8 +104,15 @@ pub fn set(family: Family, kind: SetKind) -> Vec<SetAttribute> {
     let fields = kind.fields();
     let mut flags = SetFlags::empty();
     let mut attributes = vec![
-        SetAttribute::KeyType(concat(fields.iter().map(|field| field_type(family, *field)))),
-        SetAttribute::KeyLen(len_u32(fields.iter().map(|field| field_words(family, *field) * 4).sum())),
+        SetAttribute::KeyType(concat(
+            fields.iter().map(|field| field_type(family, *field)),
+        )),
+        SetAttribute::KeyLen(len_u32(
+            fields
+                .iter()
+                .map(|field| field_words(family, *field) * 4)
+                .sum(),
+        )),
     ];
     if kind.is_verdict_map() {
         flags |= SetFlags::Map;
@@ -98,22 +120,32 @@ pub fn set(family: Family, kind: SetKind) -> Vec<SetAttribute> {
         attributes.push(SetAttribute::DataLen(0));
     }
     if kind == SetKind::Sticky {
-        flags |= SetFlags::Map | SetFlags::Timeout | SetFlags::Eval;
-        attributes.extend(backend_data(family));
-        attributes.push(SetAttribute::Description(vec![SetDescription::Size(STICKY_CAPACITY)]));
+        flags |= SetFlags::Timeout | SetFlags::Eval;
+        attributes.push(SetAttribute::Description(vec![SetDescription::Size(
+            STICKY_CAPACITY,
+        )]));
     }
-    attributes.push(SetAttribute::Flags(flags));
+    // The kernel does not list what is zero, and would not need it either.
+    if !flags.is_empty() {
+        attributes.push(SetAttribute::Flags(flags));
+    }
     attributes
 }
 
 /// The kind of a set from its attributes as the kernel lists them, or `None` if it is none of ours.
-pub fn set_kind(family: Family, name: &str, listed: &[SetAttribute]) -> Option<SetKind> {
-    let named = SetKind::STATIC.into_iter().find(|kind| kind.name() == Some(name));
-    let kind = named.or_else(|| name.starts_with("sticky/").then_some(SetKind::Sticky))?;
-    let expected = set(family, kind);
-    // A verdict map's data length is the kernel's business.
-    let told = |attribute: &&SetAttribute| **attribute != SetAttribute::DataLen(0);
-    expected.iter().filter(told).all(|attribute| listed.contains(attribute)).then_some(kind)
+pub fn set_kind(family: Family, name: &str, listed: &[(u16, &[u8])]) -> Option<SetKind> {
+    let named = SetKind::STATIC
+        .into_iter()
+        .find(|kind| kind.name() == Some(name));
+    let kind = named.or_else(|| name.starts_with("pod/").then_some(SetKind::Sticky))?;
+    // The kernel leaves out, or completes, what says nothing about the kind.
+    let told =
+        |a: &SetAttribute| !matches!(a, SetAttribute::DataLen(0) | SetAttribute::Description(_));
+    let expected: Vec<SetAttribute> = set(family, kind).into_iter().filter(told).collect();
+    let bytes = emitted(expected.as_slice());
+    attributes(&bytes)
+        .all(|expected| listed.contains(&expected))
+        .then_some(kind)
 }
 
 /// An element of a static set.
@@ -121,36 +153,42 @@ pub fn element(family: Family, id: ElementId, verdict: &Verdict) -> Element {
     let mut attributes = vec![SetElementAttribute::Key(DataAttribute::Value(key(id)))];
     match verdict {
         Verdict::Member => {}
-        Verdict::Goto(chain) => attributes.push(SetElementAttribute::Data(expr::to_chain(Code::Goto, chain))),
+        Verdict::Goto(chain) => {
+            attributes.push(SetElementAttribute::Data(expr::to_chain(Code::Goto, chain)))
+        }
         Verdict::Drop => attributes.push(SetElementAttribute::Data(expr::to_drop())),
     }
-    debug_assert!(key(id).len() == id.set.fields().iter().map(|f| field_words(family, *f) * 4).sum::<usize>());
+    debug_assert!(
+        key(id).len()
+            == id
+                .set
+                .fields()
+                .iter()
+                .map(|f| field_words(family, *f) * 4)
+                .sum::<usize>()
+    );
     ListAttribute::Element(attributes)
 }
 
 /// An element of a static set as the kernel lists it, or `None` if we would not have put it there.
-pub fn parse_element(family: Family, set: SetKind, listed: &[SetElementAttribute]) -> Option<(ElementId, Verdict)> {
-    use netlink_packet_netfilter::nftables::VerdictAttribute;
-    let mut parsed = None;
-    let mut verdict = Verdict::Member;
-    for attribute in listed {
-        match attribute {
-            SetElementAttribute::Key(DataAttribute::Value(bytes)) => parsed = Some(parse_key(family, set, bytes)?),
-            SetElementAttribute::Data(DataAttribute::Verdict(attributes)) => {
-                let chain = attributes.iter().find_map(|a| match a {
-                    VerdictAttribute::Chain(name) => Some(name.as_str()),
-                    _ => None,
-                });
-                verdict = match chain {
-                    Some(name) if attributes.contains(&VerdictAttribute::Code(Code::Goto)) => Verdict::Goto(name.into()),
-                    None if attributes.contains(&VerdictAttribute::Code(Code::Other(0))) => Verdict::Drop,
-                    _ => return None,
-                };
-            }
-            _ => {}
-        }
-    }
-    Some((ElementId::new(set, parsed?), verdict))
+pub fn parse_element(family: Family, set: SetKind, listed: &[u8]) -> Option<(ElementId, Verdict)> {
+    let id = ElementId::new(
+        set,
+        parse_key(family, set, find(find(listed, ELEMENT_KEY)?, DATA_VALUE)?)?,
+    );
+    let Some(data) = find(listed, ELEMENT_DATA) else {
+        return Some((id, Verdict::Member));
+    };
+    let verdict = find(data, DATA_VERDICT)?;
+    let code = Code::from(u32::from_be_bytes(
+        find(verdict, VERDICT_CODE)?.try_into().ok()?,
+    ));
+    let verdict = match (code, find(verdict, VERDICT_CHAIN)) {
+        (Code::Goto, Some(chain)) => Verdict::Goto(text(chain)?.into()),
+        (Code::Other(0), None) => Verdict::Drop,
+        _ => return None,
+    };
+    Some((id, verdict))
 }
 
 /// How a base chain is attached: chain type, hook number, priority.
@@ -180,7 +218,8 @@ pub fn hook_from(kind: &str, number: u32, priority: i32) -> Option<Hook> {
         Hook::FilterForward,
         Hook::FilterOutput,
     ];
-    all.into_iter().find(|candidate| hook(*candidate) == (kind, number, priority))
+    all.into_iter()
+        .find(|candidate| hook(*candidate) == (kind, number, priority))
 }
 
 // === impl Encoded ===
@@ -190,7 +229,9 @@ impl Encoded {
         match statement {
             Statement::SourceIn(cidr) => self.prefix(Field::Source, *cidr, Operator::Equal),
             Statement::SourceNotIn(cidr) => self.prefix(Field::Source, *cidr, Operator::NotEqual),
-            Statement::DestinationNotIn(cidr) => self.prefix(Field::Destination, *cidr, Operator::NotEqual),
+            Statement::DestinationNotIn(cidr) => {
+                self.prefix(Field::Destination, *cidr, Operator::NotEqual)
+            }
             Statement::SourceLocal => self.local(true),
             Statement::DestinationLocal => self.local(false),
             Statement::NewConnection => {
@@ -207,7 +248,11 @@ impl Encoded {
             Statement::Dispatch(set) => self.lookup(family, *set, Some(Register::Verdict)),
             Statement::Mark => {
                 self.push(expr::meta_load(MetaKey::Mark, KEY));
-                self.push(expr::bitwise(KEY, host(!MASQUERADE_MARK), host(MASQUERADE_MARK)));
+                self.push(expr::bitwise(
+                    KEY,
+                    host(!MASQUERADE_MARK),
+                    host(MASQUERADE_MARK),
+                ));
                 self.push(expr::meta_set(MetaKey::Mark, KEY));
             }
             Statement::TakeMark => {
@@ -218,18 +263,20 @@ impl Encoded {
                 self.push(expr::bitwise(KEY, host(!MASQUERADE_MARK), host(0)));
                 self.push(expr::meta_set(MetaKey::Mark, KEY));
             }
-            Statement::Balance(backends) => self.balance(family, backends, first_id),
-            Statement::Recall(map, backends) => self.recall(family, map, backends, first_id),
-            Statement::Forget(map) => {
-                self.source(family);
-                self.push(expr::dynset(map, expr::DynsetOp::Delete, None));
+            Statement::Known(set) => {
+                self.load(family, Field::Source, KEY);
+                self.push(expr::lookup(set, None, KEY, None));
             }
-            Statement::Remember(map, timeout) => {
-                self.source(family);
+            Statement::Remember(set, timeout) => {
                 let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-                self.push(expr::dynset(map, expr::DynsetOp::Update, Some(millis)));
+                self.load(family, Field::Source, KEY);
+                self.push(expr::dynset_update(set, millis));
             }
-            Statement::Dnat => self.push(expr::dnat(family)),
+            Statement::Balance(chains) => self.balance(chains, first_id),
+            Statement::Dnat(backends) => {
+                self.backend(family, backends, first_id);
+                self.push(expr::dnat(family));
+            }
             Statement::Masquerade => self.push(expr::masquerade()),
             Statement::Reset => self.push(expr::reject_reset()),
             Statement::Unreachable => self.push(expr::reject_unreachable(family)),
@@ -257,10 +304,6 @@ impl Encoded {
         });
     }
 
-    fn source(&mut self, family: Family) {
-        self.load(family, Field::Source, KEY);
-    }
-
     fn prefix(&mut self, field: Field, cidr: crate::model::Cidr, operator: Operator) {
         self.load(cidr.family(), field, KEY);
         let mask = cidr.mask();
@@ -284,43 +327,71 @@ impl Encoded {
         self.push(expr::lookup(set.name().unwrap_or_default(), None, KEY, to));
     }
 
-    fn balance(&mut self, family: Family, backends: &[Backend], first_id: u32) {
-        if let [only] = backends {
-            self.push(expr::immediate(BACKEND, octets(only.address)));
-            self.push(expr::immediate(expr::backend_port(family), padded_port(only.port)));
+    fn balance(&mut self, chains: &[Name], first_id: u32) {
+        if let [only] = chains {
+            self.push(expr::verdict(expr::to_chain(Code::Goto, only)));
             return;
         }
-        let count = len_u32(backends.len());
-        let elements = (0..count).zip(backends).map(|(turn, backend)| {
+        let verdicts = chains
+            .iter()
+            .map(|chain| expr::to_chain(Code::Goto, chain))
+            .collect();
+        let data = [
+            SetAttribute::DataType(TYPE_VERDICT),
+            SetAttribute::DataLen(0),
+        ];
+        self.in_turn(verdicts, data, Register::Verdict, first_id);
+    }
+
+    /// Loads a backend's address and port.
+    fn backend(&mut self, family: Family, backends: &[Backend], first_id: u32) {
+        if let [only] = backends {
+            self.push(expr::immediate(BACKEND, octets(only.address)));
+            self.push(expr::immediate(
+                expr::backend_port(family),
+                only.port.to_be_bytes().to_vec(),
+            ));
+            return;
+        }
+        let backends = backends
+            .iter()
+            .map(|backend| DataAttribute::Value(backend_bytes(*backend)))
+            .collect();
+        let len = len_u32(family.address_len() + 4);
+        let kind = concat([address_type(family), TYPE_SERVICE].into_iter());
+        self.in_turn(
+            backends,
+            [SetAttribute::DataType(kind), SetAttribute::DataLen(len)],
+            BACKEND,
+            first_id,
+        );
+    }
+
+    /// Loads, or obeys, one of `choices` after the other.
+    fn in_turn(
+        &mut self,
+        choices: Vec<DataAttribute>,
+        data: [SetAttribute; 2],
+        to: Register,
+        first_id: u32,
+    ) {
+        let count = len_u32(choices.len());
+        let elements = (0..count).zip(choices).map(|(turn, choice)| {
             ListAttribute::Element(vec![
                 SetElementAttribute::Key(DataAttribute::Value(host(turn))),
-                SetElementAttribute::Data(DataAttribute::Value(backend_bytes(*backend))),
+                SetElementAttribute::Data(choice),
             ])
         });
         let mut attributes = vec![
             SetAttribute::KeyType(TYPE_INTEGER),
             SetAttribute::KeyLen(4),
             SetAttribute::Flags(SetFlags::Anonymous | SetFlags::Constant | SetFlags::Map),
+            SetAttribute::UserData(HOST_ORDER_KEY.to_vec()),
         ];
-        attributes.extend(backend_data(family));
+        attributes.extend(data);
         let (name, id) = self.anonymous("__map%d", first_id, attributes, elements.collect());
         self.push(expr::numgen_inc(count, KEY));
-        self.push(expr::lookup(name, Some(id), KEY, Some(BACKEND)));
-    }
-
-    fn recall(&mut self, family: Family, map: &str, backends: &[Backend], first_id: u32) {
-        let elements = backends.iter().map(|backend| {
-            ListAttribute::Element(vec![SetElementAttribute::Key(DataAttribute::Value(backend_bytes(*backend)))])
-        });
-        let attributes = vec![
-            SetAttribute::KeyType(backend_type(family)),
-            SetAttribute::KeyLen(backend_len(family)),
-            SetAttribute::Flags(SetFlags::Anonymous | SetFlags::Constant),
-        ];
-        let (name, id) = self.anonymous("__set%d", first_id, attributes, elements.collect());
-        self.source(family);
-        self.push(expr::lookup(map, None, KEY, Some(BACKEND)));
-        self.push(expr::lookup(name, Some(id), BACKEND, None));
+        self.push(expr::lookup(name, Some(id), KEY, Some(to)));
     }
 
     fn anonymous(
@@ -331,8 +402,15 @@ impl Encoded {
         elements: Vec<Element>,
     ) -> (&'static str, u32) {
         let id = first_id.wrapping_add(len_u32(self.anonymous.len()));
-        attributes.push(SetAttribute::Description(vec![SetDescription::Size(len_u32(elements.len()))]));
-        self.anonymous.push(Anonymous { name, id, attributes, elements });
+        attributes.push(SetAttribute::Description(vec![SetDescription::Size(
+            len_u32(elements.len()),
+        )]));
+        self.anonymous.push(Anonymous {
+            name,
+            id,
+            attributes,
+            elements,
+        });
         (name, id)
     }
 }
@@ -348,12 +426,42 @@ impl Default for Fnv {
 
 impl Fnv {
     fn add(&mut self, encoded: impl Emitable) {
-        let mut bytes = vec![0; encoded.buffer_len()];
-        encoded.emit(&mut bytes);
-        for byte in bytes {
+        for byte in emitted(encoded) {
             self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
     }
+}
+
+/// The attributes in a stretch of netlink bytes; ends at the first that is malformed.
+pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    NlasIterator::new(bytes).map_while(|attribute| {
+        let attribute = attribute.ok()?;
+        Some((attribute.kind(), bytes_of(attribute)))
+    })
+}
+
+/// The value of the first attribute of a kind.
+pub fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
+    attributes(bytes).find_map(|(k, value)| (k == kind).then_some(value))
+}
+
+/// The text of a NUL-terminated attribute.
+pub fn text(value: &[u8]) -> Option<&str> {
+    std::str::from_utf8(value.strip_suffix(&[0])?).ok()
+}
+
+fn bytes_of(attribute: NlaBuffer<&[u8]>) -> &[u8] {
+    let end = usize::from(attribute.length());
+    attribute
+        .into_inner()
+        .get(NLA_HEADER_SIZE..end)
+        .unwrap_or_default()
+}
+
+fn emitted(encoded: impl Emitable) -> Vec<u8> {
+    let mut bytes = vec![0; encoded.buffer_len()];
+    encoded.emit(&mut bytes);
+    bytes
 }
 
 fn host(value: u32) -> Vec<u8> {
@@ -391,18 +499,6 @@ fn concat(parts: impl Iterator<Item = u32>) -> u32 {
     parts.fold(0, |sum, part| sum << 6 | part)
 }
 
-fn backend_type(family: Family) -> u32 {
-    concat([address_type(family), TYPE_SERVICE].into_iter())
-}
-
-fn backend_len(family: Family) -> u32 {
-    len_u32(family.address_len() + 4)
-}
-
-fn backend_data(family: Family) -> [SetAttribute; 2] {
-    [SetAttribute::DataType(backend_type(family)), SetAttribute::DataLen(backend_len(family))]
-}
-
 fn padded_port(port: u16) -> Vec<u8> {
     let [high, low] = port.to_be_bytes();
     vec![high, low, 0, 0]
@@ -436,10 +532,15 @@ fn key(id: ElementId) -> Vec<u8> {
 }
 
 fn parse_key(family: Family, set: SetKind, bytes: &[u8]) -> Option<Key> {
-    let take = |from: usize| -> Option<IpAddr> { address_from(bytes.get(from..from + family.address_len())?) };
+    let take = |from: usize| -> Option<IpAddr> {
+        address_from(bytes.get(from..from + family.address_len())?)
+    };
     let port = |from: usize| -> Option<(Protocol, u16)> {
         let protocol = Protocol::from_number(*bytes.get(from)?)?;
-        Some((protocol, u16::from_be_bytes([*bytes.get(from + 4)?, *bytes.get(from + 5)?])))
+        Some((
+            protocol,
+            u16::from_be_bytes([*bytes.get(from + 4)?, *bytes.get(from + 5)?]),
+        ))
     };
     match set {
         SetKind::ClusterIps => Some(Key::Address(take(0)?)),
@@ -469,16 +570,28 @@ mod tests {
             ElementId::new(SetKind::ClusterIps, Key::Address(v4)),
             ElementId::new(SetKind::Hairpins, Key::Address(v4)),
             ElementId::new(SetKind::Services, Key::Frontend(v4, Protocol::Sctp, 65_535)),
-            ElementId::new(SetKind::UnservedNodePorts, Key::NodePort(Protocol::Udp, 30_000)),
+            ElementId::new(
+                SetKind::UnservedNodePorts,
+                Key::NodePort(Protocol::Udp, 30_000),
+            ),
         ]
     }
 
     #[test]
     fn an_element_reads_back_as_it_was_written() {
-        for (id, verdict) in ids().into_iter().zip([Verdict::Member, Verdict::Member, Verdict::Goto("all/x".into()), Verdict::Drop])
-        {
-            let ListAttribute::Element(attributes) = element(Family::V4, id, &verdict) else { panic!("an element") };
-            assert_eq!(parse_element(Family::V4, id.set, &attributes), Some((id, verdict)));
+        for (id, verdict) in ids().into_iter().zip([
+            Verdict::Member,
+            Verdict::Member,
+            Verdict::Goto("all/x".into()),
+            Verdict::Drop,
+        ]) {
+            let ListAttribute::Element(attributes) = element(Family::V4, id, &verdict) else {
+                panic!("an element")
+            };
+            assert_eq!(
+                parse_element(Family::V4, id.set, &emitted(attributes.as_slice())),
+                Some((id, verdict))
+            );
         }
     }
 
@@ -487,15 +600,22 @@ mod tests {
         for id in ids() {
             let bytes = key(id);
             assert_eq!(parse_key(Family::V4, id.set, &bytes), Some(id.key));
-            assert_eq!(parse_key(Family::V4, id.set, &bytes[..bytes.len() - 3]), None);
+            assert_eq!(
+                parse_key(Family::V4, id.set, &bytes[..bytes.len() - 3]),
+                None
+            );
             assert_eq!(parse_key(Family::V4, id.set, &[]), None);
         }
     }
 
     #[test]
     fn fingerprints_survive_the_comment_and_tell_rules_apart() {
-        let backend = |port| Backend { address: [10, 244, 0, 1].into(), port };
-        let balance = |ports: &[u16]| vec![Statement::Balance(ports.iter().map(|p| backend(*p)).collect()), Statement::Dnat];
+        let backend = |port| Backend {
+            address: [10, 244, 0, 1].into(),
+            port,
+        };
+        let balance =
+            |ports: &[u16]| vec![Statement::Dnat(ports.iter().map(|p| backend(*p)).collect())];
         let one = fingerprint(Family::V4, &balance(&[80, 81]));
         assert_eq!(fingerprint_in(&comment(one)), Some(one));
         assert_eq!(one, fingerprint(Family::V4, &balance(&[80, 81])));
@@ -508,16 +628,28 @@ mod tests {
 
     #[test]
     fn concatenations_have_nfts_numbers() {
-        let SetAttribute::KeyType(number) = set(Family::V4, SetKind::Services)[0] else { panic!("a key type") };
+        let SetAttribute::KeyType(number) = set(Family::V4, SetKind::Services)[0] else {
+            panic!("a key type")
+        };
         assert_eq!(number, (7 << 12) | (12 << 6) | 13);
     }
 
     #[test]
     fn a_set_that_differs_is_not_ours() {
-        let listed = set(Family::V4, SetKind::Services);
-        assert_eq!(set_kind(Family::V4, "services", &listed), Some(SetKind::Services));
-        assert_eq!(set_kind(Family::V4, "node-ports", &listed), None);
-        assert_eq!(set_kind(Family::V4, "strange", &listed), None);
-        assert_eq!(set_kind(Family::V4, "sticky/x", &set(Family::V4, SetKind::Sticky)), Some(SetKind::Sticky));
+        let listed = |kind| emitted(set(Family::V4, kind).as_slice());
+        let kind = |name: &str, bytes: &[u8]| {
+            set_kind(Family::V4, name, &attributes(bytes).collect::<Vec<_>>())
+        };
+        assert_eq!(
+            kind("services", &listed(SetKind::Services)),
+            Some(SetKind::Services)
+        );
+        assert_eq!(kind("node-ports", &listed(SetKind::Services)), None);
+        assert_eq!(kind("strange", &listed(SetKind::Services)), None);
+        assert_eq!(
+            kind("pod/x", &listed(SetKind::Sticky)),
+            Some(SetKind::Sticky)
+        );
+        assert_eq!(kind("services", &[]), None);
     }
 }

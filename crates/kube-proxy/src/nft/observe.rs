@@ -1,23 +1,24 @@
 //! Reads the kernel's table. Needed at start-up and after a failure, never while all goes well.
 
-use std::collections::BTreeMap;
-
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, Hook as HookAttribute, ListAttribute, NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute,
-    SetElementList, SetElementMessage, SetFlags, SetMessage, TableAttribute, TableMessage,
+    ChainAttribute, ChainMessage, NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute,
+    SetElementList, SetElementMessage, SetFlags, SetMessage, TableMessage,
 };
-use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessageInner};
+use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage};
 
-use super::encode;
+use super::encode::{self, attributes, find, text};
 use super::expr::family_number;
 use super::socket::{Channel, Error};
 use crate::model::Family;
-use crate::ruleset::{ElementId, Name, SetKind, TABLE, Verdict};
+use crate::ruleset::{Hook, Name, SetKind, TABLE};
 use crate::state::{ChainContents, Contents};
 
 /// What our table of a family holds.
 pub fn contents(channel: &mut Channel, family: Family) -> Result<Contents, Error> {
-    let mut found = Contents { exists: exists(channel, family)?, ..Contents::default() };
+    let mut found = Contents {
+        exists: exists(channel, family)?,
+        ..Contents::default()
+    };
     if !found.exists {
         return Ok(found);
     }
@@ -32,78 +33,74 @@ pub fn contents(channel: &mut Channel, family: Family) -> Result<Contents, Error
     Ok(found)
 }
 
+// Every listed object begins with the name of its table.
+const IN_TABLE: u16 = 1;
+
 fn exists(channel: &mut Channel, family: Family) -> Result<bool, Error> {
-    let request = message(family, NfTablesMessage::GetTable(TableMessage { attributes: vec![] }));
-    let tables = channel.dump(&request, |answer| {
-        let NetfilterMessageInner::NfTables(NfTablesMessage::NewTable(table)) = answer.inner else { return Ok(None) };
-        Ok(table.attributes.contains(&TableAttribute::Name(TABLE.into())).then_some(()))
-    })?;
+    let request = message(
+        family,
+        NfTablesMessage::GetTable(TableMessage { attributes: vec![] }),
+    );
+    let tables = channel.dump(&request, |table| Ok(ours(table).then_some(())))?;
     Ok(!tables.is_empty())
 }
 
 fn chains(channel: &mut Channel, family: Family, found: &mut Contents) -> Result<(), Error> {
-    let request = message(
-        family,
-        NfTablesMessage::GetChain(ChainMessage { attributes: vec![ChainAttribute::Table(TABLE.into())] }),
-    );
-    let listed = channel.dump(&request, |answer| {
-        let NetfilterMessageInner::NfTables(NfTablesMessage::NewChain(chain)) = answer.inner else { return Ok(None) };
+    const NAME: u16 = 3;
+    const HOOK: u16 = 4;
+    let request = NfTablesMessage::GetChain(ChainMessage {
+        attributes: vec![ChainAttribute::Table(TABLE.into())],
+    });
+    let listed = channel.dump(&message(family, request), |chain| {
         // Some kernels list the chains of every table.
-        Ok(chain.attributes.contains(&ChainAttribute::Table(TABLE.into())).then_some(chain.attributes))
-    })?;
-    for attributes in listed {
-        let mut name = None;
-        let (mut kind, mut number, mut priority) = (None, None, None);
-        for attribute in attributes {
-            match attribute {
-                ChainAttribute::Name(text) => name = Some(text),
-                ChainAttribute::Type(text) => kind = Some(text),
-                ChainAttribute::Hook(hook) => {
-                    for part in hook {
-                        match part {
-                            HookAttribute::Number(n) => number = Some(u32::from(n)),
-                            HookAttribute::Priority(p) => priority = Some(p.cast_signed()),
-                            _ => {}
-                        }
-                    }
-                }
-                _ => {}
-            }
-        }
-        let hook = match (kind, number, priority) {
-            (Some(kind), Some(number), Some(priority)) => {
-                let hook = encode::hook_from(&kind, number, priority);
-                found.foreign |= hook.is_none();
-                hook
-            }
-            _ => None,
+        let Some(name) = find(chain, NAME).and_then(text).filter(|_| ours(chain)) else {
+            return Ok(None);
         };
-        if let Some(name) = name {
-            found.chains.insert(name.into(), ChainContents { hook, rules: vec![] });
-        }
+        Ok(Some((
+            Name::from(name),
+            find(chain, HOOK).is_some(),
+            hook(chain),
+        )))
+    })?;
+    for (name, based, hook) in listed {
+        found.foreign |= based && hook.is_none();
+        found.chains.insert(
+            name,
+            ChainContents {
+                hook,
+                rules: vec![],
+            },
+        );
     }
     Ok(())
 }
 
+/// The hook of a listed chain, if it is attached like one of ours.
+fn hook(chain: &[u8]) -> Option<Hook> {
+    const HOOK: u16 = 4;
+    const TYPE: u16 = 7;
+    const NUMBER: u16 = 1;
+    const PRIORITY: u16 = 2;
+    let place = find(chain, HOOK)?;
+    let number = u32::from_be_bytes(find(place, NUMBER)?.try_into().ok()?);
+    let priority = i32::from_be_bytes(find(place, PRIORITY)?.try_into().ok()?);
+    encode::hook_from(text(find(chain, TYPE)?)?, number, priority)
+}
+
 fn rules(channel: &mut Channel, family: Family, found: &mut Contents) -> Result<(), Error> {
-    let request = message(
-        family,
-        NfTablesMessage::GetRule(RuleMessage { attributes: vec![RuleAttribute::Table(TABLE.into())] }),
-    );
-    let listed = channel.dump(&request, |answer| {
-        let NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) = answer.inner else { return Ok(None) };
-        if !rule.attributes.contains(&RuleAttribute::Table(TABLE.into())) {
+    const CHAIN: u16 = 2;
+    const COMMENT: u16 = 7;
+    let request = NfTablesMessage::GetRule(RuleMessage {
+        attributes: vec![RuleAttribute::Table(TABLE.into())],
+    });
+    let listed = channel.dump(&message(family, request), |rule| {
+        let Some(chain) = find(rule, CHAIN).and_then(text).filter(|_| ours(rule)) else {
             return Ok(None);
-        }
-        let (mut chain, mut fingerprint) = (None, None);
-        for attribute in rule.attributes {
-            match attribute {
-                RuleAttribute::Chain(name) => chain = Some(name),
-                RuleAttribute::UserData(comment) => fingerprint = encode::fingerprint_in(&comment),
-                _ => {}
-            }
-        }
-        Ok(chain.map(|chain| (chain, fingerprint)))
+        };
+        Ok(Some((
+            chain.to_owned(),
+            find(rule, COMMENT).and_then(encode::fingerprint_in),
+        )))
     })?;
     for (chain, fingerprint) in listed {
         if let Some(chain) = found.chains.get_mut(chain.as_str()) {
@@ -114,57 +111,74 @@ fn rules(channel: &mut Channel, family: Family, found: &mut Contents) -> Result<
 }
 
 fn sets(channel: &mut Channel, family: Family, found: &mut Contents) -> Result<(), Error> {
-    let request =
-        message(family, NfTablesMessage::GetSet(SetMessage { attributes: vec![SetAttribute::Table(TABLE.into())] }));
-    let listed = channel.dump(&request, |answer| {
-        let NetfilterMessageInner::NfTables(NfTablesMessage::NewSet(set)) = answer.inner else { return Ok(None) };
-        Ok(set.attributes.contains(&SetAttribute::Table(TABLE.into())).then_some(set.attributes))
-    })?;
-    for attributes in listed {
-        let anonymous = |a: &SetAttribute| matches!(a, SetAttribute::Flags(flags) if flags.contains(SetFlags::Anonymous));
-        if attributes.iter().any(anonymous) {
-            continue;
-        }
-        let name = attributes.iter().find_map(|attribute| match attribute {
-            SetAttribute::Name(name) => Some(name.as_str()),
-            _ => None,
-        });
-        let kind = name.and_then(|name| encode::set_kind(family, name, &attributes));
-        match (name, kind) {
-            (Some(name), Some(kind)) => {
-                found.sets.insert(name.into(), kind);
-            }
-            _ => found.foreign = true,
-        }
-    }
-    Ok(())
-}
-
-fn elements(channel: &mut Channel, family: Family, name: &Name, kind: SetKind, found: &mut Contents) -> Result<(), Error> {
-    let attributes = vec![SetElementList::Table(TABLE.into()), SetElementList::Set(name.to_string())];
-    let request = message(family, NfTablesMessage::GetSetElement(SetElementMessage { attributes }));
-    let listed = channel.dump(&request, |answer| {
-        let NetfilterMessageInner::NfTables(NfTablesMessage::NewSetElement(set)) = answer.inner else { return Ok(None) };
-        Ok(Some(set.attributes))
-    })?;
-    let elements = listed.into_iter().flatten().filter_map(|attribute| match attribute {
-        SetElementList::Elements(elements) => Some(elements),
-        _ => None,
+    const NAME: u16 = 2;
+    const FLAGS: u16 = 3;
+    let request = NfTablesMessage::GetSet(SetMessage {
+        attributes: vec![SetAttribute::Table(TABLE.into())],
     });
-    let mut parsed: BTreeMap<ElementId, Verdict> = BTreeMap::new();
-    for element in elements.flatten() {
-        let ListAttribute::Element(attributes) = element else { continue };
-        match encode::parse_element(family, kind, &attributes) {
-            Some((id, verdict)) => {
-                parsed.insert(id, verdict);
+    let listed = channel.dump(&message(family, request), |set| {
+        let Some(name) = find(set, NAME).and_then(text).filter(|_| ours(set)) else {
+            return Ok(None);
+        };
+        let flags = find(set, FLAGS)
+            .and_then(|flags| Some(u32::from_be_bytes(flags.try_into().ok()?)))
+            .unwrap_or(0);
+        if SetFlags::from_bits_retain(flags).contains(SetFlags::Anonymous) {
+            return Ok(None);
+        }
+        let kind = encode::set_kind(family, name, &attributes(set).collect::<Vec<_>>());
+        Ok(Some((Name::from(name), kind)))
+    })?;
+    for (name, kind) in listed {
+        match kind {
+            Some(kind) => {
+                found.sets.insert(name, kind);
             }
             None => found.foreign = true,
         }
     }
-    found.elements.append(&mut parsed);
     Ok(())
 }
 
+fn elements(
+    channel: &mut Channel,
+    family: Family,
+    name: &Name,
+    kind: SetKind,
+    found: &mut Contents,
+) -> Result<(), Error> {
+    const ELEMENTS: u16 = 3;
+    let listed = vec![
+        SetElementList::Table(TABLE.into()),
+        SetElementList::Set(name.to_string()),
+    ];
+    let request = NfTablesMessage::GetSetElement(SetElementMessage { attributes: listed });
+    let listed = channel.dump(&message(family, request), |set| {
+        let elements = find(set, ELEMENTS).unwrap_or_default();
+        Ok(Some(
+            attributes(elements)
+                .map(|(_, element)| encode::parse_element(family, kind, element))
+                .collect::<Vec<_>>(),
+        ))
+    })?;
+    for element in listed.into_iter().flatten() {
+        match element {
+            Some((id, verdict)) => {
+                found.elements.insert(id, verdict);
+            }
+            None => found.foreign = true,
+        }
+    }
+    Ok(())
+}
+
+fn ours(object: &[u8]) -> bool {
+    find(object, IN_TABLE).and_then(text) == Some(TABLE)
+}
+
 fn message(family: Family, inner: NfTablesMessage) -> NetfilterMessage {
-    NetfilterMessage::new(NetfilterHeader::new(family_number(family).into(), 0, 0), inner)
+    NetfilterMessage::new(
+        NetfilterHeader::new(family_number(family).into(), 0, 0),
+        inner,
+    )
 }

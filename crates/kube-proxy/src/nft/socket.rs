@@ -6,9 +6,12 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload,
 };
-use netlink_packet_netfilter::nftables::{ChainAttribute, NfTablesMessage, RuleAttribute, SetAttribute, SetElementList};
+use netlink_packet_netfilter::nftables::{
+    ChainAttribute, NfTablesMessage, RuleAttribute, SetAttribute, SetElementList,
+};
 use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use nix::sys::socket::{setsockopt, sockopt};
@@ -19,6 +22,12 @@ use super::batch::Batch;
 const RECEIVE_BYTES: usize = 64 * 1024;
 /// The kernel keeps some of the send buffer for itself.
 const SEND_SLACK: usize = 4096;
+/// Bytes of a netlink message's header.
+const NETLINK_HEADER: usize = 16;
+/// Bytes of the header before a netfilter message's attributes.
+const NETFILTER_HEADER: usize = 4;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
 /// How often a dump that was overtaken by a change is begun again.
 const DUMP_ATTEMPTS: usize = 10;
 
@@ -91,7 +100,11 @@ impl Channel {
         socket.bind_auto().map_err(Error::Open)?;
         // Answers need not repeat what was asked.
         socket.set_cap_ack(true).map_err(Error::Open)?;
-        Ok(Self { socket, sequence: 1, send_bytes: 0 })
+        Ok(Self {
+            socket,
+            sequence: 1,
+            send_bytes: 0,
+        })
     }
 
     /// The number the next message gets.
@@ -114,34 +127,40 @@ impl Channel {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 // More failures than fit: the first ones are there already.
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) && refused.is_some() => continue,
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) && refused.is_some() => {
+                    continue;
+                }
                 Err(error) => return Err(Error::Receive(error)),
             }
-            each_answer(&buffer, |header, payload| {
-                if let NetlinkPayload::Error(error) = payload
-                    && batch.sequence().contains(&header.sequence_number)
-                {
-                    if error.code.is_none() {
-                        done |= header.sequence_number == batch.acknowledged();
-                    } else if refused.is_none() {
-                        refused = Some((header.sequence_number, error.to_io()));
+            each_answer(&buffer, |answer| {
+                if batch.sequence().contains(&answer.sequence) {
+                    match answer.kind {
+                        Kind::Ack => done |= answer.sequence == batch.acknowledged(),
+                        Kind::Failed(error) if refused.is_none() => {
+                            refused = Some((answer.sequence, error))
+                        }
+                        _ => {}
                     }
                 }
                 Ok(())
             })?;
         }
         match refused {
-            Some((sequence, source)) => Err(Error::Refused { step: describe(batch.bytes(), sequence), source }),
+            Some((sequence, source)) => Err(Error::Refused {
+                step: describe(batch.bytes(), sequence),
+                source,
+            }),
             None if done => Ok(()),
             None => Err(Error::Silent("a transaction")),
         }
     }
 
-    /// Lists what a request selects, once more from the start whenever it changed meanwhile.
+    /// Lists what a request selects, once more from the start whenever it changed meanwhile. `parse` gets the attributes of each
+    /// message as bytes and keeps what it wants: the crate's types would format every attribute for an error that does not happen.
     pub fn dump<T>(
         &mut self,
         request: &NetfilterMessage,
-        parse: impl Fn(NetfilterMessage) -> Result<Option<T>, Error>,
+        parse: impl Fn(&[u8]) -> Result<Option<T>, Error>,
     ) -> Result<Vec<T>, Error> {
         for _ in 0..DUMP_ATTEMPTS {
             if let Some(listed) = self.dump_once(request, &parse)? {
@@ -158,25 +177,26 @@ impl Channel {
         let mut answer = None;
         while answer.is_none() {
             self.receive(&mut buffer)?;
-            each_answer(&buffer, |header, payload| {
-                if let NetlinkPayload::Error(error) = payload
-                    && header.sequence_number == sequence
-                {
-                    answer = Some(error);
+            each_answer(&buffer, |received| {
+                if received.sequence == sequence {
+                    answer = Some(match received.kind {
+                        Kind::Failed(error) => Err(error),
+                        _ => Ok(()),
+                    });
                 }
                 Ok(())
             })?;
         }
-        match answer {
-            Some(error) if error.code.is_some() => Err(Error::Refused { step: what(request), source: error.to_io() }),
-            _ => Ok(()),
-        }
+        answer.unwrap_or(Ok(())).map_err(|source| Error::Refused {
+            step: what(request),
+            source,
+        })
     }
 
     fn dump_once<T>(
         &mut self,
         request: &NetfilterMessage,
-        parse: &impl Fn(NetfilterMessage) -> Result<Option<T>, Error>,
+        parse: &impl Fn(&[u8]) -> Result<Option<T>, Error>,
     ) -> Result<Option<Vec<T>>, Error> {
         let sequence = self.send_one(request, NLM_F_REQUEST | NLM_F_DUMP)?;
         let mut listed = Vec::new();
@@ -185,27 +205,30 @@ impl Channel {
         let mut buffer = Vec::with_capacity(RECEIVE_BYTES);
         while !done {
             self.receive(&mut buffer)?;
-            each_answer(&buffer, |header, payload| {
-                if header.sequence_number != sequence {
+            each_answer(&buffer, |answer| {
+                if answer.sequence != sequence {
                     return Ok(());
                 }
-                steady &= header.flags & NLM_F_DUMP_INTR == 0;
-                match payload {
-                    NetlinkPayload::Done(_) => done = true,
-                    NetlinkPayload::Error(error) if error.code.is_some() => {
-                        failure = Some(error.to_io());
+                steady &= answer.flags & NLM_F_DUMP_INTR == 0;
+                match answer.kind {
+                    Kind::Data(attributes) => listed.extend(parse(attributes)?),
+                    Kind::Done | Kind::Ack => done = true,
+                    Kind::Failed(error) => {
+                        failure = Some(error);
                         done = true;
                     }
-                    // After a failure the rest is still read, so that it does not lie in the way of the next request.
-                    NetlinkPayload::InnerMessage(message) => listed.extend(parse(message)?),
-                    _ => {}
                 }
                 Ok(())
             })?;
         }
         match failure {
-            Some(source) if matches!(source.raw_os_error(), Some(libc::EINTR | libc::EAGAIN)) => Ok(None),
-            Some(source) => Err(Error::Refused { step: what(request), source }),
+            Some(source) if matches!(source.raw_os_error(), Some(libc::EINTR | libc::EAGAIN)) => {
+                Ok(None)
+            }
+            Some(source) => Err(Error::Refused {
+                step: what(request),
+                source,
+            }),
             None => Ok(steady.then_some(listed)),
         }
     }
@@ -228,7 +251,10 @@ impl Channel {
         self.socket
             .send_to(bytes, &SocketAddr::new(0, 0), 0)
             .map(drop)
-            .map_err(|source| Error::Send { bytes: bytes.len(), source })
+            .map_err(|source| Error::Send {
+                bytes: bytes.len(),
+                source,
+            })
     }
 
     fn receive(&self, buffer: &mut Vec<u8>) -> Result<(), Error> {
@@ -250,23 +276,64 @@ impl Channel {
         }
         // SAFETY: the socket is open as long as `self` is borrowed.
         let fd = unsafe { BorrowedFd::borrow_raw(self.socket.as_raw_fd()) };
-        setsockopt(&fd, sockopt::SndBufForce, &wanted)
-            .map_err(|errno| Error::Reserve { bytes, source: io::Error::from(errno) })?;
+        setsockopt(&fd, sockopt::SndBufForce, &wanted).map_err(|errno| Error::Reserve {
+            bytes,
+            source: io::Error::from(errno),
+        })?;
         self.send_bytes = wanted;
         Ok(())
     }
 }
 
+/// A message from the kernel.
+struct Answer<'a> {
+    sequence: u32,
+    flags: u16,
+    kind: Kind<'a>,
+}
+
+enum Kind<'a> {
+    /// The request was carried out.
+    Ack,
+    /// The request was refused.
+    Failed(io::Error),
+    /// The dump is complete.
+    Done,
+    /// The attributes of one listed object.
+    Data(&'a [u8]),
+}
+
 /// Calls `each` for every message in what one `recv` returned.
-fn each_answer(
-    mut bytes: &[u8],
-    mut each: impl FnMut(NetlinkHeader, NetlinkPayload<NetfilterMessage>) -> Result<(), Error>,
+fn each_answer<'a>(
+    mut bytes: &'a [u8],
+    mut each: impl FnMut(Answer<'a>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     while !bytes.is_empty() {
-        let length = NetlinkBuffer::new_checked(bytes).map_err(|e| Error::Decode(e.to_string()))?.length() as usize;
-        let message = bytes.get(..length).ok_or_else(|| Error::Decode("a truncated message".into()))?;
-        let message = NetlinkMessage::<NetfilterMessage>::deserialize(message).map_err(|e| Error::Decode(e.to_string()))?;
-        each(message.header, message.payload)?;
+        let buffer =
+            NetlinkBuffer::new_checked(bytes).map_err(|error| Error::Decode(error.to_string()))?;
+        let length = usize::try_from(buffer.length()).unwrap_or(usize::MAX);
+        let payload = bytes
+            .get(NETLINK_HEADER..length)
+            .ok_or_else(|| Error::Decode("a truncated message".into()))?;
+        let code = payload.first_chunk().map(|code| i32::from_ne_bytes(*code));
+        let kind = match (buffer.message_type(), code) {
+            (NLMSG_ERROR | NLMSG_DONE, Some(code)) if code != 0 => {
+                Kind::Failed(io::Error::from_raw_os_error(code.saturating_neg()))
+            }
+            (NLMSG_ERROR, Some(_)) => Kind::Ack,
+            (NLMSG_ERROR, None) => return Err(Error::Decode("an error without a code".into())),
+            (NLMSG_DONE, _) => Kind::Done,
+            _ => Kind::Data(
+                payload
+                    .get(NETFILTER_HEADER..)
+                    .ok_or_else(|| Error::Decode("a message without a header".into()))?,
+            ),
+        };
+        each(Answer {
+            sequence: buffer.sequence_number(),
+            flags: buffer.flags(),
+            kind,
+        })?;
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     Ok(())
@@ -277,8 +344,14 @@ fn describe(mut bytes: &[u8], sequence: u32) -> String {
     while let Ok(buffer) = NetlinkBuffer::new_checked(bytes) {
         let length = buffer.length() as usize;
         if buffer.sequence_number() == sequence {
-            let message = bytes.get(..length).map(NetlinkMessage::<NetfilterMessage>::deserialize);
-            if let Some(Ok(NetlinkMessage { payload: NetlinkPayload::InnerMessage(message), .. })) = message {
+            let message = bytes
+                .get(..length)
+                .map(NetlinkMessage::<NetfilterMessage>::deserialize);
+            if let Some(Ok(NetlinkMessage {
+                payload: NetlinkPayload::InnerMessage(message),
+                ..
+            })) = message
+            {
                 return what(&message);
             }
         }
@@ -295,22 +368,30 @@ fn what(message: &NetfilterMessage) -> String {
             _ => "commit the transaction".into(),
         };
     };
-    let set = |attributes: &[SetAttribute]| attributes.iter().find_map(|a| match a {
-        SetAttribute::Name(name) => Some(name.clone()),
-        _ => None,
-    });
-    let chain = |attributes: &[ChainAttribute]| attributes.iter().find_map(|a| match a {
-        ChainAttribute::Name(name) => Some(name.clone()),
-        _ => None,
-    });
-    let of_rule = |attributes: &[RuleAttribute]| attributes.iter().find_map(|a| match a {
-        RuleAttribute::Chain(name) => Some(name.clone()),
-        _ => None,
-    });
-    let of_element = |attributes: &[SetElementList]| attributes.iter().find_map(|a| match a {
-        SetElementList::Set(name) => Some(name.clone()),
-        _ => None,
-    });
+    let set = |attributes: &[SetAttribute]| {
+        attributes.iter().find_map(|a| match a {
+            SetAttribute::Name(name) => Some(name.clone()),
+            _ => None,
+        })
+    };
+    let chain = |attributes: &[ChainAttribute]| {
+        attributes.iter().find_map(|a| match a {
+            ChainAttribute::Name(name) => Some(name.clone()),
+            _ => None,
+        })
+    };
+    let of_rule = |attributes: &[RuleAttribute]| {
+        attributes.iter().find_map(|a| match a {
+            RuleAttribute::Chain(name) => Some(name.clone()),
+            _ => None,
+        })
+    };
+    let of_element = |attributes: &[SetElementList]| {
+        attributes.iter().find_map(|a| match a {
+            SetElementList::Set(name) => Some(name.clone()),
+            _ => None,
+        })
+    };
     let (action, name) = match message {
         NfTablesMessage::NewTable(_) => ("make the table", None),
         NfTablesMessage::DeleteTable(_) => ("delete the table", None),
@@ -321,12 +402,16 @@ fn what(message: &NetfilterMessage) -> String {
         NfTablesMessage::NewSet(m) => ("make set", set(&m.attributes)),
         NfTablesMessage::DeleteSet(m) => ("delete set", set(&m.attributes)),
         NfTablesMessage::NewSetElement(m) => ("add elements to set", of_element(&m.attributes)),
-        NfTablesMessage::DeleteSetElement(m) => ("delete elements of set", of_element(&m.attributes)),
+        NfTablesMessage::DeleteSetElement(m) => {
+            ("delete elements of set", of_element(&m.attributes))
+        }
         NfTablesMessage::GetTable(_) => ("list the tables", None),
         NfTablesMessage::GetChain(_) => ("list the chains", None),
         NfTablesMessage::GetRule(_) => ("list the rules", None),
         NfTablesMessage::GetSet(_) => ("list the sets", None),
-        NfTablesMessage::GetSetElement(m) => ("list the elements of set", of_element(&m.attributes)),
+        NfTablesMessage::GetSetElement(m) => {
+            ("list the elements of set", of_element(&m.attributes))
+        }
         _ => ("change the table", None),
     };
     match name {
@@ -345,9 +430,14 @@ mod tests {
     #[test]
     fn a_refused_step_is_named_by_its_object() {
         let mut delta = Delta::default();
-        delta.rules.insert("all/default/web/tcp/80".into(), vec![vec![Statement::Dnat]]);
+        delta
+            .rules
+            .insert("all/default/web/tcp/80".into(), vec![vec![Statement::Drop]]);
         let batch = Batch::of(Family::V4, &delta, 7);
-        let steps: Vec<String> = batch.sequence().map(|sequence| describe(batch.bytes(), sequence)).collect();
+        let steps: Vec<String> = batch
+            .sequence()
+            .map(|sequence| describe(batch.bytes(), sequence))
+            .collect();
         assert_eq!(
             steps,
             [
@@ -363,8 +453,12 @@ mod tests {
 
     #[test]
     fn garbage_from_the_kernel_is_an_error_not_a_panic() {
-        for garbage in [&[1u8, 2, 3][..], &[255; 20], &[16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]] {
-            assert!(each_answer(garbage, |_, _| Ok(())).is_err(), "{garbage:?}");
+        for garbage in [
+            &[1u8, 2, 3][..],
+            &[255; 20],
+            &[16, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        ] {
+            assert!(each_answer(garbage, |_| Ok(())).is_err(), "{garbage:?}");
         }
     }
 }
