@@ -1,0 +1,237 @@
+//! Probes: asking a container whether it has started, lives, is ready.
+//!
+//! Each probe of a container is a task of its own with its own period, so a probe that hangs delays nothing. It says only what changes, past its
+//! thresholds; what follows from that is the planner's business.
+
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use api::core::v1::{Container as Spec, HttpGetAction, Pod, Probe};
+use futures::StreamExt as _;
+use http_body_util::{BodyExt as _, Empty};
+use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
+use tokio::{io::AsyncRead, io::AsyncWrite, net::TcpStream, sync::mpsc, time};
+
+use super::tls::accept_any_certificate;
+use crate::{
+    cluster::{Cluster, PodEvent},
+    runtime::{ContainerId, ExecSpec, Runtime},
+};
+
+/// How much of a probe's output is shown, in bytes.
+const OUTPUT_MAX: usize = 1024;
+
+/// What a probe is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Whether the container has started; the others wait for it.
+    Startup,
+    /// Whether it must be restarted.
+    Liveness,
+    /// Whether it can serve.
+    Readiness,
+}
+
+/// A probe's word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The container.
+    pub container: ContainerId,
+    /// Which probe.
+    pub kind: Kind,
+    /// Its word.
+    pub good: bool,
+}
+
+/// A probe of one incarnation of a container.
+pub struct Prober {
+    /// The runtime, for exec.
+    pub runtime: Arc<dyn Runtime>,
+    /// The API server, for events.
+    pub cluster: Arc<dyn Cluster>,
+    /// The pod.
+    pub pod: Arc<Pod>,
+    /// The container's spec.
+    pub spec: Spec,
+    /// The incarnation.
+    pub id: ContainerId,
+    /// When it was started.
+    pub started_at: Timestamp,
+    /// The pod's address.
+    pub address: String,
+    /// Which probe.
+    pub kind: Kind,
+}
+
+// === impl Kind ===
+
+impl Kind {
+    /// The container's probe of that kind.
+    pub fn of(self, spec: &Spec) -> Option<&Probe> {
+        match self {
+            Self::Startup => spec.startup_probe.as_ref(),
+            Self::Liveness => spec.liveness_probe.as_ref(),
+            Self::Readiness => spec.readiness_probe.as_ref(),
+        }
+    }
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::Startup => "Startup",
+            Self::Liveness => "Liveness",
+            Self::Readiness => "Readiness",
+        }
+    }
+}
+
+// === impl Prober ===
+
+impl Prober {
+    /// Probes until dropped, or until nothing more can be learnt.
+    pub async fn run(self, reports: mpsc::Sender<Report>) {
+        let Some(probe) = self.kind.of(&self.spec) else { return };
+        let seconds = |given: i32, default: u64| Duration::from_secs(u64::try_from(given).ok().filter(|given| *given > 0).unwrap_or(default));
+        let (period, timeout) = (seconds(probe.period_seconds, 10), seconds(probe.timeout_seconds, 1));
+        let running = Timestamp::now().duration_since(self.started_at).unsigned_abs();
+        time::sleep(seconds(probe.initial_delay_seconds, 0).saturating_sub(running)).await;
+        let mut ticks = time::interval(period);
+        ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        let (mut last, mut count, mut said) = (None, 0, None);
+        loop {
+            ticks.tick().await;
+            let result = match time::timeout(timeout, self.once(probe)).await {
+                Ok(result) => result,
+                Err(_) => Err(match &probe.handler().exec {
+                    Some(_) => format!("command timed out after {}s", timeout.as_secs()),
+                    None => "context deadline exceeded (Client.Timeout exceeded while awaiting headers)".to_owned(),
+                }),
+            };
+            if let Err(output) = &result {
+                let message = format!("{} probe failed: {}", self.kind.title(), output.trim_end());
+                self.cluster.event(&self.pod, PodEvent::warning("Unhealthy", message).about(&self.spec.name));
+            }
+            let good = result.is_ok();
+            count = if last == Some(good) { count + 1 } else { 1 };
+            last = Some(good);
+            let threshold = if good { probe.success_threshold.max(1) } else { if probe.failure_threshold > 0 { probe.failure_threshold } else { 3 } };
+            if count < threshold || said == Some(good) {
+                continue;
+            }
+            said = Some(good);
+            let report = Report { container: self.id.clone(), kind: self.kind, good };
+            if reports.send(report).await.is_err() {
+                return;
+            }
+            // The container has started once and for all, or is about to be killed.
+            if self.kind == Kind::Startup || (self.kind == Kind::Liveness && !good) {
+                return;
+            }
+        }
+    }
+
+    async fn once(&self, probe: &Probe) -> Result<(), String> {
+        let handler = probe.handler();
+        if let Some(exec) = &handler.exec {
+            return self.exec(exec.command.clone()).await;
+        }
+        if let Some(get) = &handler.http_get {
+            return self.http(get).await;
+        }
+        if let Some(tcp) = &handler.tcp_socket {
+            let host = if tcp.host.is_empty() { &self.address } else { &tcp.host };
+            let port = self.port(tcp.port())?;
+            return connect(host, port).await.map(drop);
+        }
+        // gRPC probes have their place here.
+        Err("this kind of probe is not supported by this kubelet yet".to_owned())
+    }
+
+    async fn exec(&self, command: Vec<String>) -> Result<(), String> {
+        let failed = |error: crate::runtime::Error| error.to_string();
+        let session = self.runtime.exec(&self.id, ExecSpec { command, ..ExecSpec::default() }).await.map_err(failed)?;
+        let (mut stream, mut output) = (session.output, Vec::new());
+        while let Some(chunk) = stream.next().await {
+            let bytes = chunk.map_err(failed)?.into_bytes();
+            let room = OUTPUT_MAX.saturating_sub(output.len());
+            output.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        }
+        match self.runtime.exec_exit_code(&session.id).await.map_err(failed)? {
+            Some(0) => Ok(()),
+            _ => Err(String::from_utf8_lossy(&output).into_owned()),
+        }
+    }
+
+    async fn http(&self, get: &HttpGetAction) -> Result<(), String> {
+        let host = if get.host.is_empty() { &self.address } else { &get.host };
+        let port = self.port(get.port())?;
+        let secure = get.scheme.eq_ignore_ascii_case("https");
+        let path = if get.path.starts_with('/') { get.path.clone() } else { format!("/{}", get.path) };
+        let url = format!("{}://{host}:{port}{path}", if secure { "https" } else { "http" });
+        let mut request = hyper::Request::get(&path).header("User-Agent", "kube-probe/1.33").header("Accept", "*/*").header("Connection", "close");
+        if !get.http_headers.iter().any(|header| header.name.eq_ignore_ascii_case("host")) {
+            request = request.header("Host", format!("{host}:{port}"));
+        }
+        for header in &get.http_headers {
+            request = request.header(&header.name, &header.value);
+        }
+        let request = request.body(Empty::new()).map_err(|error| error.to_string())?;
+        let failed = |error: String| format!("Get {url:?}: {error}");
+        let stream = connect(host, port).await.map_err(failed)?;
+        let status = if secure {
+            ask(accept_any_certificate(stream, host).await.map_err(|error| failed(error.to_string()))?, request).await
+        } else {
+            ask(stream, request).await
+        };
+        match status.map_err(failed)? {
+            200..400 => Ok(()),
+            code => Err(format!("HTTP probe failed with statuscode: {code}")),
+        }
+    }
+
+    fn port(&self, port: &api::intstr::IntOrString) -> Result<u16, String> {
+        let number = match port.as_int() {
+            Some(number) => number,
+            None => {
+                let named = self.spec.ports.iter().find(|named| named.name == port.str_val);
+                named.map(|named| named.container_port).ok_or_else(|| format!("couldn't find port: {port}"))?
+            }
+        };
+        u16::try_from(number).ok().filter(|number| *number > 0).ok_or_else(|| format!("invalid port number: {number}"))
+    }
+}
+
+async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
+    let refused = |error: std::io::Error| format!("dial tcp {host}:{port}: connect: {}", plain(&error));
+    match host.parse() {
+        Ok(ip) => TcpStream::connect(SocketAddr::new(ip, port)).await.map_err(refused),
+        Err(_) => TcpStream::connect((host, port)).await.map_err(refused),
+    }
+}
+
+/// An error without the number that Rust appends.
+fn plain(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+}
+
+async fn ask(stream: impl AsyncRead + AsyncWrite + Unpin + Send, request: hyper::Request<Empty<bytes::Bytes>>) -> Result<u16, String> {
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let mut connection = pin!(connection);
+    let exchange = async {
+        let mut response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+        // Some of the body, so that the server can finish its answer.
+        let mut read = 0;
+        while let Some(Ok(frame)) = response.body_mut().frame().await {
+            read += frame.data_ref().map_or(0, bytes::Bytes::len);
+            if read > OUTPUT_MAX {
+                break;
+            }
+        }
+        Ok(response.status().as_u16())
+    };
+    let mut exchange = pin!(exchange);
+    tokio::select! {
+        result = &mut exchange => result,
+        _ = &mut connection => exchange.await,
+    }
+}

@@ -1,0 +1,273 @@
+//! A pod's reported status, derived from its state; nothing here is ever set by hand elsewhere.
+
+use api::{
+    core::v1::{
+        Container as Spec, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIp, Pod,
+        PodCondition, PodIp, PodStatus,
+    },
+    meta::v1::Time,
+};
+use jiff::Timestamp;
+
+use super::{
+    fields::NodeFacts,
+    plan::{Life, Situation, life, reported, restart_blocked_until, restarts},
+    qos::Qos,
+    state::Memory,
+};
+use crate::runtime::{Container, State};
+
+/// How ids of this runtime are written.
+const SCHEME: &str = "docker://";
+/// The most text of a termination message that a status carries, in bytes.
+const MESSAGE_MAX: usize = 4096;
+
+/// Derives the status.
+pub fn status(situation: &Situation<'_>, node: &NodeFacts) -> PodStatus {
+    let Situation { pod, observed, memory, .. } = *situation;
+    let old = pod.status();
+    let life = life(situation);
+    let containers: Vec<_> = pod.spec().containers.iter().map(|spec| container_status(situation, life, spec)).collect();
+    let mut status = PodStatus {
+        host_ip: node.address.clone(),
+        host_ips: vec![HostIp { ip: node.address.clone() }],
+        start_time: old.start_time.or_else(|| memory.seen_at.map(Into::into)),
+        qos_class: if old.qos_class.is_empty() { Qos::of(pod).as_str().to_owned() } else { old.qos_class.clone() },
+        nominated_node_name: old.nominated_node_name.clone(),
+        reason: old.reason.clone(),
+        message: old.message.clone(),
+        ..PodStatus::default()
+    };
+    let address = if pod.spec().host_network { Some(node.address.clone()) } else { observed.address.map(|address| address.to_string()) };
+    // A pod that has ended keeps the address it had in its status.
+    let address = address.or_else(|| (life != Life::Runs && !old.pod_ip.is_empty()).then(|| old.pod_ip.clone()));
+    if let Some(ip) = address {
+        status.pod_ip = ip.clone();
+        status.pod_ips = vec![PodIp { ip }];
+    }
+    status.phase = match life {
+        Life::Terminal => old.phase.clone(),
+        Life::DeadlineExceeded => {
+            status.reason = "DeadlineExceeded".into();
+            status.message = "Pod was active on the node longer than the specified deadline".into();
+            "Failed".into()
+        }
+        _ if matches!(old.phase.as_str(), "Succeeded" | "Failed") => old.phase.clone(),
+        _ => phase(pod, &containers).into(),
+    };
+    status.conditions = conditions(situation, &status.phase, &containers);
+    status.container_statuses = containers;
+    status
+}
+
+fn phase(pod: &Pod, containers: &[ContainerStatus]) -> &'static str {
+    let (mut waiting, mut running, mut stopped, mut succeeded) = (0, 0, 0, 0);
+    for container in containers {
+        let state = container.state();
+        if state.running.is_some() {
+            running += 1;
+        } else if let Some(ended) = &state.terminated {
+            stopped += 1;
+            succeeded += usize::from(ended.exit_code == 0);
+        } else if let Some(ended) = &container.last_state().terminated {
+            stopped += 1;
+            succeeded += usize::from(ended.exit_code == 0);
+        } else {
+            waiting += 1;
+        }
+    }
+    if waiting > 0 || containers.is_empty() {
+        "Pending"
+    } else if running > 0 {
+        "Running"
+    } else if pod.spec().restart_policy == "Always" || pod.spec().restart_policy.is_empty() {
+        "Running"
+    } else if stopped == succeeded {
+        "Succeeded"
+    } else if pod.spec().restart_policy == "Never" {
+        "Failed"
+    } else {
+        "Running"
+    }
+}
+
+fn container_status(situation: &Situation<'_>, life: Life, spec: &Spec) -> ContainerStatus {
+    let Situation { pod, observed, memory, .. } = *situation;
+    let old = reported(pod, &spec.name);
+    let incarnations = observed.containers.get(&spec.name).map_or(&[][..], Vec::as_slice);
+    let failure = memory.containers.get(&spec.name).and_then(|container| container.failure.as_ref());
+    let mut status = ContainerStatus { name: spec.name.clone(), image: spec.image.clone(), started: Some(false), ..ContainerStatus::default() };
+    let waiting = |reason: &str, message: String| ContainerState {
+        waiting: Some(ContainerStateWaiting { reason: reason.into(), message }),
+        ..ContainerState::default()
+    };
+    let before_start = || match failure {
+        Some(failure) => waiting(failure.reason, failure.message.clone()),
+        None => waiting("ContainerCreating", String::new()),
+    };
+    let Some(newest) = incarnations.first() else {
+        // Never started, or lost: then what was last reported is the best there is.
+        if let Some(old) = old.filter(|old| !old.container_id.is_empty()) {
+            status = old.clone();
+            status.ready = false;
+            status.started = Some(false);
+            if status.state().running.is_some() {
+                let started_at = status.state().running().started_at;
+                let message = "The container could not be located when the pod was terminated".to_owned();
+                status.state = Some(ContainerState {
+                    terminated: Some(ContainerStateTerminated {
+                        exit_code: 137,
+                        reason: "ContainerStatusUnknown".into(),
+                        message,
+                        started_at,
+                        container_id: status.container_id.clone(),
+                        ..ContainerStateTerminated::default()
+                    }),
+                    ..ContainerState::default()
+                });
+            }
+        } else {
+            status.state = Some(before_start());
+        }
+        return status;
+    };
+    status.restart_count = newest.labels.attempt as i32;
+    status.container_id = format!("{SCHEME}{}", newest.id);
+    status.image_id = format!("{SCHEME}{}", newest.image_id);
+    let earlier = incarnations.get(1).and_then(|container| terminated(container, memory));
+    status.last_state = earlier.or_else(|| {
+        // Cleared away already; what was reported stays true.
+        old.filter(|old| old.container_id == status.container_id || incarnations.len() < 2).and_then(|old| old.last_state.clone())
+    });
+    match &newest.state {
+        State::Created => status.state = Some(before_start()),
+        State::Running => {
+            let started_at = newest.started_at.map(Time::from);
+            status.state = Some(ContainerState { running: Some(ContainerStateRunning { started_at }), ..ContainerState::default() });
+            (status.started, status.ready) = probe_results(spec, newest, memory);
+        }
+        State::Exited(exit) => {
+            let ended = terminated(newest, memory);
+            let again = life == Life::Runs && restarts(pod, exit.code);
+            let blocked = restart_blocked_until(memory, &spec.name, exit.finished_at).is_some_and(|time| situation.now < time);
+            if again && blocked {
+                let delay = memory.containers.get(&spec.name).map_or(0, |container| container.restarts.delay().as_secs());
+                let name = format!("{}_{}({})", pod.metadata().name, pod.metadata().namespace, pod.metadata().uid);
+                let message = format!("back-off {} restarting failed container={} pod={name}", duration(delay), spec.name);
+                status.state = Some(waiting("CrashLoopBackOff", message));
+                status.last_state = ended;
+            } else if let (true, Some(failure)) = (again, failure) {
+                status.state = Some(waiting(failure.reason, failure.message.clone()));
+                status.last_state = ended;
+            } else {
+                status.state = ended;
+            }
+        }
+    }
+    status
+}
+
+/// A number of seconds as upstream writes it: `10s`, `1m20s`.
+fn duration(seconds: u64) -> String {
+    match (seconds / 60, seconds % 60) {
+        (0, seconds) => format!("{seconds}s"),
+        (minutes, seconds) => format!("{minutes}m{seconds}s"),
+    }
+}
+
+/// `started` and `ready` of a running container.
+pub(super) fn probe_results(spec: &Spec, container: &Container, memory: &Memory) -> (Option<bool>, bool) {
+    let probes = memory.probes.get(&container.id).copied().unwrap_or_default();
+    let started = spec.startup_probe.is_none() || probes.started == Some(true);
+    let ready = started && (spec.readiness_probe.is_none() || probes.ready == Some(true));
+    (Some(started), ready)
+}
+
+fn terminated(container: &Container, memory: &Memory) -> Option<ContainerState> {
+    let exit = container.exit()?;
+    let never_ran = container.started_at.is_none() && !exit.error.is_empty();
+    let reason = match exit {
+        exit if exit.oom_killed => "OOMKilled",
+        _ if never_ran => "ContainerCannotRun",
+        exit if exit.code == 0 => "Completed",
+        _ => "Error",
+    };
+    let left = memory.messages.get(&container.id).map_or("", String::as_str);
+    let message = if left.is_empty() { exit.error.as_str() } else { left };
+    Some(ContainerState {
+        terminated: Some(ContainerStateTerminated {
+            exit_code: exit.code,
+            signal: 0,
+            reason: reason.into(),
+            message: cut(message).to_owned(),
+            started_at: container.started_at.map(Time::from),
+            finished_at: Some(exit.finished_at.into()),
+            container_id: format!("{SCHEME}{}", container.id),
+        }),
+        ..ContainerState::default()
+    })
+}
+
+fn cut(text: &str) -> &str {
+    let end = (0..=MESSAGE_MAX.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    &text[..end]
+}
+
+fn conditions(situation: &Situation<'_>, phase: &str, containers: &[ContainerStatus]) -> Vec<PodCondition> {
+    let Situation { pod, observed, now, .. } = *situation;
+    let old = &pod.status().conditions;
+    let sandbox = observed.sandbox().is_some() && (pod.spec().host_network || observed.address.is_some());
+    let unready: Vec<&str> = containers.iter().filter(|container| !container.ready).map(|container| container.name.as_str()).collect();
+    let (reason, message) = match phase {
+        "Succeeded" => ("PodCompleted", String::new()),
+        "Failed" => ("PodFailed", String::new()),
+        _ => ("ContainersNotReady", format!("containers with unready status: [{}]", unready.join(" "))),
+    };
+    let containers_ready = unready.is_empty() && !matches!(phase, "Succeeded" | "Failed");
+    let closed: Vec<&str> = pod
+        .spec()
+        .readiness_gates
+        .iter()
+        .map(|gate| gate.condition_type.as_str())
+        .filter(|gate| !old.iter().any(|condition| condition.r#type == *gate && condition.status == "True"))
+        .collect();
+    let no = |reason: &'static str, message: &str| Some((reason, message.to_owned()));
+    let ready = match (containers_ready, closed.first()) {
+        (false, _) => no(reason, &message),
+        (true, Some(gate)) => no("ReadinessGatesNotReady", &format!("corresponding condition of pod readiness gate {gate:?} does not exist or is not True.")),
+        (true, None) => None,
+    };
+    let ours = [
+        ("PodReadyToStartContainers", if sandbox { None } else { no("", "") }),
+        ("Initialized", None),
+        ("Ready", ready),
+        ("ContainersReady", if containers_ready { None } else { no(reason, &message) }),
+        ("PodScheduled", None),
+    ];
+    let mut conditions: Vec<PodCondition> = ours.into_iter().map(|(kind, problem)| condition(old, kind, problem, now)).collect();
+    // Conditions that others set stay.
+    conditions.extend(old.iter().filter(|other| !ours_named(&other.r#type)).cloned());
+    conditions
+}
+
+fn ours_named(kind: &str) -> bool {
+    matches!(kind, "PodReadyToStartContainers" | "Initialized" | "Ready" | "ContainersReady" | "PodScheduled")
+}
+
+fn condition(old: &[PodCondition], kind: &str, problem: Option<(&'static str, String)>, now: Timestamp) -> PodCondition {
+    let status = if problem.is_none() { "True" } else { "False" };
+    let before = old.iter().find(|condition| condition.r#type == kind && condition.status == status);
+    let (reason, message) = problem.unwrap_or_default();
+    PodCondition {
+        r#type: kind.into(),
+        status: status.into(),
+        last_transition_time: before.and_then(|condition| condition.last_transition_time).or(Some(now.into())),
+        reason: reason.into(),
+        message,
+        ..PodCondition::default()
+    }
+}
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;
