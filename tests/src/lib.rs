@@ -16,6 +16,7 @@ pub mod etcd;
 pub mod fault;
 pub mod http;
 pub mod images;
+pub mod kube;
 pub mod net;
 pub mod pki;
 pub mod process;

@@ -1,5 +1,7 @@
 //! The harness itself, on real namespaces, etcd and Docker: what it makes works, breaks as told, and leaves nothing behind.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests state their claims by unwrapping, in their helpers too")]
+
 use std::{collections::BTreeSet, fs, time::Duration};
 
 use tests::{Cluster, Daemon, Size, command, etcd, http, images, net, progress::Progress, wait};
@@ -70,7 +72,7 @@ fn a_host_is_cut_off_loses_power_and_comes_back() {
     command::output_of(images::docker(cluster, &first).args(serve)).unwrap();
     let address = format!("{}:8080", first.address);
     let limit = Duration::from_secs(1);
-    let fetch = || Ok(assert_eq!(http::get_within(&second, address.clone(), "/passwd", limit)?.status, 200));
+    let fetch = || http::get_within(&second, address.clone(), "/passwd", limit).map(|answer| assert_eq!(answer.status, 200));
     wait::until("the neighbour's answer", Duration::from_secs(10), fetch).unwrap();
 
     cluster.cut_off(&first).unwrap();
