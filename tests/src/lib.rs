@@ -7,6 +7,7 @@
 //! namespaces by their names, mounts and files by their directory. *Invariant:* [`Cluster::down`] needs none of the state that
 //! [`Cluster::up`] keeps, so it works after any crash.
 
+pub mod access;
 pub mod bench;
 pub mod cgroup;
 pub mod command;

@@ -1,6 +1,11 @@
 //! What `deploy/` ships is what the daemons take.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests state their claims by unwrapping, in their helpers too")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests state their claims by unwrapping, in their helpers too"
+)]
 
 use tests::{Cluster, Daemon, command, topology};
 

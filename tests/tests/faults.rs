@@ -2,7 +2,12 @@
 //!
 //! Throughout: no acknowledged write is lost, no container restarts because of it, traffic through Services goes on, nothing is orphaned.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests state their claims by unwrapping, in their helpers too")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests state their claims by unwrapping, in their helpers too"
+)]
 
 use std::{
     collections::BTreeSet,

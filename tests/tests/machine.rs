@@ -1,6 +1,11 @@
 //! The harness itself, on real namespaces, etcd and Docker: what it makes works, breaks as told, and leaves nothing behind.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests state their claims by unwrapping, in their helpers too")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests state their claims by unwrapping, in their helpers too"
+)]
 
 use std::{collections::BTreeSet, fs, time::Duration};
 

@@ -1,6 +1,11 @@
 //! Nodes and pods as people see them: items 1, 2, 4 and 9 of what the first cluster must show.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests state their claims by unwrapping, in their helpers too")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests state their claims by unwrapping, in their helpers too"
+)]
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -1,6 +1,11 @@
 //! Services: item 3 of what the first cluster must show.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests state their claims by unwrapping, in their helpers too")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests state their claims by unwrapping, in their helpers too"
+)]
 
 use std::{
     collections::BTreeMap,
