@@ -27,10 +27,7 @@ fn roots() -> Vec<PathBuf> {
         return vec![root];
     }
     let entries = fs::read_dir(&root).into_iter().flatten().flatten();
-    let mut roots: Vec<_> = entries
-        .map(|entry| entry.path())
-        .filter(|path| path.join("cgroup.procs").exists())
-        .collect();
+    let mut roots: Vec<_> = entries.map(|entry| entry.path()).filter(|path| path.join("cgroup.procs").exists()).collect();
     roots.sort();
     roots
 }
@@ -38,11 +35,7 @@ fn roots() -> Vec<PathBuf> {
 /// The tree by which processes are found: all of them carry their children along, this one is there for counting.
 fn tracking_root() -> PathBuf {
     let root = PathBuf::from(ROOT);
-    if root.join("cgroup.controllers").exists() {
-        root
-    } else {
-        root.join("pids")
-    }
+    if root.join("cgroup.controllers").exists() { root } else { root.join("pids") }
 }
 
 /// The open `cgroup.procs` file of the group for a host's daemons, made if it is missing.
@@ -53,10 +46,7 @@ pub fn daemons_group(host: &Host) -> anyhow::Result<File> {
     let group = tracking_root().join(&host.netns).join("daemons");
     fs::create_dir_all(&group).with_context(|| group.display().to_string())?;
     let procs = group.join("cgroup.procs");
-    File::options()
-        .write(true)
-        .open(&procs)
-        .with_context(|| procs.display().to_string())
+    File::options().write(true).open(&procs).with_context(|| procs.display().to_string())
 }
 
 /// Every group of the cluster that exists, in every tree, children before their parents.
@@ -64,12 +54,7 @@ pub fn groups(cluster: &Cluster) -> Vec<PathBuf> {
     let mut groups = Vec::new();
     for root in roots() {
         for entry in fs::read_dir(&root).into_iter().flatten().flatten() {
-            if entry
-                .file_name()
-                .to_str()
-                .is_some_and(|name| cluster.owns_name(name))
-                && entry.path().is_dir()
-            {
+            if entry.file_name().to_str().is_some_and(|name| cluster.owns_name(name)) && entry.path().is_dir() {
                 collect(&entry.path(), &mut groups);
             }
         }
@@ -101,17 +86,8 @@ pub fn host_processes(host: &Host) -> BTreeSet<i32> {
 }
 
 fn members(groups: &[PathBuf]) -> BTreeSet<i32> {
-    let texts = groups
-        .iter()
-        .filter_map(|group| fs::read_to_string(group.join("cgroup.procs")).ok());
-    texts
-        .flat_map(|text| {
-            text.lines()
-                .filter_map(|line| line.parse().ok())
-                .collect::<Vec<_>>()
-        })
-        .filter(|pid| *pid > 1)
-        .collect()
+    let texts = groups.iter().filter_map(|group| fs::read_to_string(group.join("cgroup.procs")).ok());
+    texts.flat_map(|text| text.lines().filter_map(|line| line.parse().ok()).collect::<Vec<_>>()).filter(|pid| *pid > 1).collect()
 }
 
 /// Ends every process that `find` finds, again and again until there is none: some are born meanwhile.
@@ -144,9 +120,7 @@ pub fn remove_all(cluster: &Cluster) -> anyhow::Result<usize> {
         for group in groups(cluster) {
             match fs::remove_dir(&group) {
                 Ok(()) => removed += 1,
-                Err(error) => {
-                    last = Some(anyhow::Error::new(error).context(group.display().to_string()))
-                }
+                Err(error) => last = Some(anyhow::Error::new(error).context(group.display().to_string())),
             }
         }
         last.map_or(Ok(()), Err)

@@ -11,10 +11,7 @@ use anyhow::{Context, bail};
 ///
 /// # Errors
 /// When it cannot be started or fails; the error holds the command line and what it wrote to stderr.
-pub fn run(
-    program: &str,
-    args: impl IntoIterator<Item = impl AsRef<OsStr>>,
-) -> anyhow::Result<String> {
+pub fn run(program: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> anyhow::Result<String> {
     let mut command = Command::new(program);
     command.args(args);
     output_of(&mut command)
@@ -39,10 +36,7 @@ pub fn succeeds(words: &str) -> bool {
 /// # Errors
 /// As [`run`].
 pub fn output_of(command: &mut Command) -> anyhow::Result<String> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("cannot run {}", describe(command)))?;
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {}", describe(command)))?;
     check(command, output)
 }
 
@@ -53,12 +47,7 @@ pub fn output_of(command: &mut Command) -> anyhow::Result<String> {
 pub fn check(command: &Command, output: Output) -> anyhow::Result<String> {
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
-        bail!(
-            "{} failed ({}): {}",
-            describe(command),
-            output.status,
-            stderr.trim()
-        );
+        bail!("{} failed ({}): {}", describe(command), output.status, stderr.trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -79,9 +68,6 @@ mod tests {
     #[test]
     fn a_failure_tells_command_and_stderr() {
         let error = sh("ls /nonexistent-dir").unwrap_err().to_string();
-        assert!(
-            error.contains("ls /nonexistent-dir") && error.contains("No such file"),
-            "{error}"
-        );
+        assert!(error.contains("ls /nonexistent-dir") && error.contains("No such file"), "{error}");
     }
 }

@@ -30,11 +30,7 @@ pub fn ensure_running(cluster: &Cluster, host: &Host, daemon: Daemon) -> anyhow:
 /// # Errors
 /// As [`ensure_running`].
 pub fn start(cluster: &Cluster, host: &Host, daemon: Daemon) -> anyhow::Result<Process> {
-    for directory in [
-        cluster.data(daemon, host),
-        cluster.run_root().join(&host.name),
-        cluster.dir.join("conf"),
-    ] {
+    for directory in [cluster.data(daemon, host), cluster.run_root().join(&host.name), cluster.dir.join("conf")] {
         fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
     }
     let command = match daemon {
@@ -111,13 +107,8 @@ fn dockerd(cluster: &Cluster, host: &Host) -> anyhow::Result<Command> {
     let key = json!({ "deprecated-key-path": data.join("key.json") });
     write_if_changed(&config, &format!("{key}\n"))?;
     // Pid files of engines that were killed: to dockerd a zombie, or a stranger that got the number, is itself still running.
-    for stale in [
-        run.join("docker.pid"),
-        run.join("docker/containerd/containerd.pid"),
-    ] {
-        if process::program_of(&stale).is_none_or(|program| program != "containerd")
-            && stale.exists()
-        {
+    for stale in [run.join("docker.pid"), run.join("docker/containerd/containerd.pid")] {
+        if process::program_of(&stale).is_none_or(|program| program != "containerd") && stale.exists() {
             fs::remove_file(&stale)?;
         }
     }
@@ -126,23 +117,10 @@ fn dockerd(cluster: &Cluster, host: &Host) -> anyhow::Result<Command> {
     command.arg("--data-root").arg(data.join("root"));
     command.arg("--exec-root").arg(run.join("docker"));
     command.arg("--pidfile").arg(run.join("docker.pid"));
-    command
-        .arg("--host")
-        .arg(format!("unix://{}", cluster.docker_socket(host).display()));
+    command.arg("--host").arg(format!("unix://{}", cluster.docker_socket(host).display()));
     command.arg(format!("--cgroup-parent=/{}", host.netns));
-    command.args([
-        "--bridge=none",
-        "--iptables=false",
-        "--ip6tables=false",
-        "--ip-forward=false",
-        "--ip-masq=false",
-    ]);
-    command.args([
-        "--userland-proxy=false",
-        "--live-restore",
-        "--shutdown-timeout=5",
-        "--log-level=warn",
-    ]);
+    command.args(["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]);
+    command.args(["--userland-proxy=false", "--live-restore", "--shutdown-timeout=5", "--log-level=warn"]);
     command.args(["--log-opt=max-size=10m", "--log-opt=max-file=2"]);
     Ok(command)
 }
@@ -159,18 +137,8 @@ pub fn ready(cluster: &Cluster, host: &Host, daemon: Daemon) -> anyhow::Result<(
         (Daemon::Etcd, _) => etcd::healthy(cluster, host),
         (Daemon::Dockerd, _) => crate::images::ping(cluster, host),
         (_, Some(port)) => {
-            let answer = http::get_within(
-                host,
-                format!("127.0.0.1:{port}"),
-                "/readyz",
-                Duration::from_secs(2),
-            )?;
-            ensure!(
-                answer.status == 200,
-                "{daemon} on {}: {}",
-                host.name,
-                answer.body.trim().replace('\n', ", ")
-            );
+            let answer = http::get_within(host, format!("127.0.0.1:{port}"), "/readyz", Duration::from_secs(2))?;
+            ensure!(answer.status == 200, "{daemon} on {}: {}", host.name, answer.body.trim().replace('\n', ", "));
             Ok(())
         }
         (_, None) => Ok(()),
@@ -206,25 +174,12 @@ mod tests {
     #[test]
     fn a_config_file_names_absolute_paths_only() {
         let cluster = Cluster::new(Path::new("/x"), "fk", [172, 30, 0], Size::default()).unwrap();
-        for daemon in [
-            Daemon::Apiserver,
-            Daemon::ControllerManager,
-            Daemon::Kubelet,
-            Daemon::KubeProxy,
-        ] {
+        for daemon in [Daemon::Apiserver, Daemon::ControllerManager, Daemon::Kubelet, Daemon::KubeProxy] {
             let host = cluster.hosts_of(daemon).remove(0);
             let config = config(&cluster, &host, daemon);
-            for (key, value) in config
-                .as_object()
-                .unwrap()
-                .iter()
-                .filter(|(key, _)| key.ends_with("File"))
-            {
+            for (key, value) in config.as_object().unwrap().iter().filter(|(key, _)| key.ends_with("File")) {
                 let value = value.get(0).unwrap_or(value);
-                assert!(
-                    value.as_str().unwrap().starts_with("/x/"),
-                    "{daemon}: {key}"
-                );
+                assert!(value.as_str().unwrap().starts_with("/x/"), "{daemon}: {key}");
             }
         }
     }

@@ -41,23 +41,14 @@ impl Cluster {
             Ok(count) => progress.did(format!("removed {count} cgroups")),
             Err(error) => errors.push(error),
         }
-        let directories = [self.run_root(), self.dir.clone()]
-            .into_iter()
-            .filter(|path| path.exists());
+        let directories = [self.run_root(), self.dir.clone()].into_iter().filter(|path| path.exists());
         for path in sockets.into_iter().chain(directories) {
             let is_dir = path.is_dir();
-            let removed = if is_dir {
-                fs::remove_dir_all(&path)
-            } else {
-                fs::remove_file(&path)
-            };
+            let removed = if is_dir { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
             match removed {
                 Ok(()) if is_dir => progress.did(format!("removed {}", path.display())),
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    errors.push(
-                        anyhow::Error::new(error)
-                            .context(format!("cannot remove {}", path.display())),
-                    );
+                    errors.push(anyhow::Error::new(error).context(format!("cannot remove {}", path.display())));
                 }
                 _ => {}
             }
@@ -65,56 +56,24 @@ impl Cluster {
         self.made.iter().for_each(|path| remove_if_empty(path));
         let left = self.leftovers();
         if left.is_empty() && errors.is_empty() {
-            progress.note(if progress.changes() == 0 {
-                "there was nothing to remove"
-            } else {
-                "nothing is left"
-            });
+            progress.note(if progress.changes() == 0 { "there was nothing to remove" } else { "nothing is left" });
             return Ok(());
         }
         let mut text: Vec<String> = errors.iter().map(|error| format!("{error:#}")).collect();
-        text.extend(
-            left.into_iter()
-                .map(|thing| format!("left behind: {thing}")),
-        );
+        text.extend(left.into_iter().map(|thing| format!("left behind: {thing}")));
         anyhow::bail!("{}", text.join("\n"))
     }
 
     /// Everything of the cluster that is on the machine now: processes, namespaces, links, mounts, cgroups, directories.
     pub fn leftovers(&self) -> Vec<String> {
         let mut left: Vec<String> = Vec::new();
-        left.extend(
-            self.processes()
-                .into_iter()
-                .map(|pid| format!("process {pid}: {}", command_line(pid).join(" "))),
-        );
-        left.extend(
-            net::namespaces(self)
-                .into_iter()
-                .map(|name| format!("network namespace {name}")),
-        );
-        left.extend(
-            net::links(self)
-                .into_iter()
-                .map(|name| format!("link {name}")),
-        );
-        left.extend(
-            self.mounts()
-                .into_iter()
-                .map(|path| format!("mount {}", path.display())),
-        );
-        left.extend(
-            cgroup::groups(self)
-                .into_iter()
-                .map(|path| format!("cgroup {}", path.display())),
-        );
+        left.extend(self.processes().into_iter().map(|pid| format!("process {pid}: {}", command_line(pid).join(" "))));
+        left.extend(net::namespaces(self).into_iter().map(|name| format!("network namespace {name}")));
+        left.extend(net::links(self).into_iter().map(|name| format!("link {name}")));
+        left.extend(self.mounts().into_iter().map(|path| format!("mount {}", path.display())));
+        left.extend(cgroup::groups(self).into_iter().map(|path| format!("cgroup {}", path.display())));
         let directories = [self.run_root(), self.dir.clone()];
-        left.extend(
-            directories
-                .into_iter()
-                .filter(|path| path.exists())
-                .map(|path| format!("directory {}", path.display())),
-        );
+        left.extend(directories.into_iter().filter(|path| path.exists()).map(|path| format!("directory {}", path.display())));
         left
     }
 
@@ -133,21 +92,12 @@ impl Cluster {
             if let Some(parent) = parent(pid) {
                 children.entry(parent).or_default().push(pid);
             }
-            let inside = fs::metadata(format!("/proc/{pid}/ns/net"))
-                .is_ok_and(|file| namespaces.contains(&file.ino()));
+            let inside = fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|file| namespaces.contains(&file.ino()));
             let shim = || {
                 let words = command_line(pid);
-                let program = words
-                    .first()
-                    .map_or("", |word| word.rsplit('/').next().unwrap_or(word));
-                matches!(
-                    program,
-                    "dockerd"
-                        | "containerd"
-                        | "containerd-shim"
-                        | "containerd-shim-runc-v2"
-                        | "runc"
-                ) && words.iter().any(|word| word.contains(&run_root))
+                let program = words.first().map_or("", |word| word.rsplit('/').next().unwrap_or(word));
+                matches!(program, "dockerd" | "containerd" | "containerd-shim" | "containerd-shim-runc-v2" | "runc")
+                    && words.iter().any(|word| word.contains(&run_root))
             };
             if inside || shim() {
                 found.insert(pid);
@@ -155,13 +105,7 @@ impl Cluster {
         }
         let mut open: Vec<i32> = found.iter().copied().collect();
         while let Some(pid) = open.pop() {
-            open.extend(
-                children
-                    .get(&pid)
-                    .into_iter()
-                    .flatten()
-                    .filter(|child| found.insert(**child)),
-            );
+            open.extend(children.get(&pid).into_iter().flatten().filter(|child| found.insert(**child)));
         }
         // Someone may run this from inside one of the hosts.
         let mut own = Some(i32::try_from(std::process::id()).unwrap_or_default());
@@ -189,13 +133,8 @@ impl Cluster {
     fn mounts(&self) -> Vec<PathBuf> {
         let roots = [self.dir.clone(), self.run_root()];
         let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let points = table
-            .lines()
-            .filter_map(|line| line.split(' ').nth(4))
-            .map(|point| PathBuf::from(unescape(point)));
-        let mut mounts: Vec<_> = points
-            .filter(|point| roots.iter().any(|root| point.starts_with(root)))
-            .collect();
+        let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(|point| PathBuf::from(unescape(point)));
+        let mut mounts: Vec<_> = points.filter(|point| roots.iter().any(|root| point.starts_with(root))).collect();
         mounts.reverse();
         mounts
     }
@@ -213,8 +152,7 @@ impl Cluster {
                     Ok(()) => count += 1,
                     Err(nix::Error::EINVAL | nix::Error::ENOENT) => {}
                     Err(error) => {
-                        return Err(error)
-                            .with_context(|| format!("cannot unmount {}", mount.display()));
+                        return Err(error).with_context(|| format!("cannot unmount {}", mount.display()));
                     }
                 }
             }
@@ -225,19 +163,12 @@ impl Cluster {
 
 fn all_processes() -> impl Iterator<Item = i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid| *pid > 1)
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|pid| *pid > 1)
 }
 
 fn parent(pid: i32) -> Option<i32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?
-        .1
-        .split_whitespace()
-        .nth(1)?
-        .parse()
-        .ok()
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
 fn command_line(pid: i32) -> Vec<String> {
@@ -251,20 +182,11 @@ fn command_line(pid: i32) -> Vec<String> {
 
 /// Removes a directory that holds nothing but empty directories. Whoever uses it still keeps it.
 fn remove_if_empty(directory: &Path) {
-    let entries: Vec<_> = fs::read_dir(directory)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .collect();
-    if entries
-        .iter()
-        .any(|entry| !entry.file_type().is_ok_and(|kind| kind.is_dir()))
-    {
+    let entries: Vec<_> = fs::read_dir(directory).into_iter().flatten().flatten().collect();
+    if entries.iter().any(|entry| !entry.file_type().is_ok_and(|kind| kind.is_dir())) {
         return;
     }
-    entries
-        .iter()
-        .for_each(|entry| remove_if_empty(&entry.path()));
+    entries.iter().for_each(|entry| remove_if_empty(&entry.path()));
     // `ip netns` mounts its directory on itself; what cannot be removed is in use.
     umount2(directory, MntFlags::empty()).ok();
     fs::remove_dir(directory).ok();
@@ -273,9 +195,7 @@ fn remove_if_empty(directory: &Path) {
 fn find_files(directory: &Path, name: &str, found: &mut impl FnMut(&Path)) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         match entry.file_type() {
-            Ok(kind) if kind.is_dir() && entry.file_name() != "rootfs" => {
-                find_files(&entry.path(), name, found)
-            }
+            Ok(kind) if kind.is_dir() && entry.file_name() != "rootfs" => find_files(&entry.path(), name, found),
             Ok(kind) if kind.is_file() && entry.file_name() == name => found(&entry.path()),
             _ => {}
         }
@@ -284,8 +204,5 @@ fn find_files(directory: &Path, name: &str, found: &mut impl FnMut(&Path)) {
 
 /// mountinfo writes space, tab, newline and backslash as octal.
 fn unescape(text: &str) -> String {
-    text.replace("\\040", " ")
-        .replace("\\011", "\t")
-        .replace("\\012", "\n")
-        .replace("\\134", "\\")
+    text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 }

@@ -30,11 +30,7 @@ pub struct Status {
 
 /// A URL for each member.
 pub fn client_urls(cluster: &Cluster) -> Vec<String> {
-    cluster
-        .hosts_of(Daemon::Etcd)
-        .iter()
-        .map(client_url)
-        .collect()
+    cluster.hosts_of(Daemon::Etcd).iter().map(client_url).collect()
 }
 
 fn client_url(host: &Host) -> String {
@@ -59,57 +55,22 @@ pub(crate) fn command(cluster: &Cluster, host: &Host) -> anyhow::Result<Command>
     fs::create_dir_all(&data)?;
     // etcd warns of anything wider.
     fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
-    let state = if joining(cluster, host).exists() {
-        "existing"
-    } else {
-        "new"
-    };
-    let members: Vec<_> = cluster
-        .hosts_of(Daemon::Etcd)
-        .iter()
-        .map(|host| format!("{}={}", host.name, peer_url(host)))
-        .collect();
-    let (cert, key) = (
-        cluster.pki(&format!("etcd-{}.crt", host.name)),
-        cluster.pki(&format!("etcd-{}.key", host.name)),
-    );
+    let state = if joining(cluster, host).exists() { "existing" } else { "new" };
+    let members: Vec<_> = cluster.hosts_of(Daemon::Etcd).iter().map(|host| format!("{}={}", host.name, peer_url(host))).collect();
+    let (cert, key) = (cluster.pki(&format!("etcd-{}.crt", host.name)), cluster.pki(&format!("etcd-{}.key", host.name)));
     let mut command = Command::new("etcd");
-    command.args([
-        "--name",
-        &host.name,
-        "--initial-cluster-state",
-        state,
-        "--initial-cluster-token",
-        &cluster.prefix,
-    ]);
+    command.args(["--name", &host.name, "--initial-cluster-state", state, "--initial-cluster-token", &cluster.prefix]);
     command.arg("--data-dir").arg(data);
     command.args(["--initial-cluster", &members.join(",")]);
-    command.args([
-        "--listen-client-urls",
-        &client_url(host),
-        "--advertise-client-urls",
-        &client_url(host),
-    ]);
-    command.args([
-        "--listen-peer-urls",
-        &peer_url(host),
-        "--initial-advertise-peer-urls",
-        &peer_url(host),
-    ]);
+    command.args(["--listen-client-urls", &client_url(host), "--advertise-client-urls", &client_url(host)]);
+    command.args(["--listen-peer-urls", &peer_url(host), "--initial-advertise-peer-urls", &peer_url(host)]);
     for prefix in ["", "peer-"] {
         command.arg(format!("--{prefix}cert-file={}", cert.display()));
         command.arg(format!("--{prefix}key-file={}", key.display()));
-        command.arg(format!(
-            "--{prefix}trusted-ca-file={}",
-            cluster.pki("etcd-ca.crt").display()
-        ));
+        command.arg(format!("--{prefix}trusted-ca-file={}", cluster.pki("etcd-ca.crt").display()));
         command.arg(format!("--{prefix}client-cert-auth"));
     }
-    command.args([
-        "--quota-backend-bytes=4294967296",
-        "--logger=zap",
-        "--log-level=warn",
-    ]);
+    command.args(["--quota-backend-bytes=4294967296", "--logger=zap", "--log-level=warn"]);
     Ok(command)
 }
 
@@ -119,12 +80,7 @@ pub(crate) fn command(cluster: &Cluster, host: &Host) -> anyhow::Result<Command>
 /// When it fails; it does so after five seconds at the latest.
 pub fn etcdctl(cluster: &Cluster, endpoints: &str, args: &[&str]) -> anyhow::Result<String> {
     let mut command = Command::new("etcdctl");
-    command.env("ETCDCTL_API", "3").args([
-        "--endpoints",
-        endpoints,
-        "--command-timeout=5s",
-        "--dial-timeout=2s",
-    ]);
+    command.env("ETCDCTL_API", "3").args(["--endpoints", endpoints, "--command-timeout=5s", "--dial-timeout=2s"]);
     command.arg("--cacert").arg(cluster.pki("etcd-ca.crt"));
     command.arg("--cert").arg(cluster.pki("etcd-client.crt"));
     command.arg("--key").arg(cluster.pki("etcd-client.key"));
@@ -163,23 +119,10 @@ pub fn status(cluster: &Cluster, host: &Host) -> anyhow::Result<Status> {
         #[serde(default)]
         revision: i64,
     }
-    let text = etcdctl(
-        cluster,
-        &client_url(host),
-        &["endpoint", "status", "-w", "json"],
-    )?;
-    let endpoints: Vec<Endpoint> =
-        serde_json::from_str(&text).context("etcdctl endpoint status")?;
-    let Endpoint { status } = endpoints
-        .into_iter()
-        .next()
-        .context("etcdctl told of no member")?;
-    Ok(Status {
-        member: status.header.member_id,
-        leader: status.leader,
-        revision: status.header.revision,
-        size: status.size,
-    })
+    let text = etcdctl(cluster, &client_url(host), &["endpoint", "status", "-w", "json"])?;
+    let endpoints: Vec<Endpoint> = serde_json::from_str(&text).context("etcdctl endpoint status")?;
+    let Endpoint { status } = endpoints.into_iter().next().context("etcdctl told of no member")?;
+    Ok(Status { member: status.header.member_id, leader: status.leader, revision: status.header.revision, size: status.size })
 }
 
 /// The host of the leader.
@@ -187,17 +130,10 @@ pub fn status(cluster: &Cluster, host: &Host) -> anyhow::Result<Status> {
 /// # Errors
 /// When no member knows of one.
 pub fn leader(cluster: &Cluster) -> anyhow::Result<Host> {
-    let known: Vec<_> = cluster
-        .hosts_of(Daemon::Etcd)
-        .into_iter()
-        .filter_map(|host| Some((status(cluster, &host).ok()?, host)))
-        .collect();
-    let leader = known
-        .iter()
-        .find(|(status, _)| status.member == status.leader);
-    leader
-        .map(|(_, host)| host.clone())
-        .context("no etcd member says it is the leader")
+    let known: Vec<_> =
+        cluster.hosts_of(Daemon::Etcd).into_iter().filter_map(|host| Some((status(cluster, &host).ok()?, host))).collect();
+    let leader = known.iter().find(|(status, _)| status.member == status.leader);
+    leader.map(|(_, host)| host.clone()).context("no etcd member says it is the leader")
 }
 
 /// Ends the member on `host`, if it runs, removes it from the etcd cluster and deletes all it had stored.
@@ -211,11 +147,9 @@ pub fn wipe(cluster: &Cluster, host: &Host) -> anyhow::Result<()> {
     }
     let others = others(cluster, host)?;
     let member = member_id(cluster, &others, host)?;
-    wait::until(
-        "the other members to let one go",
-        Duration::from_secs(20),
-        || etcdctl(cluster, &others, &["member", "remove", &member]),
-    )?;
+    wait::until("the other members to let one go", Duration::from_secs(20), || {
+        etcdctl(cluster, &others, &["member", "remove", &member])
+    })?;
     fs::remove_dir_all(cluster.data(Daemon::Etcd, host))?;
     Ok(())
 }
@@ -227,41 +161,27 @@ pub fn wipe(cluster: &Cluster, host: &Host) -> anyhow::Result<()> {
 pub fn rejoin(cluster: &Cluster, host: &Host) -> anyhow::Result<()> {
     let others = others(cluster, host)?;
     let peer = format!("--peer-urls={}", peer_url(host));
-    wait::until(
-        "the other members to take one in",
-        Duration::from_secs(20),
-        || etcdctl(cluster, &others, &["member", "add", &host.name, &peer]),
-    )?;
+    wait::until("the other members to take one in", Duration::from_secs(20), || {
+        etcdctl(cluster, &others, &["member", "add", &host.name, &peer])
+    })?;
     fs::create_dir_all(cluster.data(Daemon::Etcd, host))?;
     fs::write(joining(cluster, host), "")?;
     daemons::start(cluster, host, Daemon::Etcd)?;
-    wait::until("the member to take part", Duration::from_secs(30), || {
-        healthy(cluster, host)
-    })?;
+    wait::until("the member to take part", Duration::from_secs(30), || healthy(cluster, host))?;
     fs::remove_file(joining(cluster, host))?;
     Ok(())
 }
 
 fn others(cluster: &Cluster, host: &Host) -> anyhow::Result<String> {
-    let others: Vec<_> = cluster
-        .hosts_of(Daemon::Etcd)
-        .iter()
-        .filter(|other| other.name != host.name)
-        .map(client_url)
-        .collect();
+    let others: Vec<_> = cluster.hosts_of(Daemon::Etcd).iter().filter(|other| other.name != host.name).map(client_url).collect();
     ensure!(!others.is_empty(), "an etcd of one member cannot lose it");
     Ok(others.join(","))
 }
 
 fn member_id(cluster: &Cluster, endpoints: &str, host: &Host) -> anyhow::Result<String> {
-    let list = wait::until("etcd's list of members", Duration::from_secs(20), || {
-        etcdctl(cluster, endpoints, &["member", "list"])
-    })?;
-    let line = list.lines().find(|line| {
-        line.split(", ").nth(2) == Some(host.name.as_str()) || line.contains(&peer_url(host))
-    });
-    let id = line
-        .and_then(|line| line.split(',').next())
-        .with_context(|| format!("etcd knows no member {}", host.name))?;
+    let list =
+        wait::until("etcd's list of members", Duration::from_secs(20), || etcdctl(cluster, endpoints, &["member", "list"]))?;
+    let line = list.lines().find(|line| line.split(", ").nth(2) == Some(host.name.as_str()) || line.contains(&peer_url(host)));
+    let id = line.and_then(|line| line.split(',').next()).with_context(|| format!("etcd knows no member {}", host.name))?;
     Ok(id.to_owned())
 }

@@ -21,8 +21,7 @@ impl Cluster {
     /// # Errors
     /// When it does not run.
     pub fn process(&self, host: &Host, daemon: Daemon) -> anyhow::Result<Process> {
-        process::running(self, host, daemon)
-            .with_context(|| format!("{daemon} on {} does not run", host.name))
+        process::running(self, host, daemon).with_context(|| format!("{daemon} on {} does not run", host.name))
     }
 
     /// Ends `daemon` on `host` without giving it a chance, and waits until it has ended.
@@ -44,9 +43,7 @@ impl Cluster {
     fn end(&self, host: &Host, daemon: Daemon, signal: Signal) -> anyhow::Result<()> {
         let process = self.process(host, daemon)?;
         process.signal(signal)?;
-        process
-            .wait_end(END)
-            .with_context(|| format!("{daemon} on {}", host.name))
+        process.wait_end(END).with_context(|| format!("{daemon} on {}", host.name))
     }
 
     /// Starts `daemon` on `host` unless it runs, and waits until it works.
@@ -55,9 +52,7 @@ impl Cluster {
     /// When it does not within a minute.
     pub fn start(&self, host: &Host, daemon: Daemon) -> anyhow::Result<()> {
         daemons::ensure_running(self, host, daemon)?;
-        wait::until(&format!("{daemon} on {}", host.name), READY, || {
-            daemons::ready(self, host, daemon)
-        })
+        wait::until(&format!("{daemon} on {}", host.name), READY, || daemons::ready(self, host, daemon))
     }
 
     /// Stops `daemon` on `host` in its tracks: it keeps its connections and does nothing.
@@ -105,10 +100,7 @@ impl Cluster {
     /// # Errors
     /// When something does not within a minute.
     pub fn power_on(&self, host: &Host) -> anyhow::Result<()> {
-        for daemon in Daemon::ALL
-            .into_iter()
-            .filter(|daemon| self.runs(host, *daemon))
-        {
+        for daemon in Daemon::ALL.into_iter().filter(|daemon| self.runs(host, *daemon)) {
             self.start(host, daemon)?;
         }
         Ok(())

@@ -30,10 +30,7 @@ pub fn get(address: &str, path: &str, limit: Duration) -> anyhow::Result<Answer>
         let mut stream = TcpStream::connect_timeout(&to, limit)?;
         stream.set_read_timeout(Some(limit))?;
         stream.set_write_timeout(Some(limit))?;
-        stream.write_all(
-            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")
-                .as_bytes(),
-        )?;
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes())?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;
         Ok::<_, std::io::Error>(answer)
@@ -46,43 +43,22 @@ pub fn get(address: &str, path: &str, limit: Duration) -> anyhow::Result<Answer>
 ///
 /// # Errors
 /// As [`get`].
-pub fn get_within(
-    host: &Host,
-    address: String,
-    path: &str,
-    limit: Duration,
-) -> anyhow::Result<Answer> {
+pub fn get_within(host: &Host, address: String, path: &str, limit: Duration) -> anyhow::Result<Answer> {
     let path = path.to_owned();
     net::within(host, move || get(&address, &path, limit))
 }
 
 fn parse(text: &str) -> anyhow::Result<Answer> {
     let (head, body) = text.split_once("\r\n\r\n").context("no HTTP answer")?;
-    let status = head
-        .split_whitespace()
-        .nth(1)
-        .and_then(|code| code.parse().ok())
-        .context("no HTTP status")?;
-    let chunked = head
-        .to_ascii_lowercase()
-        .contains("transfer-encoding: chunked");
-    Ok(Answer {
-        status,
-        body: if chunked {
-            dechunk(body)
-        } else {
-            body.to_owned()
-        },
-    })
+    let status = head.split_whitespace().nth(1).and_then(|code| code.parse().ok()).context("no HTTP status")?;
+    let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+    Ok(Answer { status, body: if chunked { dechunk(body) } else { body.to_owned() } })
 }
 
 fn dechunk(mut body: &str) -> String {
     let mut text = String::new();
     while let Some((size, rest)) = body.split_once("\r\n") {
-        let Some(chunk) = usize::from_str_radix(size.trim(), 16)
-            .ok()
-            .filter(|size| *size > 0)
-            .and_then(|size| rest.get(..size))
+        let Some(chunk) = usize::from_str_radix(size.trim(), 16).ok().filter(|size| *size > 0).and_then(|size| rest.get(..size))
         else {
             break;
         };
@@ -99,23 +75,8 @@ mod tests {
     #[test]
     fn plain_and_chunked_bodies_are_read() {
         let plain = parse("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
-        assert_eq!(
-            plain,
-            Answer {
-                status: 200,
-                body: "ok".into()
-            }
-        );
-        let chunked = parse(
-            "HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
-        )
-        .unwrap();
-        assert_eq!(
-            chunked,
-            Answer {
-                status: 503,
-                body: "abcde".into()
-            }
-        );
+        assert_eq!(plain, Answer { status: 200, body: "ok".into() });
+        let chunked = parse("HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n").unwrap();
+        assert_eq!(chunked, Answer { status: 503, body: "abcde".into() });
     }
 }

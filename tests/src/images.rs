@@ -35,11 +35,7 @@ pub fn docker(cluster: &Cluster, host: &Host) -> Command {
 /// # Errors
 /// Why not.
 pub fn ping(cluster: &Cluster, host: &Host) -> anyhow::Result<()> {
-    let version = crate::command::output_of(docker(cluster, host).args([
-        "version",
-        "--format",
-        "{{.Server.Version}}",
-    ]))?;
+    let version = crate::command::output_of(docker(cluster, host).args(["version", "--format", "{{.Server.Version}}"]))?;
     ensure!(!version.trim().is_empty(), "no answer");
     Ok(())
 }
@@ -79,13 +75,7 @@ pub fn load_busybox(cluster: &Cluster, host: &Host) -> anyhow::Result<bool> {
 pub fn load_guestbook(cluster: &Cluster, host: &Host) -> anyhow::Result<bool> {
     let binary = cluster.bin("guestbook");
     let make = || archive(&[("guestbook", &binary)], &[]);
-    import_unless_there(
-        cluster,
-        host,
-        GUESTBOOK,
-        r#"ENTRYPOINT ["/guestbook"]"#,
-        make,
-    )
+    import_unless_there(cluster, host, GUESTBOOK, r#"ENTRYPOINT ["/guestbook"]"#, make)
 }
 
 fn import_unless_there(
@@ -105,29 +95,11 @@ fn import_unless_there(
 ///
 /// # Errors
 /// When the engine refuses it.
-pub fn import(
-    cluster: &Cluster,
-    host: &Host,
-    name: &str,
-    change: &str,
-    layer: &[u8],
-) -> anyhow::Result<()> {
+pub fn import(cluster: &Cluster, host: &Host, name: &str, change: &str, layer: &[u8]) -> anyhow::Result<()> {
     let mut command = docker(cluster, host);
-    command.args([
-        "import",
-        "--change",
-        change,
-        "--change",
-        "ENV PATH=/bin",
-        "-",
-        name,
-    ]);
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("cannot run docker")?;
+    command.args(["import", "--change", change, "--change", "ENV PATH=/bin", "-", name]);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("cannot run docker")?;
     let written = child.stdin.take().context("no stdin")?.write_all(layer);
     check(&command, child.wait_with_output()?)?;
     written.context("docker import took only a part")
@@ -136,50 +108,26 @@ pub fn import(
 fn busybox() -> anyhow::Result<Vec<u8>> {
     let binary = Path::new("/bin/busybox");
     let applets = crate::command::sh("/bin/busybox --list")?;
-    let links: Vec<_> = applets
-        .lines()
-        .filter(|applet| *applet != "busybox")
-        .collect();
+    let links: Vec<_> = applets.lines().filter(|applet| *applet != "busybox").collect();
     archive(&[("bin/busybox", binary)], &links)
 }
 
 /// A root file system: `files` from this machine, `applets` as links to busybox, and the directories programs expect.
 fn archive(files: &[(&str, &Path)], applets: &[&str]) -> anyhow::Result<Vec<u8>> {
     let mut tar = tar::Builder::new(Vec::new());
-    for (directory, mode) in [
-        ("bin", 0o755),
-        ("etc", 0o755),
-        ("root", 0o700),
-        ("tmp", 0o1777),
-        ("var", 0o755),
-    ] {
+    for (directory, mode) in [("bin", 0o755), ("etc", 0o755), ("root", 0o700), ("tmp", 0o1777), ("var", 0o755)] {
         let mut header = header(tar::EntryType::Directory, mode, 0);
         tar.append_data(&mut header, directory, std::io::empty())?;
     }
     for (path, source) in files {
         let contents = fs::read(source).with_context(|| source.display().to_string())?;
-        tar.append_data(
-            &mut header(tar::EntryType::Regular, 0o755, contents.len()),
-            path,
-            contents.as_slice(),
-        )?;
+        tar.append_data(&mut header(tar::EntryType::Regular, 0o755, contents.len()), path, contents.as_slice())?;
     }
     for applet in applets {
-        tar.append_link(
-            &mut header(tar::EntryType::Symlink, 0o777, 0),
-            format!("bin/{applet}"),
-            "busybox",
-        )?;
+        tar.append_link(&mut header(tar::EntryType::Symlink, 0o777, 0), format!("bin/{applet}"), "busybox")?;
     }
-    for (path, contents) in [
-        ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"),
-        ("etc/group", "root:x:0:\n"),
-    ] {
-        tar.append_data(
-            &mut header(tar::EntryType::Regular, 0o644, contents.len()),
-            path,
-            contents.as_bytes(),
-        )?;
+    for (path, contents) in [("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"), ("etc/group", "root:x:0:\n")] {
+        tar.append_data(&mut header(tar::EntryType::Regular, 0o644, contents.len()), path, contents.as_bytes())?;
     }
     Ok(tar.into_inner()?)
 }

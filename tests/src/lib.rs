@@ -7,6 +7,8 @@
 //! namespaces by their names, mounts and files by their directory. *Invariant:* [`Cluster::down`] needs none of the state that
 //! [`Cluster::up`] keeps, so it works after any crash.
 
+pub mod access;
+pub mod bench;
 pub mod cgroup;
 pub mod command;
 pub mod daemons;
@@ -15,6 +17,7 @@ pub mod etcd;
 pub mod fault;
 pub mod http;
 pub mod images;
+pub mod kube;
 pub mod net;
 pub mod pki;
 pub mod process;

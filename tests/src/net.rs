@@ -20,15 +20,11 @@ pub fn netns_path(name: &str) -> PathBuf {
 ///
 /// # Errors
 /// When the namespace cannot be entered, or those of `work`.
-pub fn within<T: Send + 'static>(
-    host: &Host,
-    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
-) -> anyhow::Result<T> {
+pub fn within<T: Send + 'static>(host: &Host, work: impl FnOnce() -> anyhow::Result<T> + Send + 'static) -> anyhow::Result<T> {
     let path = netns_path(&host.netns);
     let namespace = File::open(&path).with_context(|| path.display().to_string())?;
     thread::spawn(move || {
-        setns(&namespace, CloneFlags::CLONE_NEWNET)
-            .with_context(|| format!("cannot enter {}", path.display()))?;
+        setns(&namespace, CloneFlags::CLONE_NEWNET).with_context(|| format!("cannot enter {}", path.display()))?;
         work()
     })
     .join()
@@ -43,23 +39,14 @@ pub fn up(cluster: &Cluster, progress: &Progress) -> anyhow::Result<()> {
     let bridge = cluster.bridge();
     if !succeeds(&format!("ip link show dev {bridge}")) {
         sh(&format!("ip link add {bridge} type bridge"))?;
-        progress.did(format!(
-            "network: bridge {bridge} with address {}",
-            cluster.gateway()
-        ));
+        progress.did(format!("network: bridge {bridge} with address {}", cluster.gateway()));
     }
-    sh(&format!(
-        "ip addr replace {}/24 dev {bridge}",
-        cluster.gateway()
-    ))?;
+    sh(&format!("ip addr replace {}/24 dev {bridge}", cluster.gateway()))?;
     sh(&format!("ip link set {bridge} up"))?;
     accept_bridged(&bridge)?;
     for host in cluster.hosts() {
         if let Some(change) = host_up(&bridge, cluster.gateway(), &host)? {
-            progress.did(format!(
-                "network: host {} ({}) {change}",
-                host.name, host.address
-            ));
+            progress.did(format!("network: host {} ({}) {change}", host.name, host.address));
         }
     }
     Ok(())
@@ -77,9 +64,7 @@ fn host_up(bridge: &str, gateway: Ipv4Addr, host: &Host) -> anyhow::Result<Optio
         if succeeds(&format!("ip link show dev {netns}")) {
             sh(&format!("ip link del {netns}"))?;
         }
-        sh(&format!(
-            "ip link add {netns} type veth peer name eth0 netns {netns}"
-        ))?;
+        sh(&format!("ip link add {netns} type veth peer name eth0 netns {netns}"))?;
         change = Some("made");
     }
     if !is_connected(host)? {
@@ -89,9 +74,7 @@ fn host_up(bridge: &str, gateway: Ipv4Addr, host: &Host) -> anyhow::Result<Optio
     sh(&format!("ip -n {netns} link set lo up"))?;
     sh(&format!("ip -n {netns} addr replace {address}/24 dev eth0"))?;
     sh(&format!("ip -n {netns} link set eth0 up"))?;
-    sh(&format!(
-        "ip -n {netns} route replace default via {gateway}"
-    ))?;
+    sh(&format!("ip -n {netns} route replace default via {gateway}"))?;
     Ok(change)
 }
 
@@ -123,8 +106,7 @@ pub fn connect(host: &Host) -> anyhow::Result<()> {
 
 /// Another Docker on the machine drops what is forwarded; where bridged frames pass through those rules, ours must be let through.
 fn accept_bridged(bridge: &str) -> anyhow::Result<()> {
-    let filtered = std::fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables")
-        .is_ok_and(|on| on.trim() == "1");
+    let filtered = std::fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables").is_ok_and(|on| on.trim() == "1");
     let rule = forward_rule(bridge);
     if filtered && succeeds("iptables -S FORWARD") && !succeeds(&format!("iptables -C {rule}")) {
         sh(&format!("iptables -I {rule}"))?;
@@ -152,9 +134,7 @@ pub fn down(cluster: &Cluster, progress: &Progress) -> Vec<anyhow::Error> {
     }
     for name in links(cluster) {
         // A pair's end goes with its namespace, sometime soon.
-        if succeeds(&format!("ip link show dev {name}"))
-            && !succeeds(&format!("ip link del {name}"))
-        {
+        if succeeds(&format!("ip link show dev {name}")) && !succeeds(&format!("ip link del {name}")) {
             attempt(format!("ip link show dev {name}"));
         }
         removed += 1;
@@ -164,9 +144,7 @@ pub fn down(cluster: &Cluster, progress: &Progress) -> Vec<anyhow::Error> {
         removed += attempt(format!("iptables -D {rule}"));
     }
     if removed > 0 {
-        progress.did(format!(
-            "removed {removed} network namespaces, links and rules"
-        ));
+        progress.did(format!("removed {removed} network namespaces, links and rules"));
     }
     // What is gone is not in the way, whatever deleting it said.
     if namespaces(cluster).is_empty() && links(cluster).is_empty() {
@@ -187,10 +165,8 @@ pub fn links(cluster: &Cluster) -> Vec<String> {
 
 fn owned_entries(cluster: &Cluster, directory: &str) -> Vec<String> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let mut names: Vec<_> = entries
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| cluster.owns_name(name))
-        .collect();
+    let mut names: Vec<_> =
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| cluster.owns_name(name)).collect();
     names.sort();
     names
 }

@@ -21,13 +21,8 @@ const CA_LIFETIME: Duration = DAY.saturating_mul(3650);
 const LIFETIME: Duration = DAY.saturating_mul(30);
 
 /// Names under which pods and people reach the API server.
-const API_NAMES: [&str; 5] = [
-    "kubernetes",
-    "kubernetes.default",
-    "kubernetes.default.svc",
-    "kubernetes.default.svc.cluster.local",
-    "localhost",
-];
+const API_NAMES: [&str; 5] =
+    ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost"];
 
 /// Makes what is missing or due for renewal. Running daemons load renewed files by themselves.
 ///
@@ -42,38 +37,17 @@ pub fn up(cluster: &Cluster, progress: &Progress) -> anyhow::Result<()> {
         issued += 1;
     }
     for host in cluster.hosts_of(Daemon::Etcd) {
-        let request = server(
-            &host,
-            "etcd",
-            &["localhost"],
-            &[Ipv4Addr::LOCALHOST],
-            Usage::Both,
-        );
+        let request = server(&host, "etcd", &["localhost"], &[Ipv4Addr::LOCALHOST], Usage::Both);
         issued += ensure(cluster, &etcd_ca, &format!("etcd-{}", host.name), &request)?;
     }
-    issued += ensure(
-        cluster,
-        &etcd_ca,
-        "etcd-client",
-        &client("kube-apiserver-etcd-client", None),
-    )?;
+    issued += ensure(cluster, &etcd_ca, "etcd-client", &client("kube-apiserver-etcd-client", None))?;
     for host in cluster.hosts_of(Daemon::Apiserver) {
-        let request = server(
-            &host,
-            "kube-apiserver",
-            &API_NAMES,
-            &[Ipv4Addr::LOCALHOST, API_SERVICE],
-            Usage::Server,
-        );
+        let request = server(&host, "kube-apiserver", &API_NAMES, &[Ipv4Addr::LOCALHOST, API_SERVICE], Usage::Server);
         issued += ensure(cluster, &ca, &format!("apiserver-{}", host.name), &request)?;
     }
     let people = [
         ("admin", "kubernetes-admin", Some("system:masters")),
-        (
-            "apiserver-kubelet-client",
-            "kube-apiserver-kubelet-client",
-            Some("system:masters"),
-        ),
+        ("apiserver-kubelet-client", "kube-apiserver-kubelet-client", Some("system:masters")),
         ("scheduler", "system:kube-scheduler", None),
         ("controller-manager", "system:kube-controller-manager", None),
         ("kube-proxy", "system:kube-proxy", None),
@@ -83,22 +57,9 @@ pub fn up(cluster: &Cluster, progress: &Progress) -> anyhow::Result<()> {
     }
     for host in cluster.nodes() {
         let name = format!("system:node:{}", host.name);
-        issued += ensure(
-            cluster,
-            &ca,
-            &format!("kubelet-{}", host.name),
-            &client(&name, Some("system:nodes")),
-        )?;
-        let request = Request {
-            organization: Some("system:nodes".into()),
-            ..server(&host, &name, &[], &[], Usage::Server)
-        };
-        issued += ensure(
-            cluster,
-            &ca,
-            &format!("kubelet-server-{}", host.name),
-            &request,
-        )?;
+        issued += ensure(cluster, &ca, &format!("kubelet-{}", host.name), &client(&name, Some("system:nodes")))?;
+        let request = Request { organization: Some("system:nodes".into()), ..server(&host, &name, &[], &[], Usage::Server) };
+        issued += ensure(cluster, &ca, &format!("kubelet-server-{}", host.name), &request)?;
     }
     if issued > 0 {
         progress.did(format!("identity: {issued} certificates and keys issued"));
@@ -128,10 +89,7 @@ fn ensure(cluster: &Cluster, ca: &Ca, file: &str, request: &Request) -> anyhow::
 }
 
 fn files(cluster: &Cluster, file: &str) -> (PathBuf, PathBuf) {
-    (
-        cluster.pki(&format!("{file}.crt")),
-        cluster.pki(&format!("{file}.key")),
-    )
+    (cluster.pki(&format!("{file}.crt")), cluster.pki(&format!("{file}.key")))
 }
 
 fn client(common_name: &str, organization: Option<&str>) -> Request {
@@ -145,24 +103,12 @@ fn client(common_name: &str, organization: Option<&str>) -> Request {
     }
 }
 
-fn server(
-    host: &Host,
-    common_name: &str,
-    names: &[&str],
-    addresses: &[Ipv4Addr],
-    usage: Usage,
-) -> Request {
+fn server(host: &Host, common_name: &str, names: &[&str], addresses: &[Ipv4Addr], usage: Usage) -> Request {
     Request {
         common_name: common_name.into(),
         organization: None,
-        dns_names: std::iter::once(host.name.as_str())
-            .chain(names.iter().copied())
-            .map(Into::into)
-            .collect(),
-        addresses: std::iter::once(host.address)
-            .chain(addresses.iter().copied())
-            .map(IpAddr::from)
-            .collect(),
+        dns_names: std::iter::once(host.name.as_str()).chain(names.iter().copied()).map(Into::into).collect(),
+        addresses: std::iter::once(host.address).chain(addresses.iter().copied()).map(IpAddr::from).collect(),
         usage,
         lifetime: LIFETIME,
     }
@@ -170,28 +116,22 @@ fn server(
 
 fn kubeconfigs(cluster: &Cluster) -> anyhow::Result<()> {
     // The administrator's holds everything, so that it can be copied elsewhere; stock tools want exactly one server.
-    let read = |name: &str| {
-        fs::read(cluster.pki(name)).with_context(|| cluster.pki(name).display().to_string())
-    };
-    let server = cluster.api_urls().into_iter().next().unwrap_or_default();
+    let read = |name: &str| fs::read(cluster.pki(name)).with_context(|| cluster.pki(name).display().to_string());
+    let mut urls = cluster.api_urls();
+    let others = urls.split_off(1);
+    let mut connection = json!({ "server": urls.concat(), "certificate-authority-data": base64(&read("ca.crt")?) });
+    if !others.is_empty() {
+        connection["extensions"] = json!([{ "name": "ferrokube/servers", "extension": others }]);
+    }
     let admin = kubeconfig(
-        json!({ "server": server, "certificate-authority-data": base64(&read("ca.crt")?) }),
+        connection,
         "kubernetes-admin",
         json!({ "client-certificate-data": base64(&read("admin.crt")?), "client-key-data": base64(&read("admin.key")?) }),
     );
     write_if_changed(&cluster.kubeconfig(), &admin)?;
-    for daemon in [
-        Daemon::Scheduler,
-        Daemon::ControllerManager,
-        Daemon::Kubelet,
-        Daemon::KubeProxy,
-    ] {
+    for daemon in [Daemon::Scheduler, Daemon::ControllerManager, Daemon::Kubelet, Daemon::KubeProxy] {
         for host in cluster.hosts_of(daemon) {
-            let identity = if daemon == Daemon::Kubelet {
-                format!("kubelet-{}", host.name)
-            } else {
-                daemon.name().to_owned()
-            };
+            let identity = if daemon == Daemon::Kubelet { format!("kubelet-{}", host.name) } else { daemon.name().to_owned() };
             let (cert, key) = files(cluster, &identity);
             let text = kubeconfig(
                 json!({ "server": servers_for(cluster, &host).join(","), "certificate-authority": cluster.pki("ca.crt") }),

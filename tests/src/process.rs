@@ -35,31 +35,18 @@ pub struct Process {
 ///
 /// # Errors
 /// When it cannot be started.
-pub fn spawn(
-    cluster: &Cluster,
-    host: &Host,
-    daemon: Daemon,
-    mut command: Command,
-) -> anyhow::Result<Process> {
+pub fn spawn(cluster: &Cluster, host: &Host, daemon: Daemon, mut command: Command) -> anyhow::Result<Process> {
     let what = || format!("cannot start {daemon} on {}", host.name);
     let log = cluster.log(daemon, host);
-    let mut output = File::options()
-        .create(true)
-        .append(true)
-        .open(&log)
-        .with_context(|| log.display().to_string())?;
+    let mut output = File::options().create(true).append(true).open(&log).with_context(|| log.display().to_string())?;
     writeln!(output, "--- {daemon} on {} starts", host.name)?;
     let namespace_path = net::netns_path(&host.netns);
-    let namespace =
-        File::open(&namespace_path).with_context(|| namespace_path.display().to_string())?;
+    let namespace = File::open(&namespace_path).with_context(|| namespace_path.display().to_string())?;
     let mut group = cgroup::daemons_group(host)?;
     command
         .current_dir("/")
         .env_clear()
-        .env(
-            "PATH",
-            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        )
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         .env("RUST_BACKTRACE", "1")
         .stdin(Stdio::null())
         .stdout(output.try_clone()?)
@@ -79,10 +66,7 @@ pub fn spawn(
     unsafe { command.pre_exec(enter) };
     let mut child = command.spawn().with_context(what)?;
     let pid = i32::try_from(child.id())?;
-    let process = Process {
-        pid,
-        start: start_of(pid).unwrap_or_default(),
-    };
+    let process = Process { pid, start: start_of(pid).unwrap_or_default() };
     process.write(&cluster.pid_file(daemon, host))?;
     // As long as we live it is our child, and must not stay as a zombie.
     std::thread::spawn(move || child.wait());
@@ -100,18 +84,11 @@ impl Process {
     /// From its pid file and the file beside it that holds its start.
     fn read(path: &Path) -> Option<Self> {
         let number = |path: &Path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-        Some(Self {
-            pid: i32::try_from(number(path)?).ok()?,
-            start: number(&start_path(path))?,
-        })
+        Some(Self { pid: i32::try_from(number(path)?).ok()?, start: number(&start_path(path))? })
     }
 
     fn write(self, path: &Path) -> anyhow::Result<()> {
-        daemon::pki::write_atomic(
-            &start_path(path),
-            format!("{}\n", self.start).as_bytes(),
-            0o644,
-        )?;
+        daemon::pki::write_atomic(&start_path(path), format!("{}\n", self.start).as_bytes(), 0o644)?;
         daemon::pki::write_atomic(path, format!("{}\n", self.pid).as_bytes(), 0o644)?;
         Ok(())
     }
@@ -129,8 +106,7 @@ impl Process {
         if !self.is_running() {
             bail!("process {} has ended", self.pid);
         }
-        nix::sys::signal::kill(Pid::from_raw(self.pid), signal)
-            .with_context(|| format!("cannot signal process {}", self.pid))
+        nix::sys::signal::kill(Pid::from_raw(self.pid), signal).with_context(|| format!("cannot signal process {}", self.pid))
     }
 
     /// Waits until it has ended.
@@ -153,12 +129,7 @@ fn start_path(pid_file: &Path) -> PathBuf {
 pub(crate) fn program_of(pid_file: &Path) -> Option<String> {
     let pid = fs::read_to_string(pid_file).ok()?.trim().parse().ok()?;
     start_of(pid)?;
-    Some(
-        fs::read_to_string(format!("/proc/{pid}/comm"))
-            .ok()?
-            .trim()
-            .to_owned(),
-    )
+    Some(fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim().to_owned())
 }
 
 /// Field 22 of `/proc/<pid>/stat`; nothing for a process that is not there or only waits to be reaped.
@@ -178,18 +149,9 @@ mod tests {
     #[test]
     fn a_number_that_is_used_again_is_another_process() {
         let pid = i32::try_from(std::process::id()).unwrap();
-        let us = Process {
-            pid,
-            start: start_of(pid).unwrap(),
-        };
+        let us = Process { pid, start: start_of(pid).unwrap() };
         assert!(us.is_running());
-        assert!(
-            !Process {
-                start: us.start + 1,
-                ..us
-            }
-            .is_running()
-        );
+        assert!(!Process { start: us.start + 1, ..us }.is_running());
     }
 
     #[test]

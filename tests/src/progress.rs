@@ -11,10 +11,7 @@ pub struct Progress {
 
 impl Default for Progress {
     fn default() -> Self {
-        Self {
-            begin: Instant::now(),
-            done: 0.into(),
-        }
+        Self { begin: Instant::now(), done: 0.into() }
     }
 }
 
@@ -32,10 +29,7 @@ impl Progress {
 
     /// Something takes its time.
     pub fn waiting(&self, what: &str, reason: &anyhow::Error) {
-        println!(
-            "[{:5.1} s] … waiting for {what}: {reason:#}",
-            self.seconds()
-        );
+        println!("[{:5.1} s] … waiting for {what}: {reason:#}", self.seconds());
     }
 
     /// How many things were changed.

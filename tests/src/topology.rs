@@ -50,13 +50,7 @@ pub struct Cluster {
 }
 
 /// Directories with fixed names that `ip netns` and Docker make for everybody on the machine.
-pub const SHARED_DIRECTORIES: [&str; 5] = [
-    "/run/netns",
-    "/run/containerd",
-    "/run/docker",
-    "/opt/containerd",
-    "/etc/docker",
-];
+pub const SHARED_DIRECTORIES: [&str; 5] = ["/run/netns", "/run/containerd", "/run/docker", "/opt/containerd", "/etc/docker"];
 
 /// What a host is there for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,21 +99,13 @@ pub enum Daemon {
 
 impl Default for Size {
     fn default() -> Self {
-        Self {
-            nodes: 3,
-            etcd: 3,
-            apiservers: 1,
-        }
+        Self { nodes: 3, etcd: 3, apiservers: 1 }
     }
 }
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "--nodes {} --etcd {} --apiservers {}",
-            self.nodes, self.etcd, self.apiservers
-        )
+        write!(f, "--nodes {} --etcd {} --apiservers {}", self.nodes, self.etcd, self.apiservers)
     }
 }
 
@@ -129,21 +115,9 @@ impl Size {
     /// # Errors
     /// When one is.
     pub fn check(self) -> anyhow::Result<()> {
-        ensure!(
-            (1..=200).contains(&self.nodes),
-            "--nodes {}: from 1 to 200",
-            self.nodes
-        );
-        ensure!(
-            (1..=7).contains(&self.etcd),
-            "--etcd {}: from 1 to 7, odd numbers make sense",
-            self.etcd
-        );
-        ensure!(
-            (1..=8).contains(&self.apiservers),
-            "--apiservers {}: from 1 to 8",
-            self.apiservers
-        );
+        ensure!((1..=200).contains(&self.nodes), "--nodes {}: from 1 to 200", self.nodes);
+        ensure!((1..=7).contains(&self.etcd), "--etcd {}: from 1 to 7, odd numbers make sense", self.etcd);
+        ensure!((1..=8).contains(&self.apiservers), "--apiservers {}: from 1 to 8", self.apiservers);
         Ok(())
     }
 }
@@ -157,20 +131,10 @@ impl Cluster {
     /// When the directory has no absolute path or a name would be too long for a link.
     pub fn new(dir: &Path, prefix: &str, subnet: [u8; 3], size: Size) -> anyhow::Result<Self> {
         let dir = absolute(dir)?;
-        let fits =
-            (1..=5).contains(&prefix.len()) && prefix.bytes().all(|byte| byte.is_ascii_lowercase());
-        ensure!(
-            fits,
-            "prefix `{prefix}`: one to five lower-case letters, because link names end at 15"
-        );
+        let fits = (1..=5).contains(&prefix.len()) && prefix.bytes().all(|byte| byte.is_ascii_lowercase());
+        ensure!(fits, "prefix `{prefix}`: one to five lower-case letters, because link names end at 15");
         size.check()?;
-        Ok(Self {
-            dir,
-            prefix: prefix.to_owned(),
-            subnet,
-            size,
-            made: Vec::new(),
-        })
+        Ok(Self { dir, prefix: prefix.to_owned(), subnet, size, made: Vec::new() })
     }
 
     /// The cluster that `up` made in `dir`; `None` if there is none.
@@ -185,8 +149,7 @@ impl Cluster {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error).with_context(|| path.display().to_string()),
         };
-        let mut cluster: Self =
-            serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
+        let mut cluster: Self = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
         cluster.dir = dir;
         Ok(Some(cluster))
     }
@@ -199,10 +162,7 @@ impl Cluster {
         let dir = default_dir();
         match Self::open(&dir)? {
             Some(cluster) => Ok(cluster),
-            None => bail!(
-                "no cluster in {}: run scripts/up first, or scripts/test, which does",
-                dir.display()
-            ),
+            None => bail!("no cluster in {}: run scripts/up first, or scripts/test, which does", dir.display()),
         }
     }
 
@@ -218,8 +178,7 @@ impl Cluster {
 
     /// All hosts, control plane first.
     pub fn hosts(&self) -> Vec<Host> {
-        let control_plane = (1..=self.size.etcd.max(self.size.apiservers))
-            .map(|number| self.host(Role::ControlPlane, number));
+        let control_plane = (1..=self.size.etcd.max(self.size.apiservers)).map(|number| self.host(Role::ControlPlane, number));
         control_plane.chain(self.nodes()).collect()
     }
 
@@ -233,18 +192,12 @@ impl Cluster {
     /// # Errors
     /// When the cluster has no such host.
     pub fn host_named(&self, name: &str) -> anyhow::Result<Host> {
-        self.hosts()
-            .into_iter()
-            .find(|host| host.name == name)
-            .with_context(|| format!("the cluster has no host {name}"))
+        self.hosts().into_iter().find(|host| host.name == name).with_context(|| format!("the cluster has no host {name}"))
     }
 
     /// The hosts that run `daemon`.
     pub fn hosts_of(&self, daemon: Daemon) -> Vec<Host> {
-        self.hosts()
-            .into_iter()
-            .filter(|host| self.runs(host, daemon))
-            .collect()
+        self.hosts().into_iter().filter(|host| self.runs(host, daemon)).collect()
     }
 
     /// Whether `host` runs `daemon`.
@@ -264,13 +217,7 @@ impl Cluster {
             Role::Node => (format!("node-{number}"), 10 + number),
         };
         let [a, b, c] = self.subnet;
-        Host {
-            netns: format!("{}-{name}", self.prefix),
-            name,
-            address: Ipv4Addr::new(a, b, c, last),
-            role,
-            number,
-        }
+        Host { netns: format!("{}-{name}", self.prefix), name, address: Ipv4Addr::new(a, b, c, last), role, number }
     }
 
     /// The machine's address on the hosts' bridge.
@@ -286,24 +233,16 @@ impl Cluster {
 
     /// Whether `name` is that of a namespace, link or cgroup of a cluster with this prefix, of whatever size.
     pub fn owns_name(&self, name: &str) -> bool {
-        let Some(host) = name
-            .strip_prefix(&self.prefix)
-            .and_then(|rest| rest.strip_prefix('-'))
-        else {
+        let Some(host) = name.strip_prefix(&self.prefix).and_then(|rest| rest.strip_prefix('-')) else {
             return false;
         };
-        let number = host
-            .strip_prefix("node-")
-            .or_else(|| host.strip_prefix("cp-"));
+        let number = host.strip_prefix("node-").or_else(|| host.strip_prefix("cp-"));
         host == "br0" || number.is_some_and(|number| number.parse::<u8>().is_ok())
     }
 
     /// A URL for each API server, first host first.
     pub fn api_urls(&self) -> Vec<String> {
-        self.hosts_of(Daemon::Apiserver)
-            .iter()
-            .map(|host| format!("https://{}:{API_PORT}", host.address))
-            .collect()
+        self.hosts_of(Daemon::Apiserver).iter().map(|host| format!("https://{}:{API_PORT}", host.address)).collect()
     }
 
     /// The administrator's kubeconfig.
@@ -318,16 +257,12 @@ impl Cluster {
 
     /// A daemon's log.
     pub fn log(&self, daemon: Daemon, host: &Host) -> PathBuf {
-        self.dir
-            .join("log")
-            .join(format!("{daemon}-{}.log", host.name))
+        self.dir.join("log").join(format!("{daemon}-{}.log", host.name))
     }
 
     /// A daemon's pid file: one number, nothing else.
     pub fn pid_file(&self, daemon: Daemon, host: &Host) -> PathBuf {
-        self.dir
-            .join("run")
-            .join(format!("{daemon}-{}.pid", host.name))
+        self.dir.join("run").join(format!("{daemon}-{}.pid", host.name))
     }
 
     /// A file of the cluster's certificates and keys.
@@ -359,13 +294,8 @@ impl Cluster {
 /// An absolute path without symbolic links before its last part, as the kernel's table of mounts shows it. The last part may be missing.
 fn absolute(dir: &Path) -> anyhow::Result<PathBuf> {
     let dir = std::path::absolute(dir).with_context(|| dir.display().to_string())?;
-    let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else {
-        bail!("{} cannot hold a cluster", dir.display())
-    };
-    Ok(parent
-        .canonicalize()
-        .with_context(|| parent.display().to_string())?
-        .join(name))
+    let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else { bail!("{} cannot hold a cluster", dir.display()) };
+    Ok(parent.canonicalize().with_context(|| parent.display().to_string())?.join(name))
 }
 
 /// `FERROKUBE_DIR`, else `.cluster` in the repository.
@@ -386,15 +316,8 @@ pub fn repository() -> PathBuf {
 
 impl Daemon {
     /// In the order in which they are started.
-    pub const ALL: [Self; 7] = [
-        Self::Etcd,
-        Self::Dockerd,
-        Self::Apiserver,
-        Self::Scheduler,
-        Self::ControllerManager,
-        Self::Kubelet,
-        Self::KubeProxy,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Etcd, Self::Dockerd, Self::Apiserver, Self::Scheduler, Self::ControllerManager, Self::Kubelet, Self::KubeProxy];
 
     /// The program's name.
     pub fn name(self) -> &'static str {
@@ -433,48 +356,23 @@ mod tests {
     use super::*;
 
     fn cluster() -> Cluster {
-        Cluster::new(
-            Path::new("/.cluster"),
-            "fk",
-            [172, 30, 0],
-            Size {
-                nodes: 2,
-                etcd: 3,
-                apiservers: 2,
-            },
-        )
-        .unwrap()
+        Cluster::new(Path::new("/.cluster"), "fk", [172, 30, 0], Size { nodes: 2, etcd: 3, apiservers: 2 }).unwrap()
     }
 
     #[test]
     fn every_host_has_its_own_name_and_address() {
         let hosts = cluster().hosts();
-        let all: Vec<_> = hosts
-            .iter()
-            .map(|host| format!("{} {}", host.netns, host.address))
-            .collect();
+        let all: Vec<_> = hosts.iter().map(|host| format!("{} {}", host.netns, host.address)).collect();
         assert_eq!(
             all,
-            [
-                "fk-cp-1 172.30.0.2",
-                "fk-cp-2 172.30.0.3",
-                "fk-cp-3 172.30.0.4",
-                "fk-node-1 172.30.0.11",
-                "fk-node-2 172.30.0.12"
-            ]
+            ["fk-cp-1 172.30.0.2", "fk-cp-2 172.30.0.3", "fk-cp-3 172.30.0.4", "fk-node-1 172.30.0.11", "fk-node-2 172.30.0.12"]
         );
     }
 
     #[test]
     fn daemons_run_where_they_belong() {
         let cluster = cluster();
-        let names = |daemon| {
-            cluster
-                .hosts_of(daemon)
-                .into_iter()
-                .map(|host| host.name)
-                .collect::<Vec<_>>()
-        };
+        let names = |daemon| cluster.hosts_of(daemon).into_iter().map(|host| host.name).collect::<Vec<_>>();
         assert_eq!(names(Daemon::Etcd), ["cp-1", "cp-2", "cp-3"]);
         assert_eq!(names(Daemon::Apiserver), ["cp-1", "cp-2"]);
         assert_eq!(names(Daemon::Kubelet), ["node-1", "node-2"]);
@@ -486,14 +384,7 @@ mod tests {
         for name in ["fk-br0", "fk-node-3", "fk-cp-1"] {
             assert!(cluster.owns_name(name), "{name}");
         }
-        for name in [
-            "fk",
-            "fk-node-",
-            "fkt-node-1",
-            "fk-node-x",
-            "fk-other",
-            "docker0",
-        ] {
+        for name in ["fk", "fk-node-", "fkt-node-1", "fk-node-x", "fk-other", "docker0"] {
             assert!(!cluster.owns_name(name), "{name}");
         }
     }

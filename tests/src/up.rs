@@ -22,15 +22,7 @@ use crate::{
 };
 
 /// Our own programs, as cargo names them.
-const PROGRAMS: [&str; 7] = [
-    "apiserver",
-    "scheduler",
-    "controller-manager",
-    "kubelet",
-    "kube-proxy",
-    "kctl",
-    "cluster",
-];
+const PROGRAMS: [&str; 7] = ["apiserver", "scheduler", "controller-manager", "kubelet", "kube-proxy", "kctl", "cluster"];
 /// Those that run in containers that hold nothing else, so they are built without shared libraries.
 const STATIC_PROGRAMS: [&str; 2] = ["pause", "guestbook"];
 /// What comes from Debian.
@@ -56,22 +48,10 @@ impl Cluster {
     ///
     /// # Errors
     /// When something does not work in time; the error holds the end of the log that matters.
-    pub fn up(
-        dir: &Path,
-        prefix: &str,
-        subnet: [u8; 3],
-        options: &UpOptions,
-        progress: &Progress,
-    ) -> anyhow::Result<Self> {
-        ensure!(
-            nix::unistd::geteuid().is_root(),
-            "must run as root: it makes network namespaces, mounts and cgroups"
-        );
+    pub fn up(dir: &Path, prefix: &str, subnet: [u8; 3], options: &UpOptions, progress: &Progress) -> anyhow::Result<Self> {
+        ensure!(nix::unistd::geteuid().is_root(), "must run as root: it makes network namespaces, mounts and cgroups");
         for tool in TOOLS {
-            ensure!(
-                succeeds(&format!("which {tool}")),
-                "{tool} is missing; scripts/up installs it"
-            );
+            ensure!(succeeds(&format!("which {tool}")), "{tool} is missing; scripts/up installs it");
         }
         let _lock = lock(dir)?;
         let cluster = Self::settle(dir, prefix, subnet, options)?;
@@ -82,12 +62,7 @@ impl Cluster {
         cluster.wait_all(&[Daemon::Dockerd], Duration::from_secs(60), progress)?;
         images::up(&cluster, progress)?;
         cluster.wait_all(&[Daemon::Apiserver], Duration::from_secs(60), progress)?;
-        let rest = [
-            Daemon::ControllerManager,
-            Daemon::Scheduler,
-            Daemon::Kubelet,
-            Daemon::KubeProxy,
-        ];
+        let rest = [Daemon::ControllerManager, Daemon::Scheduler, Daemon::Kubelet, Daemon::KubeProxy];
         cluster.start_all(&rest, progress)?;
         cluster.wait_all(&rest, Duration::from_secs(60), progress)?;
         cluster.wait_nodes(progress)?;
@@ -96,10 +71,7 @@ impl Cluster {
         }
         match progress.changes() {
             0 => progress.note("everything was running; nothing was changed"),
-            _ => progress.note(format!(
-                "the cluster runs: {} nodes Ready",
-                cluster.size.nodes
-            )),
+            _ => progress.note(format!("the cluster runs: {} nodes Ready", cluster.size.nodes)),
         }
         Ok(cluster)
     }
@@ -119,16 +91,9 @@ impl Cluster {
     }
 
     /// The cluster that is there, if it is the one asked for, or a new one.
-    fn settle(
-        dir: &Path,
-        prefix: &str,
-        subnet: [u8; 3],
-        options: &UpOptions,
-    ) -> anyhow::Result<Self> {
+    fn settle(dir: &Path, prefix: &str, subnet: [u8; 3], options: &UpOptions) -> anyhow::Result<Self> {
         let there = Self::open(dir)?;
-        let base = there
-            .as_ref()
-            .map_or_else(Size::default, |cluster| cluster.size);
+        let base = there.as_ref().map_or_else(Size::default, |cluster| cluster.size);
         let size = Size {
             nodes: options.nodes.unwrap_or(base.nodes),
             etcd: options.etcd.unwrap_or(base.etcd),
@@ -136,15 +101,8 @@ impl Cluster {
         };
         let wanted = Self::new(dir, prefix, subnet, size)?;
         match there {
-            Some(there)
-                if (&there.prefix, there.subnet, there.size)
-                    != (&wanted.prefix, wanted.subnet, wanted.size) =>
-            {
-                bail!(
-                    "{} holds a cluster made with {}; run scripts/down before changing that",
-                    dir.display(),
-                    there.size
-                )
+            Some(there) if (&there.prefix, there.subnet, there.size) != (&wanted.prefix, wanted.subnet, wanted.size) => {
+                bail!("{} holds a cluster made with {}; run scripts/down before changing that", dir.display(), there.size)
             }
             Some(there) => Ok(there),
             None => {
@@ -153,14 +111,8 @@ impl Cluster {
                     leftovers.is_empty(),
                     "network namespaces {leftovers:?} are left from another cluster; run scripts/down first"
                 );
-                let absent = SHARED_DIRECTORIES
-                    .iter()
-                    .map(PathBuf::from)
-                    .filter(|path| !path.exists());
-                Ok(Self {
-                    made: absent.collect(),
-                    ..wanted
-                })
+                let absent = SHARED_DIRECTORIES.iter().map(PathBuf::from).filter(|path| !path.exists());
+                Ok(Self { made: absent.collect(), ..wanted })
             }
         }
     }
@@ -180,19 +132,12 @@ impl Cluster {
         Ok(())
     }
 
-    fn wait_all(
-        &self,
-        daemons: &[Daemon],
-        limit: Duration,
-        progress: &Progress,
-    ) -> anyhow::Result<()> {
+    fn wait_all(&self, daemons: &[Daemon], limit: Duration, progress: &Progress) -> anyhow::Result<()> {
         for daemon in daemons {
             for host in self.hosts_of(*daemon) {
                 let what = format!("{daemon} on {}", host.name);
-                wait::until_telling(progress, &what, limit, || {
-                    daemons::ready(self, &host, *daemon)
-                })
-                .map_err(|error| self.with_log(error, *daemon, &host))?;
+                wait::until_telling(progress, &what, limit, || daemons::ready(self, &host, *daemon))
+                    .map_err(|error| self.with_log(error, *daemon, &host))?;
             }
         }
         Ok(())
@@ -207,20 +152,11 @@ impl Cluster {
     fn wait_nodes(&self, progress: &Progress) -> anyhow::Result<()> {
         let ready = || {
             let nodes = self.kctl_json(&["get", "nodes"])?;
-            let waiting: Vec<_> = self
-                .nodes()
-                .filter(|host| !is_ready(&nodes, &host.name))
-                .map(|host| host.name)
-                .collect();
+            let waiting: Vec<_> = self.nodes().filter(|host| !is_ready(&nodes, &host.name)).map(|host| host.name).collect();
             ensure!(waiting.is_empty(), "not Ready: {}", waiting.join(", "));
             Ok(())
         };
-        let outcome = wait::until_telling(
-            progress,
-            "nodes to be Ready",
-            Duration::from_secs(60),
-            ready,
-        );
+        let outcome = wait::until_telling(progress, "nodes to be Ready", Duration::from_secs(60), ready);
         outcome.map_err(|error| match self.nodes().next() {
             Some(host) => self.with_log(error, Daemon::Kubelet, &host),
             None => error,
@@ -248,21 +184,16 @@ impl Cluster {
     /// As [`Cluster::kctl`], or when it printed something else.
     pub fn kctl_json(&self, args: &[&str]) -> anyhow::Result<Value> {
         let text = output_of(self.kctl_command().args(args).args(["-o", "json"]))?;
-        serde_json::from_str(&text)
-            .with_context(|| format!("kctl {} -o json printed no JSON", args.join(" ")))
+        serde_json::from_str(&text).with_context(|| format!("kctl {} -o json printed no JSON", args.join(" ")))
     }
 }
 
 /// Two of `up` and `down` never work on one directory at once.
 pub(crate) fn lock(dir: &Path) -> anyhow::Result<Flock<File>> {
-    let parent = dir
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let parent = File::open(parent).with_context(|| parent.display().to_string())?;
-    Flock::lock(parent, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
-        anyhow::Error::new(error).context("another up or down is at work here")
-    })
+    Flock::lock(parent, FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, error)| anyhow::Error::new(error).context("another up or down is at work here"))
 }
 
 fn make_directories(cluster: &Cluster) -> anyhow::Result<()> {
@@ -278,17 +209,12 @@ fn make_directories(cluster: &Cluster) -> anyhow::Result<()> {
 fn install_programs(cluster: &Cluster, from: &Path, progress: &Progress) -> anyhow::Result<()> {
     let mut installed = Vec::new();
     let from_static = from.join("../x86_64-unknown-linux-gnu/release");
-    let programs = PROGRAMS
-        .map(|name| (name, from))
-        .into_iter()
-        .chain(STATIC_PROGRAMS.map(|name| (name, from_static.as_path())));
+    let programs = PROGRAMS.map(|name| (name, from)).into_iter().chain(STATIC_PROGRAMS.map(|name| (name, from_static.as_path())));
     for (name, from) in programs {
         let (source, target) = (from.join(name), cluster.bin(name));
-        let built = fs::metadata(&source)
-            .with_context(|| format!("{} is missing; scripts/up builds it", source.display()))?;
-        let same = fs::metadata(&target).is_ok_and(|there| {
-            there.len() == built.len() && there.modified().ok() >= built.modified().ok()
-        });
+        let built = fs::metadata(&source).with_context(|| format!("{} is missing; scripts/up builds it", source.display()))?;
+        let same =
+            fs::metadata(&target).is_ok_and(|there| there.len() == built.len() && there.modified().ok() >= built.modified().ok());
         if same {
             continue;
         }
@@ -298,34 +224,19 @@ fn install_programs(cluster: &Cluster, from: &Path, progress: &Progress) -> anyh
         installed.push(name);
     }
     if !installed.is_empty() {
-        progress.did(format!(
-            "programs: {} installed in {}",
-            installed.join(", "),
-            cluster.bin("").display()
-        ));
+        progress.did(format!("programs: {} installed in {}", installed.join(", "), cluster.bin("").display()));
     }
     Ok(())
 }
 
 /// `hosts`: a line a node. `control-plane`: a line for each of the other hosts, in the same form without a socket.
 fn write_hosts(cluster: &Cluster) -> anyhow::Result<()> {
-    let nodes = cluster.nodes().map(|host| {
-        format!(
-            "{} {} {} unix://{}\n",
-            host.name,
-            host.address,
-            host.netns,
-            cluster.docker_socket(&host).display()
-        )
-    });
+    let nodes = cluster
+        .nodes()
+        .map(|host| format!("{} {} {} unix://{}\n", host.name, host.address, host.netns, cluster.docker_socket(&host).display()));
     pki::write_if_changed(&cluster.dir.join("hosts"), &nodes.collect::<String>())?;
-    let others = cluster
-        .hosts_of(Daemon::Etcd)
-        .into_iter()
-        .chain(cluster.hosts_of(Daemon::Apiserver));
-    let mut others: Vec<_> = others
-        .map(|host| format!("{} {} {}\n", host.name, host.address, host.netns))
-        .collect();
+    let others = cluster.hosts_of(Daemon::Etcd).into_iter().chain(cluster.hosts_of(Daemon::Apiserver));
+    let mut others: Vec<_> = others.map(|host| format!("{} {} {}\n", host.name, host.address, host.netns)).collect();
     others.sort();
     others.dedup();
     pki::write_if_changed(&cluster.dir.join("control-plane"), &others.concat())?;
@@ -333,16 +244,9 @@ fn write_hosts(cluster: &Cluster) -> anyhow::Result<()> {
 }
 
 fn is_ready(nodes: &Value, name: &str) -> bool {
-    let node = nodes["items"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .find(|node| node["metadata"]["name"] == name);
+    let node = nodes["items"].as_array().into_iter().flatten().find(|node| node["metadata"]["name"] == name);
     let conditions = node.and_then(|node| node["status"]["conditions"].as_array());
-    conditions
-        .into_iter()
-        .flatten()
-        .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+    conditions.into_iter().flatten().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
 }
 
 /// Applies the example, waits for it, and fetches it in the two ways that people will.
@@ -353,57 +257,26 @@ fn example(cluster: &Cluster, progress: &Progress) -> anyhow::Result<()> {
         cluster.kctl(&["apply", "-f", &manifest.display().to_string()])?;
         progress.did("example: guestbook applied");
     }
-    wait::until_telling(
-        progress,
-        "the guestbook's pods",
-        Duration::from_secs(60),
-        || {
-            let controller = cluster.kctl_json(&["get", "rc", "guestbook"])?;
-            let count = |value: &Value| value.as_u64().unwrap_or_default();
-            let (ready, wanted) = (
-                count(&controller["status"]["readyReplicas"]),
-                count(&controller["spec"]["replicas"]),
-            );
-            ensure!(ready == wanted && wanted > 0, "{ready} of {wanted} Ready");
-            Ok(())
-        },
-    )?;
+    wait::until_telling(progress, "the guestbook's pods", Duration::from_secs(60), || {
+        let controller = cluster.kctl_json(&["get", "rc", "guestbook"])?;
+        let count = |value: &Value| value.as_u64().unwrap_or_default();
+        let (ready, wanted) = (count(&controller["status"]["readyReplicas"]), count(&controller["spec"]["replicas"]));
+        ensure!(ready == wanted && wanted > 0, "{ready} of {wanted} Ready");
+        Ok(())
+    })?;
     let service = cluster.kctl_json(&["get", "service", "guestbook"])?;
-    let text = |value: &Value| {
-        value
-            .as_str()
-            .map(str::to_owned)
-            .context("the guestbook's Service has no address")
-    };
-    let cluster_ip = format!(
-        "{}:{}",
-        text(&service["spec"]["clusterIP"])?,
-        service["spec"]["ports"][0]["port"]
-    );
+    let text = |value: &Value| value.as_str().map(str::to_owned).context("the guestbook's Service has no address");
+    let cluster_ip = format!("{}:{}", text(&service["spec"]["clusterIP"])?, service["spec"]["ports"][0]["port"]);
     let hosts: Vec<_> = cluster.nodes().collect();
-    let (Some(first), Some(last)) = (hosts.first(), hosts.last()) else {
-        bail!("the cluster has no nodes")
-    };
-    let node_port = format!(
-        "{}:{}",
-        last.address, service["spec"]["ports"][0]["nodePort"]
-    );
+    let (Some(first), Some(last)) = (hosts.first(), hosts.last()) else { bail!("the cluster has no nodes") };
+    let node_port = format!("{}:{}", last.address, service["spec"]["ports"][0]["nodePort"]);
     let limit = Duration::from_secs(20);
     let through = wait::until("the ClusterIP to answer", limit, || {
         http::get_within(first, cluster_ip.clone(), "/", Duration::from_secs(2))
     })?;
-    progress.note(format!(
-        "example: http://{cluster_ip}/ (ClusterIP) from {}: {}",
-        first.name,
-        first_line(&through.body)
-    ));
-    let outside = wait::until("the node port to answer", limit, || {
-        http::get(&node_port, "/", Duration::from_secs(2))
-    })?;
-    progress.note(format!(
-        "example: http://{node_port}/ (NodePort) from outside the nodes: {}",
-        first_line(&outside.body)
-    ));
+    progress.note(format!("example: http://{cluster_ip}/ (ClusterIP) from {}: {}", first.name, first_line(&through.body)));
+    let outside = wait::until("the node port to answer", limit, || http::get(&node_port, "/", Duration::from_secs(2)))?;
+    progress.note(format!("example: http://{node_port}/ (NodePort) from outside the nodes: {}", first_line(&outside.body)));
     next_steps(cluster, &node_port, last);
     Ok(())
 }
@@ -413,9 +286,7 @@ fn first_line(body: &str) -> &str {
 }
 
 fn next_steps(cluster: &Cluster, node_port: &str, host: &Host) {
-    let relative = std::env::current_dir()
-        .ok()
-        .and_then(|here| cluster.dir.strip_prefix(here).ok().map(Path::to_owned));
+    let relative = std::env::current_dir().ok().and_then(|here| cluster.dir.strip_prefix(here).ok().map(Path::to_owned));
     let dir = relative.unwrap_or_else(|| cluster.dir.clone());
     let dir = dir.display();
     println!(

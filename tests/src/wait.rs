@@ -20,11 +20,7 @@ pub struct Hopeless(pub String);
 ///
 /// # Errors
 /// After `limit`, with the probe's last reason why not yet.
-pub fn until<T>(
-    what: &str,
-    limit: Duration,
-    mut probe: impl FnMut() -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
+pub fn until<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
     let begin = Instant::now();
     loop {
         match probe() {

@@ -1,5 +1,12 @@
 //! The harness itself, on real namespaces, etcd and Docker: what it makes works, breaks as told, and leaves nothing behind.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests state their claims by unwrapping, in their helpers too"
+)]
+
 use std::{collections::BTreeSet, fs, time::Duration};
 
 use tests::{Cluster, Daemon, Size, command, etcd, http, images, net, progress::Progress, wait};
@@ -13,8 +20,7 @@ struct Base {
 impl Base {
     fn up(prefix: &str, third: u8, size: Size) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let cluster =
-            Cluster::new(&dir.path().join("cluster"), prefix, [172, 30, third], size).unwrap();
+        let cluster = Cluster::new(&dir.path().join("cluster"), prefix, [172, 30, third], size).unwrap();
         let base = Self { cluster, _dir: dir };
         base.cluster.up_base(&Progress::default()).unwrap();
         base
@@ -30,25 +36,12 @@ impl Drop for Base {
 }
 
 fn put(cluster: &Cluster, key: &str) -> anyhow::Result<()> {
-    etcd::etcdctl(
-        cluster,
-        &etcd::client_urls(cluster).join(","),
-        &["put", key, "x"],
-    )
-    .map(drop)
+    etcd::etcdctl(cluster, &etcd::client_urls(cluster).join(","), &["put", key, "x"]).map(drop)
 }
 
 #[test]
 fn etcd_survives_the_loss_of_its_leader_and_of_a_members_disk() {
-    let base = Base::up(
-        "fkme",
-        201,
-        Size {
-            nodes: 1,
-            etcd: 3,
-            apiservers: 1,
-        },
-    );
+    let base = Base::up("fkme", 201, Size { nodes: 1, etcd: 3, apiservers: 1 });
     let cluster = &base.cluster;
     put(cluster, "before").unwrap();
 
@@ -59,78 +52,38 @@ fn etcd_survives_the_loss_of_its_leader_and_of_a_members_disk() {
         anyhow::ensure!(next != leader);
         Ok(next)
     });
-    wait::until(
-        "a write without the old leader",
-        Duration::from_secs(20),
-        || put(cluster, "during"),
-    )
-    .unwrap();
+    wait::until("a write without the old leader", Duration::from_secs(20), || put(cluster, "during")).unwrap();
 
     let wiped = next.unwrap();
     cluster.start(&leader, Daemon::Etcd).unwrap();
     etcd::wipe(cluster, &wiped).unwrap();
     etcd::rejoin(cluster, &wiped).unwrap();
     put(cluster, "after").unwrap();
-    let revisions: BTreeSet<_> = cluster
-        .hosts_of(Daemon::Etcd)
-        .iter()
-        .map(|host| etcd::status(cluster, host).unwrap().revision)
-        .collect();
+    let revisions: BTreeSet<_> =
+        cluster.hosts_of(Daemon::Etcd).iter().map(|host| etcd::status(cluster, host).unwrap().revision).collect();
     assert_eq!(revisions.len(), 1, "{revisions:?}");
 }
 
 #[test]
 fn a_host_is_cut_off_loses_power_and_comes_back() {
-    let base = Base::up(
-        "fkmh",
-        202,
-        Size {
-            nodes: 2,
-            etcd: 1,
-            apiservers: 1,
-        },
-    );
+    let base = Base::up("fkmh", 202, Size { nodes: 2, etcd: 1, apiservers: 1 });
     let cluster = &base.cluster;
-    let (first, second) = (
-        cluster.host_named("node-1").unwrap(),
-        cluster.host_named("node-2").unwrap(),
-    );
+    let (first, second) = (cluster.host_named("node-1").unwrap(), cluster.host_named("node-2").unwrap());
     for host in [&first, &second] {
         cluster.start(host, Daemon::Dockerd).unwrap();
         images::load_busybox(cluster, host).unwrap();
     }
-    let serve = [
-        "run",
-        "-d",
-        "--net=host",
-        images::BUSYBOX,
-        "httpd",
-        "-f",
-        "-p",
-        "8080",
-        "-h",
-        "/etc",
-    ];
+    let serve = ["run", "-d", "--net=host", images::BUSYBOX, "httpd", "-f", "-p", "8080", "-h", "/etc"];
     command::output_of(images::docker(cluster, &first).args(serve)).unwrap();
     let address = format!("{}:8080", first.address);
     let limit = Duration::from_secs(1);
-    let fetch = || {
-        Ok(assert_eq!(
-            http::get_within(&second, address.clone(), "/passwd", limit)?.status,
-            200
-        ))
-    };
+    let fetch = || http::get_within(&second, address.clone(), "/passwd", limit).map(|answer| assert_eq!(answer.status, 200));
     wait::until("the neighbour's answer", Duration::from_secs(10), fetch).unwrap();
 
     cluster.cut_off(&first).unwrap();
     assert!(http::get_within(&second, address.clone(), "/passwd", limit).is_err());
     cluster.reconnect(&first).unwrap();
-    wait::until(
-        "the neighbour's answer after a cut",
-        Duration::from_secs(10),
-        fetch,
-    )
-    .unwrap();
+    wait::until("the neighbour's answer after a cut", Duration::from_secs(10), fetch).unwrap();
 
     // An engine that is killed leaves its containers alone.
     cluster.kill(&first, Daemon::Dockerd).unwrap();
@@ -147,15 +100,7 @@ fn a_host_is_cut_off_loses_power_and_comes_back() {
 
 #[test]
 fn nothing_is_left_after_down_even_if_what_was_written_down_is_lost() {
-    let base = Base::up(
-        "fkml",
-        203,
-        Size {
-            nodes: 1,
-            etcd: 1,
-            apiservers: 1,
-        },
-    );
+    let base = Base::up("fkml", 203, Size { nodes: 1, etcd: 1, apiservers: 1 });
     let cluster = &base.cluster;
     let node = cluster.host_named("node-1").unwrap();
     cluster.start(&node, Daemon::Dockerd).unwrap();

@@ -67,30 +67,10 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Subnet(subnet) = args.subnet;
     let progress = Progress::default();
     match args.command {
-        Command::Up {
-            nodes,
-            etcd,
-            apiservers,
-            bare,
-            programs,
-        } => {
+        Command::Up { nodes, etcd, apiservers, bare, programs } => {
             let beside = || Some(std::env::current_exe().ok()?.parent()?.to_owned());
-            let programs = programs
-                .or_else(beside)
-                .context("--programs is needed: cannot tell where this program is")?;
-            Cluster::up(
-                &dir,
-                &args.prefix,
-                subnet,
-                &UpOptions {
-                    nodes,
-                    etcd,
-                    apiservers,
-                    bare,
-                    programs,
-                },
-                &progress,
-            )?;
+            let programs = programs.or_else(beside).context("--programs is needed: cannot tell where this program is")?;
+            Cluster::up(&dir, &args.prefix, subnet, &UpOptions { nodes, etcd, apiservers, bare, programs }, &progress)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Down => {
@@ -114,19 +94,12 @@ fn status(dir: &std::path::Path, prefix: &str, subnet: [u8; 3]) -> anyhow::Resul
             println!("left behind: {thing}");
         }
         println!("no cluster in {}", dir.display());
-        return Ok(if left.is_empty() {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        });
+        return Ok(if left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     };
     let mut good = true;
     for daemon in Daemon::ALL {
         for host in cluster.hosts_of(daemon) {
-            let state = match (
-                process::running(&cluster, &host, daemon),
-                daemons::ready(&cluster, &host, daemon),
-            ) {
+            let state = match (process::running(&cluster, &host, daemon), daemons::ready(&cluster, &host, daemon)) {
                 (None, _) => "not running".to_owned(),
                 (Some(process), Ok(())) => format!("ready, pid {}", process.pid),
                 (Some(process), Err(reason)) => {
@@ -137,21 +110,11 @@ fn status(dir: &std::path::Path, prefix: &str, subnet: [u8; 3]) -> anyhow::Resul
             println!("{daemon} on {} ({}): {state}", host.name, host.address);
         }
     }
-    Ok(if good {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn subnet(text: &str) -> Result<Subnet, String> {
-    let bytes: Vec<u8> = text
-        .split('.')
-        .map(str::parse)
-        .collect::<Result<_, _>>()
-        .map_err(|_| "three bytes such as 172.30.0".to_owned())?;
-    bytes
-        .try_into()
-        .map(Subnet)
-        .map_err(|_| "three bytes such as 172.30.0".to_owned())
+    let bytes: Vec<u8> =
+        text.split('.').map(str::parse).collect::<Result<_, _>>().map_err(|_| "three bytes such as 172.30.0".to_owned())?;
+    bytes.try_into().map(Subnet).map_err(|_| "three bytes such as 172.30.0".to_owned())
 }

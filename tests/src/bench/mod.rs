@@ -1,0 +1,107 @@
+//! What `scripts/bench` measures. Each figure stands beside what it is compared with: a bare time says nothing.
+
+mod idle;
+
+use std::fmt;
+
+use anyhow::bail;
+
+use crate::{Cluster, progress::Progress};
+
+/// A benchmark: what it is called, and how it is run on a cluster that is up and otherwise idle.
+struct Bench {
+    name: &'static str,
+    run: fn(&Cluster, &Progress) -> anyhow::Result<Vec<Figure>>,
+}
+
+/// In the order in which they are run: what needs an empty cluster comes first.
+const BENCHES: &[Bench] = &[Bench { name: "idle", run: idle::run }];
+
+/// What a figure has to keep to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Goal {
+    /// Not more than this.
+    AtMost(f64),
+    /// Not less than this.
+    AtLeast(f64),
+}
+
+/// Something measured.
+#[derive(Clone, Debug)]
+pub struct Figure {
+    /// Of what.
+    pub what: String,
+    /// How much.
+    pub value: f64,
+    /// In which unit.
+    pub unit: &'static str,
+    /// What is asked of it.
+    pub goal: Goal,
+    /// What others reach, or what it is a share of; empty if the goal is all there is.
+    pub reference: String,
+}
+
+/// Runs the benchmarks named, or all, printing each figure as it comes. Says whether every goal was reached.
+///
+/// # Errors
+/// When there is no benchmark of a name, or one cannot be run.
+pub fn run(cluster: &Cluster, names: &[String], progress: &Progress) -> anyhow::Result<bool> {
+    if let Some(unknown) = names.iter().find(|name| BENCHES.iter().all(|bench| bench.name != **name)) {
+        let known: Vec<_> = BENCHES.iter().map(|bench| bench.name).collect();
+        bail!("there is no benchmark `{unknown}`; there are: {}", known.join(", "));
+    }
+    let mut reached = true;
+    for bench in BENCHES.iter().filter(|bench| names.is_empty() || names.iter().any(|name| name == bench.name)) {
+        progress.note(format!("bench {}", bench.name));
+        for figure in (bench.run)(cluster, progress)? {
+            reached &= figure.is_reached();
+            println!("{figure}");
+        }
+    }
+    Ok(reached)
+}
+
+// === impl Figure ===
+
+impl Figure {
+    /// Whether it keeps to its goal.
+    pub fn is_reached(&self) -> bool {
+        match self.goal {
+            Goal::AtMost(limit) => self.value <= limit,
+            Goal::AtLeast(limit) => self.value >= limit,
+        }
+    }
+}
+
+impl fmt::Display for Figure {
+    /// One row of a Markdown table: what, value, goal, reference, verdict.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (sign, limit) = match self.goal {
+            Goal::AtMost(limit) => ('≤', limit),
+            Goal::AtLeast(limit) => ('≥', limit),
+        };
+        let digits = if limit < 10.0 {
+            2
+        } else if limit < 1000.0 {
+            1
+        } else {
+            0
+        };
+        let verdict = if self.is_reached() { "reached" } else { "MISSED" };
+        let Self { what, value, unit, reference, .. } = self;
+        write!(f, "| {what} | {value:.digits$} {unit} | {sign} {limit} {unit} | {reference} | {verdict} |")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_figure_says_whether_it_keeps_to_its_goal() {
+        let figure = |value, goal| Figure { what: "memory".into(), value, unit: "MiB", goal, reference: String::new() };
+        assert!(figure(40.0, Goal::AtMost(40.0)).is_reached());
+        assert!(!figure(39.0, Goal::AtLeast(40.0)).is_reached());
+        assert_eq!(figure(41.25, Goal::AtMost(40.0)).to_string(), "| memory | 41.2 MiB | ≤ 40 MiB |  | MISSED |");
+    }
+}
