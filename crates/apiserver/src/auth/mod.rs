@@ -1,30 +1,51 @@
 //! Who asks, and whether they may.
 //!
-//! Authentication turns a connection's certificate or a bearer token into a [`User`]; authorisation decides on a [`Request`]. Both run
-//! for every request of either front end; there is no way around them.
+//! ```text
+//! certificate or token ─► authenticate ─► User ─► authorise: masters, node, RBAC ─► admission: NodeRestriction, RBAC escalation
+//! ```
+//!
+//! Authentication turns a connection's certificate or a bearer token into a [`User`](crate::request::User); authorisation decides on a
+//! [`Request`](crate::request::Request). Both run for every request of either front end; there is no way around them and no option that
+//! turns them off. [`Identity`] is the face of all of it.
+//!
+//! *Invariant:* nothing here decides from memory alone that something is gone: what the cache does not have is looked for in etcd
+//! before a credential is refused or a relationship denied, because another API server may have written it just now.
 
-use std::{future::Future, pin::Pin};
+mod attributes;
+mod authenticate;
+mod follow;
+mod identity;
+mod issue;
+mod lookup;
+mod node;
+mod node_restriction;
+mod rbac;
+mod references;
+mod reviews;
+mod tokens;
 
-use api::StatusError;
+pub use self::{
+    attributes::{Attributes, ResourceAttributes, Target, Verdict},
+    identity::{Identity, IdentityConfig, IdentityError},
+    tokens::TokenKeyError,
+};
 
-use crate::request::{Request, User};
+/// Group of everyone whose credentials were good.
+pub const AUTHENTICATED: &str = "system:authenticated";
+/// Group of everyone who brought none.
+pub const UNAUTHENTICATED: &str = "system:unauthenticated";
+/// Name of everyone who brought no credentials.
+pub const ANONYMOUS: &str = "system:anonymous";
+/// Group that may do everything, whatever the roles say: the way back in when they are broken.
+pub const MASTERS: &str = "system:masters";
 
-/// What an authoriser says.
+/// What authorisation says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// The request may go on.
     Allow,
-    /// This authoriser does not know; another one may allow it. Says why.
+    /// Nobody allows it. Says why, where there is more to say than that.
     NoOpinion(String),
-}
-
-/// One way to decide on requests.
-pub trait Authorizer: Send + Sync {
-    /// Decides on a request.
-    ///
-    /// # Errors
-    /// When it cannot be decided now, because a part this needs does not answer.
-    fn authorize<'a>(&'a self, request: &'a Request) -> Pin<Box<dyn Future<Output = Result<Decision, StatusError>> + Send + 'a>>;
 }
 
 /// What a request brings to prove who makes it.
@@ -34,16 +55,4 @@ pub struct Credentials {
     pub certificate: Option<std::sync::Arc<daemon::tls::PeerIdentity>>,
     /// The bearer token.
     pub token: Option<String>,
-}
-
-/// Finds out who makes a request.
-pub trait Authenticator: Send + Sync {
-    /// The user behind the credentials; without credentials, `system:anonymous` in `system:unauthenticated`.
-    ///
-    /// # Errors
-    /// `Unauthorized` if there are credentials and they are not good.
-    fn authenticate<'a>(
-        &'a self,
-        credentials: &'a Credentials,
-    ) -> Pin<Box<dyn Future<Output = Result<User, StatusError>> + Send + 'a>>;
 }

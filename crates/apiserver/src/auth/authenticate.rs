@@ -1,0 +1,154 @@
+//! From credentials to a user.
+
+use api::{
+    Resource, StatusError,
+    core::v1::{Node, Pod, Secret, ServiceAccount},
+    status::Reason,
+};
+use daemon::tls::PeerIdentity;
+
+use super::{
+    ANONYMOUS, AUTHENTICATED, Credentials, UNAUTHENTICATED,
+    lookup::{Lookup, decode_metadata},
+    tokens::{Claims, Reference, Tokens, sha256},
+};
+use crate::request::User;
+
+/// For how many seconds a token still counts after the deletion of what it is bound to was to be over.
+const DELETION_LEEWAY: i64 = 60;
+
+/// Keys of `User::extra`, upstream's.
+const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
+pub(super) const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
+pub(super) const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
+pub(super) const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
+pub(super) const NODE_UID: &str = "authentication.kubernetes.io/node-uid";
+
+/// Finds out who makes a request.
+pub(super) struct Authenticator {
+    pub(super) tokens: Tokens,
+    pub(super) audiences: Vec<String>,
+    pub(super) lookup: Lookup,
+}
+
+impl Authenticator {
+    /// The user behind the credentials; a certificate counts before a token.
+    ///
+    /// # Errors
+    /// `Unauthorized` if there are credentials and they are not good.
+    pub(super) async fn authenticate(&self, credentials: &Credentials) -> Result<User, StatusError> {
+        match (&credentials.certificate, &credentials.token) {
+            (Some(certificate), _) => user_of_certificate(certificate, now()),
+            (None, Some(token)) => self.authenticate_token(token, &self.audiences).await.map(|(user, _)| user),
+            (None, None) => Ok(anonymous()),
+        }
+    }
+
+    /// The user of a token, and the audiences out of those asked about that it is for.
+    ///
+    /// # Errors
+    /// `Unauthorized` if the token is not good.
+    pub(super) async fn authenticate_token(&self, token: &str, audiences: &[String]) -> Result<(User, Vec<String>), StatusError> {
+        let now = now();
+        let claims = self.tokens.verify(token, audiences, now).map_err(unauthorized)?;
+        self.check_bound(&claims, now).await?;
+        let matching = audiences.iter().filter(|audience| claims.audiences.contains(audience)).cloned().collect();
+        Ok((user_of_token(&claims), matching))
+    }
+
+    /// Checks that what the token is bound to still is there.
+    async fn check_bound(&self, claims: &Claims, now: i64) -> Result<(), StatusError> {
+        let bound = &claims.bound;
+        self.check::<ServiceAccount>(&bound.namespace, &bound.service_account, now).await?;
+        if let Some(pod) = &bound.pod {
+            self.check::<Pod>(&bound.namespace, pod, now).await?;
+        }
+        if let Some(secret) = &bound.secret {
+            self.check::<Secret>(&bound.namespace, secret, now).await?;
+        }
+        // In a pod's token the node is only a remark.
+        if let (Some(node), None, None) = (&bound.node, &bound.pod, &bound.secret) {
+            self.check::<Node>("", node, now).await?;
+        }
+        Ok(())
+    }
+
+    async fn check<K: Resource>(&self, namespace: &str, reference: &Reference, now: i64) -> Result<(), StatusError> {
+        let Reference { name, uid } = reference;
+        let entry = self.lookup.entry::<K>(namespace, name, |entry| entry.uid() == uid).await?;
+        let gone = match entry.filter(|entry| entry.uid() == uid) {
+            None => true,
+            Some(entry) => {
+                let deleted = decode_metadata(&entry)?.deletion_timestamp;
+                deleted.is_some_and(|at| at.seconds + DELETION_LEEWAY < now)
+            }
+        };
+        if gone { Err(unauthorized(format!("the token's {} {name:?} is gone", K::KIND.singular))) } else { Ok(()) }
+    }
+}
+
+/// The user that a verified certificate says. It may have expired since the connection was made.
+fn user_of_certificate(certificate: &PeerIdentity, now: i64) -> Result<User, StatusError> {
+    if now > certificate.not_after {
+        return Err(unauthorized("the client certificate has expired; get a new one and connect again"));
+    }
+    if certificate.common_name.is_empty() {
+        return Err(unauthorized("the client certificate names no user: its subject has no CN"));
+    }
+    let mut groups = certificate.organizations.clone();
+    if !groups.iter().any(|group| group == AUTHENTICATED) {
+        groups.push(AUTHENTICATED.to_owned());
+    }
+    let fingerprint: String = sha256(&certificate.der).iter().map(|byte| format!("{byte:02x}")).collect();
+    let extra = [(CREDENTIAL_ID.to_owned(), vec![format!("X509SHA256={fingerprint}")])];
+    Ok(User { name: certificate.common_name.clone(), uid: String::new(), groups, extra: extra.into() })
+}
+
+fn user_of_token(claims: &Claims) -> User {
+    let bound = &claims.bound;
+    let mut user = service_account_user(&bound.namespace, &bound.service_account.name, &bound.service_account.uid);
+    let mut extra = |key: &str, value: &str| {
+        if !value.is_empty() {
+            user.extra.insert(key.to_owned(), vec![value.to_owned()]);
+        }
+    };
+    if !claims.id.is_empty() {
+        extra(CREDENTIAL_ID, &format!("JTI={}", claims.id));
+    }
+    if let Some(pod) = &bound.pod {
+        extra(POD_NAME, &pod.name);
+        extra(POD_UID, &pod.uid);
+    }
+    if let Some(node) = &bound.node {
+        extra(NODE_NAME, &node.name);
+        extra(NODE_UID, &node.uid);
+    }
+    user
+}
+
+/// A service account as a user.
+pub(super) fn service_account_user(namespace: &str, name: &str, uid: &str) -> User {
+    User {
+        name: super::tokens::username(namespace, name),
+        uid: uid.to_owned(),
+        groups: vec![
+            "system:serviceaccounts".to_owned(),
+            format!("system:serviceaccounts:{namespace}"),
+            AUTHENTICATED.to_owned(),
+        ],
+        extra: Default::default(),
+    }
+}
+
+fn anonymous() -> User {
+    User { name: ANONYMOUS.to_owned(), groups: vec![UNAUTHENTICATED.to_owned()], ..User::default() }
+}
+
+fn unauthorized(why: impl std::fmt::Display) -> StatusError {
+    StatusError::new(Reason::Unauthorized, format!("Unauthorized: {why}"))
+}
+
+/// Seconds since 1970.
+pub(super) fn now() -> i64 {
+    jiff::Timestamp::now().as_second()
+}
