@@ -1,6 +1,8 @@
 //! The API server's flags. Names and defaults are upstream's.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, ops::RangeInclusive, path::PathBuf};
+
+use crate::admission::ServiceCidr;
 
 /// Flags of the API server.
 #[derive(Clone, Debug, clap::Args)]
@@ -52,10 +54,10 @@ pub struct Args {
 
     /// Network that Services get their addresses from
     #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/16")]
-    pub service_cluster_ip_range: String,
+    pub service_cluster_ip_range: ServiceCidr,
     /// Ports that node ports are taken from, FIRST-LAST
-    #[arg(long, value_name = "RANGE", default_value = "30000-32767")]
-    pub service_node_port_range: String,
+    #[arg(long, value_name = "RANGE", default_value = "30000-32767", value_parser = port_range)]
+    pub service_node_port_range: RangeInclusive<u16>,
 
     /// CA of the kubelets' serving certificates
     #[arg(long, value_name = "FILE")]
@@ -73,4 +75,12 @@ pub struct Args {
     /// Most requests that are handled at once, watches and other streams aside; more are refused with TooManyRequests
     #[arg(long, value_name = "N", default_value_t = 600)]
     pub max_requests_inflight: usize,
+}
+
+fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let parsed = text.split_once('-').and_then(|(first, last)| Some((first.trim().parse().ok()?, last.trim().parse().ok()?)));
+    match parsed {
+        Some((first, last)) if 0 < first && first <= last => Ok(first..=last),
+        _ => Err("ports FIRST-LAST are wanted here, such as 30000-32767".to_owned()),
+    }
 }

@@ -1,10 +1,16 @@
 //! The API server: one pipeline per verb over etcd, served as gRPC.
 
 pub mod admission;
+mod args;
 pub mod auth;
 pub mod decode;
+pub mod grpc;
 pub mod layout;
 pub mod pipeline;
 pub mod request;
+mod server;
 pub mod strategies;
 pub mod strategy;
+
+pub use args::Args;
+pub use server::run;

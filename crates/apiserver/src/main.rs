@@ -1,3 +1,7 @@
-//! The API server.
+//! The API server's binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    daemon::main("apiserver", "127.0.0.1:10255", apiserver::run)
+}

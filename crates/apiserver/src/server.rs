@@ -69,7 +69,10 @@ pub async fn run(args: Args, kit: Kit) -> anyhow::Result<()> {
 
     let identity = Arc::new(Identity::new(&store, identity_config(&args)).context("identity")?);
     kit.tasks.spawn_infallible("identity", identity.clone().run(shutdown.clone()));
-    let admission_config = admission::AdmissionConfig::new(&args.service_cluster_ip_range, &args.service_node_port_range)?;
+    let admission_config = admission::AdmissionConfig {
+        service_cidr: args.service_cluster_ip_range,
+        node_ports: args.service_node_port_range.clone(),
+    };
     let chain = admission::chain(&store, &admission_config).with_all(identity.plugins());
     let pipeline = Pipeline::new(store.clone(), strategies::all(), chain);
     let kubelets = Kubelets::new(KubeletsConfig {

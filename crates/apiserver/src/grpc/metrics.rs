@@ -92,8 +92,9 @@ fn window(usage: &Usage) -> (Option<Time>, Option<Duration>) {
 }
 
 fn amounts(usage: &Usage) -> BTreeMap<String, Quantity> {
-    let cpu = quantity::Quantity::from_nano(i128::from(usage.cpu_nanocores));
-    let memory = quantity::Quantity::from_bytes(i128::from(usage.memory_working_set_bytes));
+    let signed = |amount: u64| i64::try_from(amount).unwrap_or(i64::MAX);
+    let cpu = quantity::Quantity::from_nanos(signed(usage.cpu_nanocores));
+    let memory = quantity::Quantity::from_bytes(signed(usage.memory_working_set_bytes));
     BTreeMap::from([
         ("cpu".to_owned(), Quantity { string: cpu.to_string() }),
         ("memory".to_owned(), Quantity { string: memory.to_string() }),

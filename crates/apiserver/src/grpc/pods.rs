@@ -117,7 +117,7 @@ async fn first<T>(messages: &mut Streaming<T>) -> Result<T, StatusError> {
 
 /// The first message followed by the rest as they come. Ends when the client's stream breaks: the kubelet then sees the end.
 fn followed_by<T: Send + 'static>(first: T, rest: Streaming<T>) -> impl Stream<Item = T> + Send {
-    stream::once(std::future::ready(first)).chain(rest.map_while(Result::ok))
+    stream::once(std::future::ready(first)).chain(rest.take_while(|m| std::future::ready(m.is_ok())).filter_map(|m| std::future::ready(m.ok())))
 }
 
 #[tonic::async_trait]
