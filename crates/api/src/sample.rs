@@ -41,7 +41,9 @@ impl Sampler {
     fn message(&mut self, message: &Message, depth: usize) -> Map<String, Value> {
         let mut map = Map::new();
         for field in message.json_fields() {
-            if self.below(100) >= self.percent {
+            // An unset required time is null in upstream's JSON, which not every reader takes.
+            let always = field.required && matches!(field.ty, FieldType::Time);
+            if self.below(100) >= self.percent && !always {
                 continue;
             }
             if let Some(value) = self.field(field, depth) {

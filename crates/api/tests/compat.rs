@@ -173,7 +173,7 @@ fn every_field_survives_upstreams_json() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(24) })]
 
     #[test]
     fn objects_with_some_fields_survive_both(seed: u64) {
