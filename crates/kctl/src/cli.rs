@@ -5,7 +5,10 @@ use std::{ffi::OsString, process::ExitCode};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::{
-    commands::{apply, delete, describe, exec, get, logs},
+    commands::{
+        api_resources, apply, auth, config, create, delete, describe, edit, events, exec, explain, get, info, logs, metadata,
+        nodes, patch, port_forward, run, scale, top, wait,
+    },
     console::Console,
     error,
     session::{GlobalArgs, Session},
@@ -27,10 +30,37 @@ pub enum Command {
     Get(get::Args),
     Describe(describe::Args),
     Apply(apply::Args),
+    Create(create::Args),
     Delete(delete::Args),
+    Edit(edit::Args),
+    Replace(patch::ReplaceArgs),
+    Patch(patch::Args),
+    Label(metadata::LabelArgs),
+    Annotate(metadata::AnnotateArgs),
+    Scale(scale::Args),
+    Run(run::Args),
+    Expose(run::ExposeArgs),
+    #[command(visible_alias = "log")]
     Logs(logs::Args),
     Exec(exec::Args),
     Attach(exec::AttachArgs),
+    PortForward(port_forward::Args),
+    Top(top::Args),
+    Events(events::Args),
+    Wait(wait::Args),
+    Explain(explain::Args),
+    ApiResources(api_resources::Args),
+    /// List the versions that the server serves
+    ApiVersions,
+    Cordon(nodes::CordonArgs),
+    Uncordon(nodes::UncordonArgs),
+    Drain(nodes::DrainArgs),
+    Taint(nodes::TaintArgs),
+    Auth(auth::Args),
+    Config(config::Args),
+    ClusterInfo(info::ClusterInfoArgs),
+    Version(info::VersionArgs),
+    Completion(info::CompletionArgs),
 }
 
 /// Runs a command line and returns its exit code.
@@ -69,10 +99,35 @@ async fn dispatch(session: &Session, command: Command) -> anyhow::Result<()> {
         Command::Get(args) => Box::pin(get::run(session, args)).await,
         Command::Describe(args) => Box::pin(describe::run(session, args)).await,
         Command::Apply(args) => Box::pin(apply::run(session, args)).await,
+        Command::Create(args) => Box::pin(create::run(session, args)).await,
         Command::Delete(args) => Box::pin(delete::run(session, args)).await,
+        Command::Edit(args) => Box::pin(edit::run(session, args)).await,
+        Command::Replace(args) => Box::pin(patch::run_replace(session, args)).await,
+        Command::Patch(args) => Box::pin(patch::run(session, args)).await,
+        Command::Label(args) => Box::pin(metadata::label(session, args)).await,
+        Command::Annotate(args) => Box::pin(metadata::annotate(session, args)).await,
+        Command::Scale(args) => Box::pin(scale::run(session, args)).await,
+        Command::Run(args) => Box::pin(run::run(session, args)).await,
+        Command::Expose(args) => Box::pin(run::expose(session, args)).await,
         Command::Logs(args) => Box::pin(logs::run(session, args)).await,
         Command::Exec(args) => Box::pin(exec::run(session, args)).await,
         Command::Attach(args) => Box::pin(exec::run_attach(session, args)).await,
+        Command::PortForward(args) => Box::pin(port_forward::run(session, args)).await,
+        Command::Top(args) => Box::pin(top::run(session, args)).await,
+        Command::Events(args) => Box::pin(events::run(session, args)).await,
+        Command::Wait(args) => Box::pin(wait::run(session, args)).await,
+        Command::Explain(args) => Box::pin(explain::run(session, args)).await,
+        Command::ApiResources(args) => Box::pin(api_resources::run(session, args)).await,
+        Command::Cordon(args) => Box::pin(nodes::cordon(session, args)).await,
+        Command::Uncordon(args) => Box::pin(nodes::uncordon(session, args)).await,
+        Command::Drain(args) => Box::pin(nodes::drain(session, args)).await,
+        Command::Taint(args) => Box::pin(nodes::taint(session, args)).await,
+        Command::Auth(args) => Box::pin(auth::run(session, args)).await,
+        Command::Config(args) => Box::pin(config::run(session, args)).await,
+        Command::ClusterInfo(args) => Box::pin(info::cluster_info(session, args)).await,
+        Command::Version(args) => Box::pin(info::version(session, args)).await,
+        Command::ApiVersions => api_resources::versions(session).await,
+        Command::Completion(args) => info::completion(session, &args, Cli::command()),
     }
 }
 
@@ -134,7 +189,7 @@ fn start_logging(verbosity: u8) {
 
 /// Runs a command line in a session made for it.
 #[cfg(test)]
-pub async fn run(mut session: Session, words: &[&str]) -> u8 {
+pub async fn run_line(mut session: Session, words: &[&str]) -> u8 {
     let args = std::iter::once("kctl").chain(words.iter().copied()).map(OsString::from);
     match parse(args) {
         Ok(cli) => {

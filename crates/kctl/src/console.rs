@@ -31,11 +31,7 @@ impl Console {
 
     /// Streams made of anything, without a terminal.
     #[cfg(test)]
-    pub fn new(
-        out: impl Write + Send + 'static,
-        err: impl Write + Send + 'static,
-        input: impl Read + Send + 'static,
-    ) -> Self {
+    pub fn new(out: impl Write + Send + 'static, err: impl Write + Send + 'static, input: impl Read + Send + 'static) -> Self {
         Self(Arc::new(Streams {
             out: Mutex::new(Box::new(out)),
             err: Mutex::new(Box::new(err)),

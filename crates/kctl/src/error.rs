@@ -58,11 +58,8 @@ pub fn describe(error: &anyhow::Error) -> String {
     match failed {
         Some(client::Error::Api(status)) => {
             // What was tried comes before what the server said about it.
-            let contexts: Vec<String> = error
-                .chain()
-                .take_while(|cause| !cause.is::<client::Error>())
-                .map(|cause| format!("{cause}: "))
-                .collect();
+            let contexts: Vec<String> =
+                error.chain().take_while(|cause| !cause.is::<client::Error>()).map(|cause| format!("{cause}: ")).collect();
             let context = contexts.concat();
             match status.reason() {
                 Reason::Invalid if context.is_empty() => format!("The {}", status.message()),

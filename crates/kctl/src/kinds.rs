@@ -25,8 +25,9 @@ pub fn expand(word: &str) -> anyhow::Result<Vec<&'static Kind>> {
 pub fn find(word: &str) -> anyhow::Result<&'static Kind> {
     let lower = word.to_lowercase();
     let (name, rest) = lower.split_once('.').unwrap_or((&lower, ""));
-    let named =
-        |kind: &Kind| kind.plural == name || kind.singular == name || kind.short_names.contains(&name) || kind.kind.to_lowercase() == name;
+    let named = |kind: &Kind| {
+        kind.plural == name || kind.singular == name || kind.short_names.contains(&name) || kind.kind.to_lowercase() == name
+    };
     let qualified = lower.contains('.');
     let matches = |kind: &&Kind| {
         let versioned = rest.strip_prefix(kind.version).and_then(|rest| rest.strip_prefix('.'));

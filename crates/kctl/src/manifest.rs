@@ -15,11 +15,7 @@ use api::{
 };
 use serde_json::Value;
 
-use crate::{
-    Session,
-    error::Exit,
-    kinds,
-};
+use crate::{Session, error::Exit, kinds};
 
 /// File endings that are read from folders.
 const ENDINGS: [&str; 3] = ["json", "yaml", "yml"];
@@ -140,7 +136,9 @@ impl FileArgs {
             return Ok(vec![("standard input".to_owned(), text)]);
         }
         if name.contains("://") {
-            bail!("{name}: only files, folders and standard input (-) are read; fetch it first, e.g. `curl -L {name} | kctl … -f -`");
+            bail!(
+                "{name}: only files, folders and standard input (-) are read; fetch it first, e.g. `curl -L {name} | kctl … -f -`"
+            );
         }
         let path = PathBuf::from(name);
         let metadata = std::fs::metadata(&path).map_err(|error| match error.kind() {
@@ -161,7 +159,9 @@ impl FileArgs {
             use std::io::Read as _;
             let mut text = Vec::new();
             let file = std::fs::File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            file.take(yaml::MAX_SIZE as u64 + 1).read_to_end(&mut text).with_context(|| format!("cannot read {}", path.display()))?;
+            file.take(yaml::MAX_SIZE as u64 + 1)
+                .read_to_end(&mut text)
+                .with_context(|| format!("cannot read {}", path.display()))?;
             Ok((path.display().to_string(), text))
         };
         paths.into_iter().map(read).collect()
@@ -196,7 +196,11 @@ impl Manifest {
 
     /// `metadata.namespace`; empty for cluster-scoped kinds.
     pub fn namespace(&self) -> &str {
-        if self.kind.namespaced { self.value.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or_default() } else { "" }
+        if self.kind.namespaced {
+            self.value.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or_default()
+        } else {
+            ""
+        }
     }
 
     /// The line of a field.
@@ -206,7 +210,8 @@ impl Manifest {
 
     /// Adds to an error of the server where the object stands, and where the fields that it names stand.
     pub fn locate(&self, error: anyhow::Error, doing: &str) -> anyhow::Error {
-        let mut context = format!("error when {doing} \"{}\" (document {}, line {})", self.origin.file, self.origin.document, self.origin.line);
+        let mut context =
+            format!("error when {doing} \"{}\" (document {}, line {})", self.origin.file, self.origin.document, self.origin.line);
         let status = error.downcast_ref::<client::Error>().and_then(client::Error::status);
         let causes = status.map(|status| status.status().details().causes.as_slice()).unwrap_or_default();
         for cause in causes.iter().filter(|cause| !cause.field.is_empty()) {
@@ -247,13 +252,9 @@ fn collect(file: &str, document: &Document, value: &Value, base: &str, found: &m
         }
     }
     found.push(match kinds::by_api_version(api_version, name) {
-        Ok(kind) => Ok(Manifest {
-            kind,
-            value: value.clone(),
-            origin: at(""),
-            document: document.clone(),
-            base: base.to_owned(),
-        }),
+        Ok(kind) => {
+            Ok(Manifest { kind, value: value.clone(), origin: at(""), document: document.clone(), base: base.to_owned() })
+        }
         Err(message) => Err(vec![format!("{}: {message}", at("kind"))]),
     });
 }

@@ -71,7 +71,12 @@ pub async fn get_opt(session: &Session, kind: &'static Kind, namespace: &str, na
 ///
 /// # Errors
 /// Whatever the server says.
-pub async fn list_all(session: &Session, kind: &'static Kind, namespace: &str, params: &ListParams) -> anyhow::Result<List<Dynamic>> {
+pub async fn list_all(
+    session: &Session,
+    kind: &'static Kind,
+    namespace: &str,
+    params: &ListParams,
+) -> anyhow::Result<List<Dynamic>> {
     let api = session.client()?.dynamic(kind, namespace);
     Ok(session.shown(&format!("reading {}", kind.plural), api.list(params)).await?)
 }
@@ -80,7 +85,12 @@ pub async fn list_all(session: &Session, kind: &'static Kind, namespace: &str, p
 ///
 /// # Errors
 /// Whatever the server says.
-pub async fn list_metadata(session: &Session, kind: &'static Kind, namespace: &str, params: &ListParams) -> anyhow::Result<Vec<ObjectMeta>> {
+pub async fn list_metadata(
+    session: &Session,
+    kind: &'static Kind,
+    namespace: &str,
+    params: &ListParams,
+) -> anyhow::Result<Vec<ObjectMeta>> {
     let api = session.client()?.metadata(kind, namespace);
     let list: List<Metadata> = session.shown(&format!("reading {}", kind.plural), api.list(params)).await?;
     Ok(list.items.into_iter().map(|item| item.metadata).collect())

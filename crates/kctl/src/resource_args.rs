@@ -120,7 +120,11 @@ impl ObjectArgs {
                 Some(name) => found.push(Named { kind: target.kind, namespace: target.namespace, name }),
                 None if self.all || self.select.is_set() => {
                     let list = objects::list_metadata(session, target.kind, &target.namespace, &self.select.params()?).await?;
-                    found.extend(list.into_iter().map(|meta| Named { kind: target.kind, namespace: meta.namespace, name: meta.name }));
+                    found.extend(list.into_iter().map(|meta| Named {
+                        kind: target.kind,
+                        namespace: meta.namespace,
+                        name: meta.name,
+                    }));
                 }
                 None => bail!("resource(s) were provided, but no name was specified: give a name, a selector with -l, or --all"),
             }

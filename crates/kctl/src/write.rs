@@ -4,10 +4,7 @@ use api::{Kind, ferrokube::v1::WriteOptions};
 use client::{Api, Dynamic, Item as _, Patch};
 use serde_json::Value;
 
-use crate::{
-    Session, kinds, objects,
-    output::OutputArgs,
-};
+use crate::{Session, kinds, objects, output::OutputArgs};
 
 /// How often a change that met another one is tried again.
 const CONFLICT_ATTEMPTS: u32 = 5;
@@ -73,7 +70,11 @@ impl WriteArgs {
                 session.console.print(printer.one(kind, object.clone())?)?;
             }
             None => {
-                session.console.line(format!("{} {what}{}", kinds::display(kind, objects::text(object, "/metadata/name")), self.suffix()))?;
+                session.console.line(format!(
+                    "{} {what}{}",
+                    kinds::display(kind, objects::text(object, "/metadata/name")),
+                    self.suffix()
+                ))?;
             }
         }
         Ok(())
@@ -123,7 +124,8 @@ impl WriteArgs {
             let mut patch = api::patch::create_merge_patch(&old, &new);
             // What was decided holds for this version only.
             objects::set(&mut patch, &["metadata", "resourceVersion"], objects::text(&old, "/metadata/resourceVersion").into());
-            let sent = session.shown(&format!("changing {}", kinds::display(kind, name)), api.patch(name, &Patch::Merge(patch))).await;
+            let sent =
+                session.shown(&format!("changing {}", kinds::display(kind, name)), api.patch(name, &Patch::Merge(patch))).await;
             match sent {
                 Ok(stored) => return Ok((objects::to_value(&stored)?, true)),
                 Err(error) if error.is_conflict() && attempt < CONFLICT_ATTEMPTS => attempt += 1,

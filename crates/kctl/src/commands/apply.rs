@@ -210,7 +210,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_bad_document_leaves_nothing_half_done() {
-        let bench = Bench::new().input(&format!("{MAP}---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: x}}\ndatum: {{}}\n"));
+        let bench =
+            Bench::new().input(&format!("{MAP}---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: x}}\ndatum: {{}}\n"));
         let errors = bench.fails("apply -f -").await;
         assert!(errors.contains("standard input: document 2, line 12: unknown field \"datum\""), "{errors}");
         assert!(bench.server.all::<ConfigMap>().is_empty());

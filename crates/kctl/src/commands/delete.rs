@@ -71,7 +71,9 @@ struct Going {
 /// What went wrong, for the user.
 pub async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
     if args.grace_period == 0 && !args.force {
-        session.console.note("Warning: --grace-period=0 asks the pod's node to end it at once; --force does not wait for the node either.");
+        session
+            .console
+            .note("Warning: --grace-period=0 asks the pod's node to end it at once; --force does not wait for the node either.");
     }
     let objects = args.objects.resolve(session).await?;
     if objects.is_empty() {
@@ -114,7 +116,8 @@ pub async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
         } else if let Ok(outcome) = tokio::time::timeout(args.timeout, work).await {
             outcome?;
         } else {
-            let message = "error: timed out waiting for the condition: the objects are being deleted, but are not gone yet".to_owned();
+            let message =
+                "error: timed out waiting for the condition: the objects are being deleted, but are not gone yet".to_owned();
             return Err(Exit { code: 1, message: Some(message) }.into());
         }
     }
@@ -258,7 +261,7 @@ mod tests {
         pod.metadata_mut().finalizers.push("x/y".into());
         bench.server.put(pod);
         let session = bench.session(&["delete"]);
-        let deleting = tokio::spawn(async move { crate::cli::run(session, &["delete", "pod", "p"]).await });
+        let deleting = tokio::spawn(async move { crate::cli::run_line(session, &["delete", "pod", "p"]).await });
         bench.output_has("deleted").await;
         assert!(!deleting.is_finished());
         bench.server.remove::<Pod>("default", "p");

@@ -5,7 +5,6 @@ use anyhow::bail;
 use crate::{
     Session, describe,
     failures::Failures,
-
     manifest::{FileArgs, Validation},
     objects,
     resource_args::{SelectorArgs, Target, targets},
@@ -43,7 +42,8 @@ pub async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
         let found = failures.check(session, find(session, &args, target).await)?;
         for object in found.into_iter().flatten() {
             let value = objects::to_value(&object)?;
-            let Some(text) = failures.check(session, describe::describe(session, object.kind(), &value, args.show_events).await)?
+            let Some(text) =
+                failures.check(session, describe::describe(session, object.kind(), &value, args.show_events).await)?
             else {
                 continue;
             };

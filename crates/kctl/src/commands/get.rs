@@ -343,7 +343,9 @@ mod tests {
     async fn a_watch_shows_changes_and_survives_a_lost_connection() {
         let bench = bench();
         let session = bench.session(&["get", "cm", "-w", "--output-watch-events"]);
-        let watching = tokio::spawn(async move { crate::cli::run(session, &["get", "cm", "-w", "--output-watch-events", "-o", "name"]).await });
+        let watching = tokio::spawn(async move {
+            crate::cli::run_line(session, &["get", "cm", "-w", "--output-watch-events", "-o", "name"]).await
+        });
         bench.output_has("configmap/b").await;
         bench.server.put::<Pod>(named("p"));
         bench.server.put::<ConfigMap>(named("c"));

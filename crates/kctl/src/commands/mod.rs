@@ -2,12 +2,30 @@
 
 use std::time::Duration;
 
+pub mod api_resources;
 pub mod apply;
+pub mod auth;
+pub mod config;
+pub mod create;
+pub mod create_data;
+pub mod create_rbac;
 pub mod delete;
 pub mod describe;
+pub mod edit;
+pub mod events;
 pub mod exec;
+pub mod explain;
 pub mod get;
+pub mod info;
 pub mod logs;
+pub mod metadata;
+pub mod nodes;
+pub mod patch;
+pub mod port_forward;
+pub mod run;
+pub mod scale;
+pub mod top;
+pub mod wait;
 
 /// Reads a length of time such as `30s`, `1m30s` or `5` (seconds).
 ///

@@ -58,7 +58,10 @@ fn title(key: &str) -> String {
     let mut out = String::new();
     for (i, c) in chars.iter().enumerate() {
         let after_lower = i > 0 && chars[i - 1].is_ascii_lowercase();
-        let before_lower = i > 0 && chars[i - 1].is_ascii_uppercase() && chars.get(i + 1).is_some_and(char::is_ascii_lowercase);
+        // The plural of an abbreviation is one word.
+        let plural = chars.get(i + 1..) == Some(&['s']);
+        let before_lower =
+            i > 0 && chars[i - 1].is_ascii_uppercase() && chars.get(i + 1).is_some_and(char::is_ascii_lowercase) && !plural;
         if c.is_ascii_uppercase() && (after_lower || before_lower) {
             out.push(' ');
         }

@@ -14,6 +14,7 @@ use api::{Kind, print};
 use jiff::Timestamp;
 use serde_json::Value;
 
+pub use self::events::last_seen;
 use self::text::Text;
 use crate::{
     Session,

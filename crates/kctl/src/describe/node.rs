@@ -146,8 +146,5 @@ fn asked(pod: &Pod, resource: &str) -> Asked {
         let amounts = pod.spec().containers.iter().filter_map(|container| quantity::get(of(container), resource));
         amounts.fold(Quantity::ZERO, |sum, amount| sum + amount)
     };
-    Asked {
-        requests: sum(|container| &container.resources().requests),
-        limits: sum(|container| &container.resources().limits),
-    }
+    Asked { requests: sum(|container| &container.resources().requests), limits: sum(|container| &container.resources().limits) }
 }

@@ -3,11 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{
-    controller, labels_and_annotations, moment, or_none, pairs, template,
-    text::Text,
-    volumes,
-};
+use super::{controller, labels_and_annotations, moment, or_none, pairs, template, text::Text, volumes};
 use crate::objects::{list, number, text};
 
 /// Describes a pod.
@@ -103,7 +99,56 @@ mod tests {
 
     use super::*;
 
-    const GOLDEN: &str = "";
+    const GOLDEN: &str = "\
+Name:             web
+Namespace:        d
+Priority:         0
+Service Account:  default
+Node:             n1/1.2.3.4
+Start Time:       Mon, 01 Jan 2024 10:00:00 +0000
+Labels:           app=web
+Annotations:      <none>
+Status:           Running
+IP:               10.0.0.1
+IPs:
+  IP:           10.0.0.1
+Controlled By:  ReplicationController/web
+Containers:
+  c:
+    Container ID:   docker://x
+    Image:          i:1
+    Image ID:
+    Port:           80/TCP
+    Host Port:      0/TCP
+    State:          Running
+      Started:      Mon, 01 Jan 2024 10:00:01 +0000
+    Last State:     Terminated
+      Reason:       Error
+      Exit Code:    1
+      Started:
+      Finished:
+    Ready:          True
+    Restart Count:  2
+    Limits:
+      cpu:     1
+    Liveness:  http-get http://:80/ delay=0s timeout=1s period=10s #success=1 #failure=3
+    Environment:
+      A:   b
+      IP:  (v1:status.podIP)
+    Mounts:
+      /v from v (ro)
+Conditions:
+  Type   Status
+  Ready  True
+Volumes:
+  v:
+    Type:        EmptyDir (a temporary directory that shares a pod's lifetime)
+    Medium:
+    SizeLimit:   <unset>
+QoS Class:       Burstable
+Node-Selectors:  <none>
+Tolerations:     k:NoExecute op=Exists for 300s
+";
 
     #[test]
     fn a_pod_is_described_as_in_kubectl() {

@@ -80,4 +80,3 @@ fn addresses(endpoints: Option<&Endpoints>, port_name: &str) -> String {
     let shown = all.join(",");
     if more > 0 { format!("{shown} + {more} more...") } else { or_none(&shown).to_owned() }
 }
-

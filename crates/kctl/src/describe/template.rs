@@ -158,7 +158,10 @@ fn environment(out: &mut Text, level: usize, container: &Value) {
             };
             let prefix = text(source, "/prefix");
             let with = if prefix.is_empty() { String::new() } else { format!(" with prefix '{prefix}'") };
-            out.line(level + 1, format!("{}\t{kind}{with}\tOptional: {}", text(source_ref, "/name"), source_ref["optional"] == true));
+            out.line(
+                level + 1,
+                format!("{}\t{kind}{with}\tOptional: {}", text(source_ref, "/name"), source_ref["optional"] == true),
+            );
         }
     }
     let variables = list(container, "/env");

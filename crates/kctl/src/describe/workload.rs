@@ -25,7 +25,8 @@ pub async fn describe(session: &Session, out: &mut Text, rc: &Value) -> anyhow::
         let api = session.client()?.namespaced::<Pod>(text(rc, "/metadata/namespace"));
         let pods = session.shown("reading pods", api.list(&ListParams::default().labels(selector))).await?.items;
         let uid = text(rc, "/metadata/uid");
-        let mine = |pod: &&Pod| pod.metadata().owner_references.iter().any(|owner| owner.uid == uid && owner.controller == Some(true));
+        let mine =
+            |pod: &&Pod| pod.metadata().owner_references.iter().any(|owner| owner.uid == uid && owner.controller == Some(true));
         let count = |phase: &str| pods.iter().filter(mine).filter(|pod| pod.status().phase == phase).count();
         out.field(
             0,

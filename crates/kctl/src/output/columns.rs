@@ -96,7 +96,8 @@ impl Tables {
             cells.push(print::age(text(object, "/metadata/creationTimestamp"), now));
         }
         let labels = object.pointer("/metadata/labels").and_then(Value::as_object);
-        let label = |key: &String| labels.and_then(|labels| labels.get(key)).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let label =
+            |key: &String| labels.and_then(|labels| labels.get(key)).and_then(Value::as_str).unwrap_or_default().to_owned();
         cells.extend(options.label_columns.iter().map(label));
         if options.labels {
             let all = labels.into_iter().flatten().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()));

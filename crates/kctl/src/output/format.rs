@@ -3,7 +3,11 @@
 use std::str::FromStr;
 
 use anyhow::{Context as _, bail};
-use api::{Kind, jsonpath::{self, Template}, yaml};
+use api::{
+    Kind,
+    jsonpath::{self, Template},
+    yaml,
+};
 use serde::Serialize as _;
 use serde_json::{Value, json};
 
@@ -65,7 +69,8 @@ impl FromStr for Format {
             "custom-columns-file" => {
                 let text = file()?;
                 let mut lines = text.lines();
-                let words = |line: Option<&str>| line.unwrap_or_default().split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+                let words =
+                    |line: Option<&str>| line.unwrap_or_default().split_whitespace().map(str::to_owned).collect::<Vec<_>>();
                 let (names, paths) = (words(lines.next()), words(lines.next()));
                 if names.is_empty() || names.len() != paths.len() {
                     bail!("{argument}: a line of headings and a line of as many paths are wanted");
@@ -138,7 +143,9 @@ impl Printer {
     /// When a template does not fit it.
     pub fn list(&self, objects: Vec<(&'static Kind, Value)>, headings: bool) -> anyhow::Result<String> {
         match &self.format {
-            Format::Name => Ok(objects.iter().map(|(kind, object)| kinds::display(kind, text(object, "/metadata/name")) + "\n").collect()),
+            Format::Name => {
+                Ok(objects.iter().map(|(kind, object)| kinds::display(kind, text(object, "/metadata/name")) + "\n").collect())
+            }
             Format::Columns(columns) => {
                 let objects: Vec<&Value> = objects.iter().map(|(_, object)| object).collect();
                 self.columns(columns, &objects, headings)
@@ -194,7 +201,7 @@ impl Printer {
 ///
 /// # Errors
 /// Never for values that were JSON.
-pub fn json_text(value: &Value) -> anyhow::Result<String> {
+fn json_text(value: &Value) -> anyhow::Result<String> {
     let mut out = Vec::new();
     let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
     value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, formatter))?;

@@ -7,7 +7,7 @@ mod table;
 
 pub use self::{
     columns::{TableOptions, Tables},
-    format::{Format, OutputArgs, Printer, json_text},
+    format::{OutputArgs, Printer},
     sort::sort_by,
     table::Table,
 };

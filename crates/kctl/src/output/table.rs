@@ -35,11 +35,6 @@ impl Table {
         self.rows.push(row);
     }
 
-    /// True if there is nothing to print.
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
     /// The rows that have not been printed yet. Widths stay, so that later rows line up.
     pub fn take(&mut self) -> String {
         let mut out = String::new();
@@ -64,7 +59,8 @@ fn one_line(cell: &str) -> String {
         Some((line, _)) => (line, "..."),
         None => (cell, ""),
     };
-    let mut out: String = line.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect();
+    let mut out: String =
+        line.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect();
     out.push_str(more);
     out
 }

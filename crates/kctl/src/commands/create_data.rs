@@ -1,0 +1,331 @@
+//! `kctl create configmap`, `secret`, `quota` and `service`
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail};
+use api::{
+    Bytes,
+    core::v1::{ConfigMap, ResourceQuota, Secret, Service},
+    json,
+    names::{Format, check},
+    quantity::Quantity,
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use clap::Subcommand;
+use serde_json::json as value;
+
+use super::create::{create, named};
+use crate::{Session, write::WriteArgs};
+
+/// Largest file that is taken into an object, bytes: more than any object may hold.
+const MAX_FILE: u64 = 4 << 20;
+
+/// A ConfigMap
+#[derive(Debug, clap::Args)]
+pub struct ConfigMapArgs {
+    /// Its name
+    name: String,
+    #[command(flatten)]
+    data: DataArgs,
+    /// Its data never changes
+    #[arg(long)]
+    immutable: bool,
+    #[command(flatten)]
+    write: WriteArgs,
+}
+
+/// Where data comes from.
+#[derive(Debug, clap::Args)]
+pub struct DataArgs {
+    /// A key and its value; can be given several times
+    #[arg(long, value_name = "KEY=VALUE")]
+    from_literal: Vec<String>,
+    /// A file under its own name or another key, or all files of a folder
+    #[arg(long, value_name = "[KEY=]PATH")]
+    from_file: Vec<String>,
+    /// A file of lines KEY=VALUE
+    #[arg(long, value_name = "PATH")]
+    from_env_file: Vec<PathBuf>,
+}
+
+/// The kinds of Secret.
+#[derive(Debug, Subcommand)]
+pub enum SecretKind {
+    /// A Secret of any data
+    Generic(GenericArgs),
+    /// A certificate and its key
+    Tls(TlsArgs),
+    /// A user's name and password for an image registry
+    DockerRegistry(RegistryArgs),
+}
+
+/// A Secret of any data
+#[derive(Debug, clap::Args)]
+pub struct GenericArgs {
+    /// Its name
+    name: String,
+    #[command(flatten)]
+    data: DataArgs,
+    /// Its type
+    #[arg(long = "type", value_name = "TYPE", default_value = "")]
+    secret_type: String,
+    #[command(flatten)]
+    write: WriteArgs,
+}
+
+/// A certificate and its key
+#[derive(Debug, clap::Args)]
+pub struct TlsArgs {
+    /// Its name
+    name: String,
+    /// File with the certificate, PEM
+    #[arg(long, value_name = "FILE")]
+    cert: PathBuf,
+    /// File with the key, PEM
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    #[command(flatten)]
+    write: WriteArgs,
+}
+
+/// A user's name and password for an image registry
+#[derive(Debug, clap::Args)]
+pub struct RegistryArgs {
+    /// Its name
+    name: String,
+    /// The registry
+    #[arg(long, value_name = "HOST", default_value = "https://index.docker.io/v1/")]
+    docker_server: String,
+    /// The user's name
+    #[arg(long, value_name = "NAME")]
+    docker_username: String,
+    /// The password
+    #[arg(long, value_name = "PASSWORD")]
+    docker_password: String,
+    /// The user's address
+    #[arg(long, value_name = "MAIL", default_value = "")]
+    docker_email: String,
+    #[command(flatten)]
+    write: WriteArgs,
+}
+
+/// A resource quota
+#[derive(Debug, clap::Args)]
+pub struct QuotaArgs {
+    /// Its name
+    name: String,
+    /// What there may be at most, such as cpu=1,memory=1Gi,pods=2
+    #[arg(long, value_name = "RESOURCE=AMOUNT", value_delimiter = ',')]
+    hard: Vec<String>,
+    /// Which objects count
+    #[arg(long, value_name = "SCOPE", value_delimiter = ',')]
+    scopes: Vec<String>,
+    #[command(flatten)]
+    write: WriteArgs,
+}
+
+/// The kinds of Service.
+#[derive(Debug, Subcommand)]
+pub enum ServiceKind {
+    /// Reached inside the cluster
+    Clusterip(ServiceArgs),
+    /// Reached on a port of every node too
+    Nodeport(ServiceArgs),
+}
+
+/// A Service that selects pods with the label app=NAME
+#[derive(Debug, clap::Args)]
+pub struct ServiceArgs {
+    /// Its name
+    name: String,
+    /// Its ports
+    #[arg(long, value_name = "PORT[:TARGET]", value_delimiter = ',')]
+    tcp: Vec<String>,
+    /// Port on the nodes
+    #[arg(long, value_name = "PORT")]
+    node_port: Option<u16>,
+    /// Address, or None for no address
+    #[arg(long = "clusterip", value_name = "ADDRESS")]
+    cluster_ip: Option<String>,
+    #[command(flatten)]
+    write: WriteArgs,
+}
+
+/// Creates a ConfigMap.
+///
+/// # Errors
+/// What went wrong, for the user.
+pub async fn config_map(session: &Session, args: ConfigMapArgs) -> anyhow::Result<()> {
+    let mut map = named::<ConfigMap>(&args.name);
+    for (key, bytes) in args.data.read()? {
+        match String::from_utf8(bytes) {
+            Ok(text) => drop(map.data.insert(key, text)),
+            Err(error) => drop(map.binary_data.insert(key, Bytes::from(error.into_bytes()))),
+        }
+    }
+    map.immutable = args.immutable.then_some(true);
+    create(session, &args.write, map).await
+}
+
+/// Creates a Secret.
+///
+/// # Errors
+/// What went wrong, for the user.
+pub async fn secret(session: &Session, kind: SecretKind) -> anyhow::Result<()> {
+    match kind {
+        SecretKind::Generic(args) => {
+            let mut secret = named::<Secret>(&args.name);
+            secret.data = args.data.read()?.into_iter().map(|(key, bytes)| (key, Bytes::from(bytes))).collect();
+            secret.r#type = args.secret_type;
+            create(session, &args.write, secret).await
+        }
+        SecretKind::Tls(args) => {
+            let mut secret = named::<Secret>(&args.name);
+            secret.data.insert("tls.crt".to_owned(), read_file(&args.cert)?.into());
+            secret.data.insert("tls.key".to_owned(), read_file(&args.key)?.into());
+            secret.r#type = "kubernetes.io/tls".to_owned();
+            create(session, &args.write, secret).await
+        }
+        SecretKind::DockerRegistry(args) => {
+            let mut secret = named::<Secret>(&args.name);
+            let auth = STANDARD.encode(format!("{}:{}", args.docker_username, args.docker_password));
+            let entry = value!({"username": args.docker_username, "password": args.docker_password, "email": args.docker_email, "auth": auth});
+            let mut auths = serde_json::Map::new();
+            auths.insert(args.docker_server, entry);
+            secret.data.insert(".dockerconfigjson".to_owned(), value!({ "auths": auths }).to_string().into());
+            secret.r#type = "kubernetes.io/dockerconfigjson".to_owned();
+            create(session, &args.write, secret).await
+        }
+    }
+}
+
+/// Creates a resource quota.
+///
+/// # Errors
+/// What went wrong, for the user.
+pub async fn quota(session: &Session, args: QuotaArgs) -> anyhow::Result<()> {
+    let mut quota = named::<ResourceQuota>(&args.name);
+    for (name, amount) in pairs(&args.hard, "--hard")? {
+        let parsed = Quantity::parse(&amount).with_context(|| format!("--hard {name}={amount}"))?;
+        quota.spec_mut().hard.insert(name, api::resource::Quantity { string: parsed.to_string() });
+    }
+    quota.spec_mut().scopes = args.scopes;
+    create(session, &args.write, quota).await
+}
+
+/// Creates a Service.
+///
+/// # Errors
+/// What went wrong, for the user.
+pub async fn service(session: &Session, kind: ServiceKind) -> anyhow::Result<()> {
+    let (service_type, args) = match kind {
+        ServiceKind::Clusterip(args) => ("ClusterIP", args),
+        ServiceKind::Nodeport(args) => ("NodePort", args),
+    };
+    if args.tcp.is_empty() && args.cluster_ip.as_deref() != Some("None") {
+        bail!("at least one port is needed: --tcp=PORT[:TARGET]");
+    }
+    let mut ports = Vec::new();
+    for text in &args.tcp {
+        let (port, target) = text.split_once(':').unwrap_or((text, text));
+        let number: u16 =
+            port.parse().ok().filter(|port| *port > 0).with_context(|| format!("--tcp={text}: {port} is no port"))?;
+        let target = target.parse::<u16>().map_or_else(|_| value!(target), |target| value!(target));
+        let mut entry = value!({"name": text.replace(':', "-"), "protocol": "TCP", "port": number, "targetPort": target});
+        if let Some(node_port) = args.node_port {
+            entry["nodePort"] = node_port.into();
+        }
+        ports.push(entry);
+    }
+    let mut object = value!({
+        "metadata": {"name": args.name, "labels": {"app": args.name}},
+        "spec": {"type": service_type, "selector": {"app": args.name}, "ports": ports},
+    });
+    if let Some(address) = args.cluster_ip {
+        object["spec"]["clusterIP"] = address.into();
+    }
+    create(session, &args.write, json::from_value::<Service>(object)?).await
+}
+
+// === impl DataArgs ===
+
+impl DataArgs {
+    fn read(&self) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
+        let mut data = BTreeMap::new();
+        for (key, text) in pairs(&self.from_literal, "--from-literal")? {
+            add(&mut data, key, text.into_bytes())?;
+        }
+        for source in &self.from_file {
+            let (key, path) = match source.split_once('=') {
+                Some((key, path)) => (Some(key.to_owned()), Path::new(path)),
+                None => (None, Path::new(source)),
+            };
+            if path.is_dir() {
+                if key.is_some() {
+                    bail!("--from-file={source}: a key can be given for a file, not for a folder");
+                }
+                for entry in std::fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))? {
+                    let file = entry.with_context(|| format!("cannot read {}", path.display()))?.path();
+                    if file.is_file() {
+                        add(&mut data, file_name(&file)?, read_file(&file)?)?;
+                    }
+                }
+            } else {
+                add(&mut data, key.map_or_else(|| file_name(path), Ok)?, read_file(path)?)?;
+            }
+        }
+        for path in &self.from_env_file {
+            let text = String::from_utf8(read_file(path)?).with_context(|| format!("{} is no text", path.display()))?;
+            for (number, line) in text.lines().enumerate() {
+                let line = line.trim_start();
+                if line.is_empty() || line.starts_with('#') {
+                    continue;
+                }
+                let (key, value) = line.split_once('=').unwrap_or((line, ""));
+                check(Format::EnvName, key).map_err(|why| anyhow::anyhow!("{}: line {}: {why}", path.display(), number + 1))?;
+                add(&mut data, key.to_owned(), value.as_bytes().to_vec())?;
+            }
+        }
+        Ok(data)
+    }
+}
+
+fn add(data: &mut BTreeMap<String, Vec<u8>>, key: String, bytes: Vec<u8>) -> anyhow::Result<()> {
+    check(Format::ConfigKey, &key).map_err(|why| anyhow::anyhow!("\"{key}\" is not a valid key name: {why}"))?;
+    if data.contains_key(&key) {
+        bail!("cannot add key \"{key}\", another key by that name already exists");
+    }
+    data.insert(key, bytes);
+    Ok(())
+}
+
+fn pairs(words: &[String], flag: &str) -> anyhow::Result<Vec<(String, String)>> {
+    let pair = |word: &String| match word.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => bail!("invalid {flag} {word}, expected key=value"),
+    };
+    words.iter().map(pair).collect()
+}
+
+fn file_name(path: &Path) -> anyhow::Result<String> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    Ok(name.with_context(|| format!("{}: give a key, as KEY=PATH", path.display()))?.to_owned())
+}
+
+/// Reads a file that is to become part of an object.
+///
+/// # Errors
+/// When it cannot be read or is larger than any object may be.
+fn read_file(path: &Path) -> anyhow::Result<Vec<u8>> {
+    use std::io::Read as _;
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).with_context(|| format!("cannot read {}", path.display()))?;
+    if bytes.len() as u64 > MAX_FILE {
+        bail!("{} is larger than {MAX_FILE} bytes, more than an object may hold", path.display());
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,205 @@
+//! `kctl create role`, `clusterrole`, `rolebinding` and `clusterrolebinding`
+
+use anyhow::{Context as _, bail};
+use api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject};
+
+use super::create::{create, named};
+use crate::{Session, kinds, write::WriteArgs};
+
+const GROUP: &str = "rbac.authorization.k8s.io";
+
+/// A role in a namespace
+#[derive(Debug, clap::Args)]
+pub struct RoleArgs {
+    /// Its name
+    name: String,
+    #[command(flatten)]
+    rule: RuleArgs,
+    #[command(flatten)]
+    write: WriteArgs,
+}
+
+/// A role in the whole cluster
+#[derive(Debug, clap::Args)]
+pub struct ClusterRoleArgs {
+    /// Its name
+    name: String,
+    #[command(flatten)]
+    rule: RuleArgs,
+    /// Paths that are no resources, such as /metrics
+    #[arg(long = "non-resource-url", value_name = "PATH", value_delimiter = ',')]
+    non_resource_urls: Vec<String>,
+    #[command(flatten)]
+    write: WriteArgs,
+}
+
+/// What may be done.
+#[derive(Debug, clap::Args)]
+pub struct RuleArgs {
+    /// What may be done, such as get,list,watch
+    #[arg(long, value_name = "VERB", value_delimiter = ',', required = true)]
+    verb: Vec<String>,
+    /// With which kinds, such as pods,pods/log or leases.coordination.k8s.io
+    #[arg(long, value_name = "TYPE", value_delimiter = ',')]
+    resource: Vec<String>,
+    /// With which objects only
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    resource_name: Vec<String>,
+}
+
+/// Gives a role to users, groups and service accounts
+#[derive(Debug, clap::Args)]
+pub struct BindingArgs {
+    /// Its name
+    name: String,
+    /// The cluster role
+    #[arg(long, value_name = "NAME", conflicts_with = "role", required_unless_present = "role")]
+    clusterrole: Option<String>,
+    /// The role
+    #[arg(long, value_name = "NAME")]
+    role: Option<String>,
+    /// To whom
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    user: Vec<String>,
+    /// To which groups
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    group: Vec<String>,
+    /// To which service accounts
+    #[arg(long, value_name = "NAMESPACE:NAME", value_delimiter = ',')]
+    serviceaccount: Vec<String>,
+    #[command(flatten)]
+    write: WriteArgs,
+}
+
+/// Creates a role.
+///
+/// # Errors
+/// What went wrong, for the user.
+pub async fn role(session: &Session, args: RoleArgs) -> anyhow::Result<()> {
+    let mut role = named::<Role>(&args.name);
+    role.rules = args.rule.rules()?;
+    if role.rules.is_empty() {
+        bail!("at least one resource must be specified with --resource");
+    }
+    create(session, &args.write, role).await
+}
+
+/// Creates a cluster role.
+///
+/// # Errors
+/// What went wrong, for the user.
+pub async fn cluster_role(session: &Session, args: ClusterRoleArgs) -> anyhow::Result<()> {
+    let mut role = named::<ClusterRole>(&args.name);
+    role.rules = args.rule.rules()?;
+    if !args.non_resource_urls.is_empty() {
+        role.rules.push(PolicyRule {
+            verbs: args.rule.verb.clone(),
+            non_resource_urls: args.non_resource_urls,
+            ..PolicyRule::default()
+        });
+    }
+    if role.rules.is_empty() {
+        bail!("at least one resource or path must be specified with --resource or --non-resource-url");
+    }
+    create(session, &args.write, role).await
+}
+
+/// Creates a role binding.
+///
+/// # Errors
+/// What went wrong, for the user.
+pub async fn binding(session: &Session, args: BindingArgs) -> anyhow::Result<()> {
+    let mut binding = named::<RoleBinding>(&args.name);
+    binding.role_ref = Some(args.role_ref());
+    binding.subjects = args.subjects()?;
+    create(session, &args.write, binding).await
+}
+
+/// Creates a cluster role binding.
+///
+/// # Errors
+/// What went wrong, for the user.
+pub async fn cluster_binding(session: &Session, args: BindingArgs) -> anyhow::Result<()> {
+    if args.role.is_some() {
+        bail!("a cluster role binding gives a cluster role: use --clusterrole");
+    }
+    let mut binding = named::<ClusterRoleBinding>(&args.name);
+    binding.role_ref = Some(args.role_ref());
+    binding.subjects = args.subjects()?;
+    create(session, &args.write, binding).await
+}
+
+impl RuleArgs {
+    /// One rule for each API group.
+    fn rules(&self) -> anyhow::Result<Vec<PolicyRule>> {
+        let mut rules: Vec<PolicyRule> = Vec::new();
+        for word in &self.resource {
+            let (word, subresource) = word.split_once('/').unwrap_or((word, ""));
+            let kind = kinds::find(word).context("--resource")?;
+            let resource = if subresource.is_empty() { kind.plural.to_owned() } else { format!("{}/{subresource}", kind.plural) };
+            match rules.iter_mut().find(|rule| rule.api_groups == [kind.group]) {
+                Some(rule) => rule.resources.push(resource),
+                None => rules.push(PolicyRule {
+                    verbs: self.verb.clone(),
+                    api_groups: vec![kind.group.to_owned()],
+                    resources: vec![resource],
+                    resource_names: self.resource_name.clone(),
+                    ..PolicyRule::default()
+                }),
+            }
+        }
+        Ok(rules)
+    }
+}
+
+impl BindingArgs {
+    fn role_ref(&self) -> RoleRef {
+        let (kind, name) = match (&self.role, &self.clusterrole) {
+            (Some(name), _) => ("Role", name.clone()),
+            (None, name) => ("ClusterRole", name.clone().unwrap_or_default()),
+        };
+        RoleRef { api_group: GROUP.to_owned(), kind: kind.to_owned(), name }
+    }
+
+    fn subjects(&self) -> anyhow::Result<Vec<Subject>> {
+        let person = |kind: &str, name: &String| Subject {
+            kind: kind.to_owned(),
+            api_group: GROUP.to_owned(),
+            name: name.clone(),
+            ..Subject::default()
+        };
+        let mut subjects: Vec<Subject> = self.user.iter().map(|name| person("User", name)).collect();
+        subjects.extend(self.group.iter().map(|name| person("Group", name)));
+        for account in &self.serviceaccount {
+            let (namespace, name) =
+                account.split_once(':').with_context(|| format!("--serviceaccount={account}: <namespace>:<name> is wanted"))?;
+            subjects.push(Subject {
+                kind: "ServiceAccount".to_owned(),
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+                ..Subject::default()
+            });
+        }
+        Ok(subjects)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::rbac::v1::{Role, RoleBinding};
+
+    use crate::testing::Bench;
+
+    #[tokio::test]
+    async fn roles_and_bindings_come_from_flags() {
+        let bench = Bench::new();
+        bench.ok("create role r --verb=get,list --resource=pods,pods/log,leases").await;
+        let role = bench.server.find::<Role>("default", "r").unwrap();
+        assert_eq!(role.rules.len(), 2);
+        assert_eq!(role.rules[0].resources, ["pods", "pods/log"]);
+        assert_eq!(role.rules[1].api_groups, ["coordination.k8s.io"]);
+        bench.ok("create rolebinding b --role=r --user=ann --serviceaccount=x:y").await;
+        let binding = bench.server.find::<RoleBinding>("default", "b").unwrap();
+        assert_eq!((binding.subjects[0].name.as_str(), binding.subjects[1].namespace.as_str()), ("ann", "x"));
+    }
+}

@@ -1,0 +1,216 @@
+//! `kctl edit`
+
+use std::{io::Write as _, path::Path, process::Command};
+
+use anyhow::{Context as _, bail};
+use api::{patch::create_two_way_patch, strict, yaml};
+use client::{Dynamic, Patch};
+use serde_json::Value;
+
+use crate::{
+    Session,
+    error::describe,
+    failures::Failures,
+    kinds, objects,
+    resource_args::{Named, ObjectArgs},
+    write::{WriteArgs, unchanged},
+};
+
+const HEADER: &str = "# Please edit the object below. Lines beginning with a '#' will be ignored,
+# and an empty file will abort the edit. If an error occurs while saving this file will be
+# reopened with the relevant failures.
+#
+";
+
+/// Change objects in an editor
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  kctl edit rc web
+  kctl edit svc/web svc/db
+  KUBE_EDITOR=nano kctl edit node node-1
+
+The editor is that in KUBE_EDITOR or EDITOR, else vi.")]
+pub struct Args {
+    #[command(flatten)]
+    objects: ObjectArgs,
+    #[command(flatten)]
+    write: WriteArgs,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// What went wrong, for the user.
+pub async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
+    let editor =
+        ["KUBE_EDITOR", "EDITOR"].iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.trim().is_empty()));
+    let editor = editor.unwrap_or_else(|| "vi".to_owned());
+    let found = args.objects.resolve(session).await?;
+    if found.is_empty() {
+        bail!("no objects to edit");
+    }
+    let mut failures = Failures::default();
+    for named in &found {
+        let outcome = edit(session, &args, named, &editor).await;
+        failures.check(session, outcome)?;
+    }
+    failures.finish()
+}
+
+/// Opens the editor until what it saves is taken, is what was there, or is given up.
+async fn edit(session: &Session, args: &Args, named: &Named, editor: &str) -> anyhow::Result<()> {
+    let live = objects::get(session, named.kind, &named.namespace, &named.name).await?;
+    let mut original = objects::to_value(&live)?;
+    if let Some(Value::Object(metadata)) = original.get_mut("metadata") {
+        metadata.remove("managedFields");
+    }
+    let file = Scratch::new(&named.name)?;
+    let mut text = format!("{HEADER}{}", yaml::to_yaml(&original));
+    let mut reported = String::new();
+    loop {
+        std::fs::write(&file.path, &text).with_context(|| format!("cannot write {}", file.path.display()))?;
+        open(editor, &file.path).await?;
+        let saved = std::fs::read_to_string(&file.path).with_context(|| format!("cannot read {}", file.path.display()))?;
+        let body: String = saved.lines().filter(|line| !line.starts_with('#')).flat_map(|line| [line, "\n"]).collect();
+        if saved == text || body.trim().is_empty() {
+            session.console.note("Edit cancelled, no changes made.");
+            // What was wrong stays wrong; what was typed is not lost.
+            if reported.is_empty() {
+                return Ok(());
+            }
+            bail!("{reported}\nA copy of your changes has been stored to \"{}\"", file.keep().display());
+        }
+        let error = match read(named, &original, &file.path, &body) {
+            Ok(edited) if edited == original => {
+                session.console.note("Edit cancelled, no changes made.");
+                return Ok(());
+            }
+            Ok(edited) => match send(session, args, named, &live, &original, &edited).await {
+                Ok(()) => return Ok(()),
+                Err(error) => describe(&error),
+            },
+            Err(error) => describe(&error),
+        };
+        reported.clone_from(&error);
+        let comment: String = error.lines().map(|line| format!("# {line}\n")).collect();
+        text = format!("{HEADER}{comment}#\n{body}");
+    }
+}
+
+/// What was saved, if it is an object that fits the schema and is still the same one.
+fn read(named: &Named, original: &Value, path: &Path, body: &str) -> anyhow::Result<Value> {
+    let documents = yaml::parse(&path.display().to_string(), body.as_bytes())?;
+    let [document] = documents.as_slice() else { bail!("one object is wanted, found {}", documents.len()) };
+    let problems: Vec<String> = strict::check(named.kind, &document.value)
+        .into_iter()
+        .map(|problem| format!("line {}: {problem}", document.line_of(&problem.path)))
+        .collect();
+    if !problems.is_empty() {
+        bail!("{}", problems.join("\n"));
+    }
+    for pointer in ["/apiVersion", "/kind", "/metadata/name", "/metadata/namespace"] {
+        if document.value.pointer(pointer) != original.pointer(pointer) {
+            bail!("{} must not be changed: that would be another object", pointer.trim_start_matches('/').replace('/', "."));
+        }
+    }
+    Ok(document.value.clone())
+}
+
+async fn send(
+    session: &Session,
+    args: &Args,
+    named: &Named,
+    live: &Dynamic,
+    original: &Value,
+    edited: &Value,
+) -> anyhow::Result<()> {
+    let patch = create_two_way_patch(original, edited, named.kind.message)?;
+    let api = args.write.api(session, named.kind, &named.namespace)?;
+    let stored =
+        session.shown(&format!("changing {}", named.display()), api.patch(&named.name, &Patch::Strategic(patch))).await?;
+    if unchanged(live, &stored) {
+        session
+            .console
+            .note(format!("{} was not changed by this: the fields are the server's.", kinds::display(named.kind, &named.name)));
+        return Ok(());
+    }
+    args.write.done_with(session, &stored, "edited")
+}
+
+/// Runs the editor on this terminal.
+async fn open(editor: &str, path: &Path) -> anyhow::Result<()> {
+    let (editor, path) = (editor.to_owned(), path.to_owned());
+    // The editor's own words and quotes are the shell's business.
+    let run = move || {
+        Command::new("sh")
+            .args(["-c", &format!("{editor} \"$1\""), "edit"])
+            .arg(&path)
+            .status()
+            .with_context(|| format!("cannot start the editor {editor}"))
+            .map(|status| (editor, status))
+    };
+    let (editor, status) = tokio::task::spawn_blocking(run).await??;
+    if !status.success() {
+        bail!("there was a problem with the editor \"{editor}\": {status}");
+    }
+    Ok(())
+}
+
+/// A file that only its owner can read and that goes away unless it is kept.
+struct Scratch {
+    path: std::path::PathBuf,
+    kept: std::cell::Cell<bool>,
+}
+
+impl Scratch {
+    fn new(name: &str) -> anyhow::Result<Self> {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let safe: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
+        for _ in 0..16 {
+            let path = std::env::temp_dir().join(format!("kctl-edit-{safe}-{:08x}.yaml", rand::random::<u32>()));
+            match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+                Ok(mut file) => {
+                    file.flush()?;
+                    return Ok(Self { path, kept: std::cell::Cell::new(false) });
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error).with_context(|| format!("cannot create {}", path.display())),
+            }
+        }
+        bail!("cannot create a file in {}", std::env::temp_dir().display())
+    }
+
+    fn keep(&self) -> &Path {
+        self.kept.set(true);
+        &self.path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if !self.kept.get() {
+            // One left behind does no harm.
+            std::fs::remove_file(&self.path).ok();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use api::{Resource as _, core::v1::ConfigMap};
+
+    #[test]
+    fn what_was_saved_is_checked() {
+        let named = Named { kind: ConfigMap::KIND, namespace: "d".into(), name: "a".into() };
+        let original = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "d"}});
+        let saved = |body: &str| read(&named, &original, Path::new("f"), body).map_err(|e| e.to_string());
+        let head = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: d}\n";
+        assert_eq!(saved(&format!("{head}data: {{k: v}}\n")).unwrap()["data"]["k"], "v");
+        assert!(saved(&format!("{head}dta: {{}}\n")).unwrap_err().contains("line 4: unknown field \"dta\""));
+        assert!(saved(&head.replace("name: a", "name: b")).unwrap_err().contains("metadata.name must not be changed"));
+        assert!(saved("a: [").unwrap_err().contains("line"));
+    }
+}

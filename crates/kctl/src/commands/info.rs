@@ -1,0 +1,113 @@
+//! `kctl cluster-info`, `version` and `completion`
+
+use anyhow::Context as _;
+use api::API_LEVEL;
+use clap_complete::{Shell, generate};
+use serde_json::json;
+
+use crate::{Session, output::OutputArgs};
+
+/// Show where the cluster is
+#[derive(Debug, clap::Args)]
+pub struct ClusterInfoArgs {}
+
+/// Show the versions of client and server
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  kctl version
+  kctl version --client -o json")]
+pub struct VersionArgs {
+    /// Only the client's, without asking the server
+    #[arg(long)]
+    client: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Print a script that completes kctl's command line in a shell
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  source <(kctl completion bash)
+  kctl completion zsh > ~/.zfunc/_kctl
+  kctl completion fish > ~/.config/fish/completions/kctl.fish")]
+pub struct CompletionArgs {
+    /// The shell
+    shell: Shell,
+}
+
+/// Runs `cluster-info`.
+///
+/// # Errors
+/// What went wrong, for the user.
+pub async fn cluster_info(session: &Session, _: ClusterInfoArgs) -> anyhow::Result<()> {
+    let config = session.config()?;
+    let client = session.client()?;
+    let version = session.shown("asking the server", client.version()).await?;
+    for server in &config.servers {
+        let server = server.to_string();
+        session.console.line(format!("Kubernetes control plane is running at {}", server.trim_end_matches('/')))?;
+    }
+    session.console.line(format!("Server version: {} (Kubernetes {})", version.git_version, version.api_level))?;
+    Ok(())
+}
+
+/// Runs `version`.
+///
+/// # Errors
+/// What went wrong, for the user; the client's version is printed all the same.
+pub async fn version(session: &Session, args: VersionArgs) -> anyhow::Result<()> {
+    let ours = format!("v{}", env!("CARGO_PKG_VERSION"));
+    let server = if args.client {
+        None
+    } else {
+        let ask = async {
+            let client = session.client()?;
+            anyhow::Ok(session.shown("asking the server", client.version()).await?)
+        };
+        Some(ask.await)
+    };
+    if let Some(printer) = args.output.printer() {
+        let mut value = json!({"clientVersion": {"gitVersion": ours, "apiLevel": API_LEVEL}});
+        if let Some(Ok(server)) = &server {
+            value["serverVersion"] =
+                json!({"gitVersion": server.git_version, "apiLevel": server.api_level, "platform": server.platform});
+        }
+        session.console.print(printer.value(&value)?)?;
+    } else {
+        session.console.line(format!("Client Version: {ours} (Kubernetes {API_LEVEL})"))?;
+        if let Some(Ok(server)) = &server {
+            session.console.line(format!("Server Version: {} (Kubernetes {})", server.git_version, server.api_level))?;
+        }
+    }
+    match server {
+        Some(Err(error)) => Err(error).context("cannot tell the server's version"),
+        _ => Ok(()),
+    }
+}
+
+/// Runs `completion`.
+///
+/// # Errors
+/// When nobody reads it.
+pub fn completion(session: &Session, args: &CompletionArgs, mut command: clap::Command) -> anyhow::Result<()> {
+    let mut script = Vec::new();
+    generate(args.shell, &mut command, "kctl", &mut script);
+    session.console.print(script)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::Bench;
+
+    #[tokio::test]
+    async fn versions_and_completion_are_printed() {
+        let bench = Bench::new();
+        let text = bench.ok("version").await;
+        assert!(text.starts_with("Client Version: v") && text.contains("\nServer Version: v0.0.0-test"), "{text}");
+        assert!(bench.ok("version --client -o json").await.contains("\"clientVersion\""));
+        for shell in ["bash", "zsh", "fish"] {
+            assert!(bench.ok(&format!("completion {shell}")).await.contains("kctl"));
+        }
+    }
+}
