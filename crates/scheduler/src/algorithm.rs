@@ -68,7 +68,8 @@ impl Algorithm {
                 continue;
             }
             looked_at = at + 1;
-            match first_refusals(&checks, node) {
+            let with_nominated = cluster.with_nominated(node, pod);
+            match first_refusals(&checks, with_nominated.as_ref().unwrap_or(node)) {
                 None => feasible.push(node),
                 Some((filter, refusals)) => unplaceable.note(node, filter, refusals),
             }

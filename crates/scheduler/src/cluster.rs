@@ -20,6 +20,8 @@ pub struct Cluster {
     /// Node of each pod, by UID.
     placed: HashMap<String, String>,
     namespaces: HashMap<String, BTreeMap<String, String>>,
+    /// Pods that room is being made for, by UID, with their nodes.
+    nominated: HashMap<String, (Arc<PodInfo>, String)>,
 }
 
 impl Cluster {
@@ -92,6 +94,27 @@ impl Cluster {
             self.remove_node(&node);
         }
         removed
+    }
+
+    /// Remembers that room is being made for a pod on a node.
+    pub fn nominate(&mut self, pod: Arc<PodInfo>, node: &str) {
+        self.nominated.insert(pod.uid().to_owned(), (pod, node.to_owned()));
+    }
+
+    /// Forgets that room is being made for a pod.
+    pub fn forget_nomination(&mut self, uid: &str) {
+        self.nominated.remove(uid);
+    }
+
+    /// The node as it will be once the pods are there that room is being made for and that come before this one; `None` if there are
+    /// none.
+    pub fn with_nominated(&self, node: &NodeInfo, pod: &PodInfo) -> Option<NodeInfo> {
+        let before = |other: &&(Arc<PodInfo>, String)| other.1 == node.name() && other.0.priority >= pod.priority && other.0.uid() != pod.uid();
+        let mut with = None;
+        for (other, _) in self.nominated.values().filter(before) {
+            with.get_or_insert_with(|| node.clone()).add(other.clone());
+        }
+        with
     }
 
     /// The node a pod is on.
