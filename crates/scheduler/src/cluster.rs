@@ -109,7 +109,9 @@ impl Cluster {
     /// The node as it will be once the pods are there that room is being made for and that come before this one; `None` if there are
     /// none.
     pub fn with_nominated(&self, node: &NodeInfo, pod: &PodInfo) -> Option<NodeInfo> {
-        let before = |other: &&(Arc<PodInfo>, String)| other.1 == node.name() && other.0.priority >= pod.priority && other.0.uid() != pod.uid();
+        let before = |other: &&(Arc<PodInfo>, String)| {
+            other.1 == node.name() && other.0.priority >= pod.priority && other.0.uid() != pod.uid()
+        };
         let mut with = None;
         for (other, _) in self.nominated.values().filter(before) {
             with.get_or_insert_with(|| node.clone()).add(other.clone());

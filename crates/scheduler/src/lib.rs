@@ -27,8 +27,8 @@ use anyhow::Context;
 use api::core::v1::{Namespace, Node, Pod};
 use client::{Client, Config, EventRecorder, Informers, LeaderElection};
 
-pub use self::{args::Args, metrics::Metrics};
 use self::scheduler::{Scheduler, Sources};
+pub use self::{args::Args, metrics::Metrics};
 
 /// Starts the scheduler: waits for the lease, then for the first lists, and schedules.
 ///

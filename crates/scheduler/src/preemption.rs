@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use api::Resource;
-
 use crate::{
     algorithm::{Unplaceable, first_refusals, prepare},
     cluster::Cluster,
@@ -106,7 +104,8 @@ fn victims(pod: &PodInfo, cluster: &Cluster, node: &NodeInfo) -> Option<Vec<Arc<
 
 fn fits(pod: &PodInfo, cluster: &Cluster, node: &NodeInfo) -> bool {
     // Rules between pods look at the whole cluster, so they are asked about one in which the victims are gone.
-    let depends_on_others = !pod.spread.is_empty() || pod.has_pod_affinity() || cluster.nodes().iter().any(|n| !n.with_affinity.is_empty());
+    let depends_on_others =
+        !pod.spread.is_empty() || pod.has_pod_affinity() || cluster.nodes().iter().any(|n| !n.with_affinity.is_empty());
     if depends_on_others {
         let changed = cluster.with_node(node.clone());
         first_refusals(&prepare(pod, &changed), node).is_none()
@@ -124,6 +123,8 @@ pub fn is_under_way(pod: &PodInfo, cluster: &Cluster) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use api::Resource;
+
     use super::*;
     use crate::{
         algorithm::Algorithm,

@@ -52,8 +52,12 @@ struct Waiting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Active,
-    Backoff { until: Instant },
-    Unschedulable { since: Instant },
+    Backoff {
+        until: Instant,
+    },
+    Unschedulable {
+        since: Instant,
+    },
     /// Being decided on or bound; not in the queue until that failed.
     Out,
 }
@@ -182,7 +186,8 @@ impl Queue {
             Place::Unschedulable { since } => Some(since + MAX_UNSCHEDULABLE),
             Place::Active | Place::Out => None,
         };
-        let ready: Vec<String> = self.waiting.iter().filter(|(_, w)| due(w).is_some_and(|d| d <= now)).map(|(uid, _)| uid.clone()).collect();
+        let ready: Vec<String> =
+            self.waiting.iter().filter(|(_, w)| due(w).is_some_and(|d| d <= now)).map(|(uid, _)| uid.clone()).collect();
         for uid in &ready {
             self.activate(uid);
         }

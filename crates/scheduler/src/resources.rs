@@ -124,7 +124,8 @@ impl Resources {
             ("memory", self.memory, free.memory),
             ("ephemeral-storage", self.ephemeral_storage, free.ephemeral_storage),
         ];
-        let extended = self.extended.iter().map(|(name, want)| (name.as_str(), *want, free.extended.get(name).copied().unwrap_or_default()));
+        let extended =
+            self.extended.iter().map(|(name, want)| (name.as_str(), *want, free.extended.get(name).copied().unwrap_or_default()));
         basic.into_iter().chain(extended).filter(|(_, want, free)| *want > 0 && want > free).map(|(name, ..)| name)
     }
 }

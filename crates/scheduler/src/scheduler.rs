@@ -169,7 +169,10 @@ impl Scheduler {
             self.queue.changed(Change::PodPlaced, now);
         } else if self.cluster.node_of(uid).is_some() {
             // Assumed to be there; what came is from before the binding.
-        } else if spec.scheduler_name != self.name || pod.metadata().deletion_timestamp.is_some() || !spec.scheduling_gates.is_empty() {
+        } else if spec.scheduler_name != self.name
+            || pod.metadata().deletion_timestamp.is_some()
+            || !spec.scheduling_gates.is_empty()
+        {
             self.queue.remove(uid);
         } else {
             self.queue.put(info, now);
@@ -246,7 +249,7 @@ impl Scheduler {
         let pods = self.client.namespaced::<Pod>(pod.pod.namespace());
         let pod = pod.clone();
         self.under_way.spawn(async move {
-            match pods.patch_subresource(pod.pod.name(), "status", Patch::Strategic(patch)).await {
+            match pods.patch_status(pod.pod.name(), &Patch::Strategic(patch)).await {
                 Err(error) if !error.is_not_found() && !error.is_conflict() => {
                     tracing::warn!(pod = pod.key(), error = &error as &dyn std::error::Error, "cannot write why the pod waits");
                 }
@@ -264,7 +267,7 @@ impl Scheduler {
             let preconditions = Preconditions { uid: Some(victim.uid().to_owned()), ..Preconditions::default() };
             let options = DeleteOptions { preconditions: Some(preconditions), ..DeleteOptions::default() };
             self.under_way.spawn(async move {
-                match pods.delete(victim.pod.name(), options).await {
+                match pods.delete(victim.pod.name(), &options).await {
                     Err(error) if !error.is_not_found() && !error.is_conflict() => {
                         tracing::warn!(pod = victim.key(), error = &error as &dyn std::error::Error, "cannot evict");
                     }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use api::{
-    Resource,
     core::v1::{Container, Node, Pod, Taint},
     resource::Quantity,
 };

@@ -6,10 +6,12 @@ mod node_ports;
 mod pod_affinity;
 mod resources_fit;
 mod taints;
+#[cfg(test)]
+mod tests;
 mod topology_spread;
 mod unschedulable;
 
-pub(crate) use self::{node_affinity::node_matches, pod_affinity::topology_value, topology_spread::Counts};
+pub(crate) use self::{pod_affinity::topology_value, topology_spread::Counts};
 use crate::plugin::Filter;
 
 /// Every filter in the order they are asked.

@@ -48,7 +48,8 @@ impl Filter for InterPodAffinity {
 
 impl Check for Prepared<'_> {
     fn check(&self, node: &NodeInfo) -> Result<(), Vec<Refusal>> {
-        let at = |term: &AffinityTerm, places: &HashSet<&str>| topology_value(node, term).is_some_and(|value| places.contains(value));
+        let at =
+            |term: &AffinityTerm, places: &HashSet<&str>| topology_value(node, term).is_some_and(|value| places.contains(value));
         let has_keys = self.pod.affinity.iter().all(|t| topology_value(node, t).is_some());
         let near = self.pod.affinity.iter().zip(&self.near).all(|(t, places)| at(t, places));
         if !has_keys || !(near || self.first_of_group) {

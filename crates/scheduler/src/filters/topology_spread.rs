@@ -27,14 +27,22 @@ impl Filter for PodTopologySpread {
     }
 
     fn prepare<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster) -> Option<Box<dyn Check + 'a>> {
-        let counts: Vec<(Counts<'a>, i64)> = Counts::of(pod, cluster, true).into_iter().map(|c| { let least = c.least(); (c, least) }).collect();
+        let counts: Vec<(Counts<'a>, i64)> = Counts::of(pod, cluster, true)
+            .into_iter()
+            .map(|c| {
+                let least = c.least();
+                (c, least)
+            })
+            .collect();
         if counts.is_empty() {
             return None;
         }
         Some(Box::new(move |node: &NodeInfo| {
             for (count, least) in &counts {
                 let Some(place) = node.label(&count.constraint.topology_key) else {
-                    return Err(vec![Refusal::lasting("node(s) didn't match pod topology spread constraints (missing required label)")]);
+                    return Err(vec![Refusal::lasting(
+                        "node(s) didn't match pod topology spread constraints (missing required label)",
+                    )]);
                 };
                 let own = i64::from(count.constraint.selector.matches(|key| pod.label(key)));
                 if count.at(place) + own - least > count.constraint.max_skew {
@@ -54,11 +62,17 @@ impl<'a> Counts<'a> {
         constraints.iter().map(|c| Self::count(pod, cluster, c, &all_keys)).collect()
     }
 
-    fn count(pod: &PodInfo, cluster: &'a Cluster, constraint: &'a SpreadConstraint, all_keys: &impl Fn(&NodeInfo) -> bool) -> Self {
+    fn count(
+        pod: &PodInfo,
+        cluster: &'a Cluster,
+        constraint: &'a SpreadConstraint,
+        all_keys: &impl Fn(&NodeInfo) -> bool,
+    ) -> Self {
         let mut by_place = HashMap::new();
         for node in cluster.nodes().iter().filter(|n| n.exists() && all_keys(n)) {
             let counted = (!constraint.honor_affinity || node_matches(pod, node))
-                && (!constraint.honor_taints || node.node.spec().taints.iter().all(|t| t.effect == "PreferNoSchedule" || pod.tolerates(t)));
+                && (!constraint.honor_taints
+                    || node.node.spec().taints.iter().all(|t| t.effect == "PreferNoSchedule" || pod.tolerates(t)));
             let Some(place) = node.label(&constraint.topology_key).filter(|_| counted) else { continue };
             let here = node.pods.iter().filter(|p| {
                 p.pod.namespace() == pod.pod.namespace()

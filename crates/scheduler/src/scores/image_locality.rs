@@ -29,7 +29,8 @@ impl Score for ImageLocality {
         }
         let max = MAX_PER_CONTAINER * i64::try_from(images.len()).ok()?;
         let of = |node: &&NodeInfo| {
-            let here = |(image, nodes): (&String, &i64)| node.images.get(image).map_or(0, |size| size.saturating_mul(*nodes) / total);
+            let here =
+                |(image, nodes): (&String, &i64)| node.images.get(image).map_or(0, |size| size.saturating_mul(*nodes) / total);
             let sum: i64 = images.iter().zip(&spread).map(here).sum();
             (sum.clamp(MIN, max) - MIN) * 100 / (max - MIN)
         };
