@@ -89,7 +89,10 @@ impl<'v> Evaluator<'v> {
                     Value::Null => Vec::new(),
                     _ if lenient => Vec::new(),
                     _ => {
-                        return Err(JsonPathError::Index(format!("{} is not array or slice and cannot be filtered", kind(value))));
+                        return Err(JsonPathError::Index(format!(
+                            "{} is not array or slice and cannot be filtered",
+                            kind(value)
+                        )));
                     }
                 };
                 for item in items {
