@@ -60,7 +60,7 @@ impl Cluster {
 
     /// Takes over a new state of a node.
     pub fn set_node(&mut self, node: Arc<Node>) {
-        self.entry(&node.name().to_owned()).set_node(node);
+        self.entry(node.name()).set_node(node);
     }
 
     /// Forgets a node, or remembers only its pods while it has any.
