@@ -13,6 +13,7 @@
 
 mod attributes;
 mod authenticate;
+mod bootstrap;
 mod follow;
 mod identity;
 mod issue;

@@ -5,7 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use api::rbac::v1::{ClusterRole, PolicyRule};
+use api::{
+    rbac::v1::{ClusterRole, PolicyRule},
+    selector::Selector,
+};
 
 /// What each cluster role allows, its own rules or those of the roles it is made of.
 pub(crate) fn aggregate(roles: &HashMap<String, Arc<ClusterRole>>) -> HashMap<String, Arc<[PolicyRule]>> {
@@ -42,8 +45,7 @@ fn collect<'a>(
 fn picks(role: &ClusterRole, other: &ClusterRole) -> bool {
     let selectors = &role.aggregation_rule().cluster_role_selectors;
     selectors.iter().any(|selector| {
-        // Until selectors with expressions have landed.
-        selector.match_expressions.is_empty()
-            && selector.match_labels.iter().all(|(k, v)| other.metadata().labels.get(k) == Some(v))
+        // One that is malformed picks nothing; validation keeps such out.
+        Selector::from_label_selector(Some(selector)).is_ok_and(|selector| selector.matches_map(&other.metadata().labels))
     })
 }
