@@ -1,7 +1,7 @@
 //! ReplicationControllers: the selector picks the template's pods, and the count can be read and set as a Scale.
 
 use api::{
-    Object, Resource, StatusError,
+    Object, StatusError,
     autoscaling::v1::{Scale, ScaleSpec, ScaleStatus},
     core::v1::ReplicationController,
     meta::v1::ObjectMeta,

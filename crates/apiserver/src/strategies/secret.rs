@@ -1,6 +1,6 @@
 //! Secrets: `stringData` is only a way to write `data`, types demand keys, and values are bounded in size.
 
-use api::{Bytes, Resource, core::v1::Secret, rules::FieldErrors};
+use api::{Bytes, core::v1::Secret, rules::FieldErrors};
 
 use super::{DATA_MAX, META, ROOT};
 use crate::strategy::Strategy;
