@@ -13,12 +13,26 @@ use store::{Guard, Txn};
 use crate::request::Request;
 
 mod chain;
+mod cluster_ips;
+mod default_toleration_seconds;
+mod ledger;
+mod limit_ranger;
+mod lookup;
+mod namespace_lifecycle;
+mod node_ports;
+mod pod_resources;
+mod pool;
+mod priority;
+mod quota;
+mod service_account;
 mod service_cidr;
 
 pub use self::{
     chain::{AdmissionConfig, chain},
+    namespace_lifecycle::IMMORTAL,
     service_cidr::{ServiceCidr, ServiceCidrError},
 };
+pub(crate) use self::ledger::{ADDRESS_KEYS, PORT_KEYS, held_address, held_ports};
 
 /// What is written along with the object, in the same transaction.
 #[derive(Default)]
@@ -97,13 +111,6 @@ impl Chain {
     #[must_use]
     pub fn with(mut self, plugin: impl Plugin + 'static) -> Self {
         self.0.push(Box::new(plugin));
-        self
-    }
-
-    /// Adds plugins at the end.
-    #[must_use]
-    pub fn with_all(mut self, plugins: impl IntoIterator<Item = Box<dyn Plugin>>) -> Self {
-        self.0.extend(plugins);
         self
     }
 
