@@ -23,6 +23,7 @@ pub mod intstr;
 pub mod json;
 pub mod names;
 pub mod quantity;
+pub mod quota;
 pub mod resource;
 pub mod rules;
 pub mod schema;

@@ -106,7 +106,7 @@ impl<T: Item> Reflector<T> {
                     None => {}
                 }
                 if initial_events_end {
-                    self.informer.replace(std::mem::take(objects));
+                    self.informer.replace(std::mem::take(objects), revision);
                     self.state = State::Synced(revision);
                 }
             }
@@ -120,6 +120,7 @@ impl<T: Item> Reflector<T> {
                 if let Some((key, object)) = change {
                     self.informer.put(&key, object);
                 }
+                self.informer.advance(revision);
             }
             State::Unsynced => {}
         }
