@@ -207,3 +207,163 @@ fn keep_what_is_needed(informers: &Informers) {
         node.status = None;
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use api::core::v1::ServicePort;
+    use api::discovery::v1::{Endpoint, EndpointPort};
+    use client::testing::MemoryServer;
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::dataplane::{FlowCheck, Recorder, Refused};
+    use crate::ruleset::{ElementId, Key, Rule, SetKind};
+    use crate::state::{Contents, Delta};
+
+    /// A recorder that the test can look at while the proxy uses it.
+    #[derive(Clone, Default)]
+    struct Kernel(Arc<Mutex<Recorder>>);
+
+    impl Dataplane for Kernel {
+        type Error = Refused;
+
+        fn observe(&mut self) -> Result<Contents, Refused> {
+            self.0.lock().observe()
+        }
+
+        fn apply(&mut self, delta: &Delta) -> Result<(), Refused> {
+            self.0.lock().apply(delta)
+        }
+
+        fn forget_flows(&mut self, checks: &[FlowCheck]) -> Result<usize, Refused> {
+            self.0.lock().forget_flows(checks)
+        }
+
+        fn fingerprint(&self, rule: &Rule) -> u64 {
+            self.0.lock().fingerprint(rule)
+        }
+    }
+
+    impl Kernel {
+        fn chains(&self) -> Vec<String> {
+            let kernel = self.0.lock();
+            kernel.contents.chains.keys().filter(|name| name.contains('/')).map(ToString::to_string).collect()
+        }
+
+        async fn eventually(&self, condition: impl Fn(&Self) -> bool) {
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while !condition(self) {
+                assert!(Instant::now() < deadline, "never came true: {:?}", self.chains());
+                sleep(Duration::from_millis(5)).await;
+            }
+        }
+    }
+
+    fn start(server: &MemoryServer, kernel: &Kernel) -> Kit {
+        let kit = Kit::new();
+        let settings = Settings {
+            node_name: "node-1".into(),
+            family: Family::V4,
+            pod_cidrs: vec![],
+            min_sync_period: Duration::from_millis(20),
+        };
+        let informers = Informers::new(server.client(), kit.clone());
+        let proxy = Proxy::new(settings, &informers, Dirty::default(), Healthz::default(), &kit);
+        kit.tasks.spawn("sync", proxy.run(kernel.clone()));
+        kit
+    }
+
+    fn web() -> ServiceObject {
+        let mut service = ServiceObject::default();
+        service.metadata_mut().namespace = "default".into();
+        service.metadata_mut().name = "web".into();
+        service.spec_mut().cluster_ip = "10.96.0.1".into();
+        service.spec_mut().ports = vec![ServicePort { port: 80, ..ServicePort::default() }];
+        service
+    }
+
+    fn slice(name: &str, addresses: &[&str]) -> EndpointSlice {
+        let mut slice = EndpointSlice { address_type: "IPv4".into(), ..EndpointSlice::default() };
+        slice.metadata_mut().namespace = "default".into();
+        slice.metadata_mut().name = name.into();
+        slice.metadata_mut().labels.insert(source::SERVICE_NAME.into(), "web".into());
+        slice.ports = vec![EndpointPort { port: Some(8080), ..EndpointPort::default() }];
+        slice.endpoints =
+            addresses.iter().map(|a| Endpoint { addresses: vec![(*a).into()], ..Endpoint::default() }).collect();
+        slice
+    }
+
+    const ALL: &str = "all/default/web/tcp/80";
+
+    fn is_served(kernel: &Kernel) -> bool {
+        let key = Key::Frontend([10, 96, 0, 1].into(), crate::model::Protocol::Tcp, 80);
+        kernel.0.lock().contents.elements.contains_key(&ElementId::new(SetKind::Services, key))
+    }
+
+    #[tokio::test]
+    async fn rules_follow_services_and_slices() {
+        let (server, kernel) = (MemoryServer::new(), Kernel::default());
+        server.put(web());
+        let kit = start(&server, &kernel);
+        kit.health.became_ready().await;
+        assert!(!is_served(&kernel));
+        server.put(slice("web-1", &["10.244.0.1"]));
+        kernel.eventually(is_served).await;
+        server.put(slice("web-2", &["10.244.0.2"]));
+        kernel.eventually(|kernel| kernel.0.lock().applied.len() == 3).await;
+        server.remove::<EndpointSlice>("default", "web-1");
+        server.remove::<EndpointSlice>("default", "web-2");
+        kernel.eventually(|kernel| !is_served(kernel)).await;
+        server.put(slice("web-1", &["10.244.0.1"]));
+        kernel.eventually(|kernel| kernel.chains() == [ALL]).await;
+        server.remove::<ServiceObject>("default", "web");
+        kernel.eventually(|kernel| kernel.chains().is_empty()).await;
+        assert_eq!(kernel.0.lock().observed, 1, "listed at start-up only");
+    }
+
+    #[tokio::test]
+    async fn losing_the_api_server_leaves_the_rules_alone() {
+        let (server, kernel) = (MemoryServer::new(), Kernel::default());
+        server.put(web());
+        server.put(slice("web-1", &["10.244.0.1"]));
+        let _kit = start(&server, &kernel);
+        kernel.eventually(is_served).await;
+        let applied = kernel.0.lock().applied.len();
+        server.disconnect();
+        sleep(Duration::from_millis(200)).await;
+        assert_eq!((is_served(&kernel), kernel.0.lock().applied.len()), (true, applied));
+        server.put(slice("web-1", &["10.244.0.1", "10.244.0.2"]));
+        kernel.eventually(|kernel| kernel.0.lock().applied.len() > applied).await;
+    }
+
+    #[tokio::test]
+    async fn the_nodes_pod_prefix_is_taken_up_when_it_comes() {
+        let (server, kernel) = (MemoryServer::new(), Kernel::default());
+        server.put(web());
+        server.put(slice("web-1", &["10.244.0.1"]));
+        let _kit = start(&server, &kernel);
+        kernel.eventually(is_served).await;
+        let rules = |kernel: &Kernel| kernel.0.lock().contents.chains["services"].rules.len();
+        assert_eq!(rules(&kernel), 2);
+        let mut node = NodeObject::default();
+        node.metadata_mut().name = "node-1".into();
+        node.spec_mut().pod_cidr = "10.244.0.0/24".into();
+        server.put(node);
+        kernel.eventually(|kernel| rules(kernel) == 3 && is_served(kernel)).await;
+    }
+
+    #[tokio::test]
+    async fn a_refused_change_is_tried_again_and_not_ready_until_then() {
+        let (server, kernel) = (MemoryServer::new(), Kernel::default());
+        kernel.0.lock().refuse = 2;
+        server.put(web());
+        server.put(slice("web-1", &["10.244.0.1"]));
+        let kit = start(&server, &kernel);
+        kernel.eventually(|kernel| kernel.0.lock().refuse == 1).await;
+        assert!(!kit.health.is_ready());
+        kernel.eventually(is_served).await;
+        kit.health.became_ready().await;
+    }
+}
