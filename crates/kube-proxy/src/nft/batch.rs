@@ -99,26 +99,6 @@ impl Batch {
         batch
     }
 
-    /// The transaction that removes the table, whether or not it exists.
-    pub fn removal(family: Family, first: u32) -> Self {
-        let mut batch = Self {
-            family,
-            bytes: Vec::new(),
-            first,
-            next: first,
-            last_message: 0,
-            set_id: 0,
-        };
-        batch.marker(ControlMessage::BatchBegin);
-        let table = || TableMessage {
-            attributes: vec![TableAttribute::Name(TABLE.into())],
-        };
-        batch.push(NfTablesMessage::NewTable(table()), NLM_F_CREATE);
-        batch.push(NfTablesMessage::DeleteTable(table()), 0);
-        batch.finish();
-        batch
-    }
-
     /// What is sent.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes

@@ -107,6 +107,13 @@ impl Channel {
         })
     }
 
+    /// The socket's own address on netlink, which the kernel names as the source of our changes.
+    pub fn port(&self) -> Result<u32, Error> {
+        let mut address = SocketAddr::new(0, 0);
+        self.socket.get_address(&mut address).map_err(Error::Open)?;
+        Ok(address.port_number())
+    }
+
     /// The number the next message gets.
     pub fn sequence(&self) -> u32 {
         self.sequence

@@ -1,6 +1,5 @@
 //! A proxy that starts again, finds its table damaged, or has five thousand Services to look after.
 
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -90,16 +89,7 @@ fn a_damaged_table_is_repaired() {
     proxy.sync(change(Some(web(&[1])))).unwrap();
     let whole = world.listing();
     for damage in damages {
-        let name = world.name("node");
-        let nft = Command::new("ip")
-            .args(["netns", "exec", &name, "nft", damage])
-            .output()
-            .unwrap();
-        assert!(
-            nft.status.success(),
-            "{damage}: {}",
-            String::from_utf8_lossy(&nft.stderr)
-        );
+        world.nft(damage);
         proxy.distrust();
         proxy.sync(Changes::new()).unwrap();
         assert_eq!(sorted(&world.listing()), sorted(&whole), "{damage}");
@@ -113,12 +103,7 @@ fn a_table_removed_behind_its_back_is_noticed_by_the_next_change() {
     world.serve();
     let mut proxy = world.proxy();
     proxy.sync(change(Some(web(&[1])))).unwrap();
-    let other = world.run("node", || {
-        let mut netlink = kube_proxy::nft::Netlink::open(kube_proxy::model::Family::V4).unwrap();
-        netlink.remove().unwrap();
-        netlink.remove()
-    });
-    assert!(other.is_ok(), "removing what is not there is no error");
+    world.nft("delete table ip ferrokube");
     let error = proxy.sync(change(Some(web(&[1, 2])))).unwrap_err();
     assert_eq!(error.to_string(), "empty chain all/default/web/tcp/80");
     proxy.sync(Changes::new()).unwrap();

@@ -210,27 +210,16 @@ impl World {
         self.run(from, || Session::open(to, port).unwrap())
     }
 
-    /// What `nft` shows of the table; used by tests only.
+    /// What `nft` shows of the table.
     pub fn listing(&self) -> String {
+        self.nft("list table ip ferrokube")
+    }
+
+    /// Runs `nft` on the node: tests look at the table, and damage it, with somebody else's tool.
+    pub fn nft(&self, command: &str) -> String {
         let name = self.name("node");
-        let out = Command::new("ip")
-            .args([
-                "netns",
-                "exec",
-                &name,
-                "nft",
-                "list",
-                "table",
-                "ip",
-                "ferrokube",
-            ])
-            .output()
-            .unwrap();
-        assert!(
-            out.status.success(),
-            "{}",
-            String::from_utf8_lossy(&out.stderr)
-        );
+        let out = Command::new("ip").args(["netns", "exec", &name, "nft", command]).output().unwrap();
+        assert!(out.status.success(), "{command}: {}", String::from_utf8_lossy(&out.stderr));
         String::from_utf8(out.stdout).unwrap()
     }
 }
