@@ -9,6 +9,6 @@ mod status;
 pub use self::{
     agent::{Agent, NodeConfig},
     lease::{LEASE_NAMESPACE, keep_lease},
-    machine::Machine,
+    machine::{Machine, address_towards},
     peers::follow_peers,
 };
