@@ -86,14 +86,17 @@ impl Images {
         let started = Instant::now();
         let pull = self.join_pull(image, credentials);
         let result = pull.clone().await;
-        let mut pulls = self.pulls.lock();
-        if pulls.get(image).is_some_and(|current| current.ptr_eq(&pull)) {
-            pulls.remove(image);
-        }
-        drop(pulls);
+        self.forget_pull(image, &pull);
         result.map_err(ImageError::Pull)?;
         let image = self.runtime.image(image).await.map_err(ImageError::Inspect)?.ok_or_else(|| ImageError::NeverPull(image.to_owned()))?;
         Ok(Present { image, pulled: Some(started.elapsed()) })
+    }
+
+    fn forget_pull(&self, image: &str, pull: &Pull) {
+        let mut pulls = self.pulls.lock();
+        if pulls.get(image).is_some_and(|current| current.ptr_eq(pull)) {
+            pulls.remove(image);
+        }
     }
 
     fn join_pull(&self, image: &str, credentials: Option<Credentials>) -> Pull {

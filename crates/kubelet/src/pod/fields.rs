@@ -1,6 +1,6 @@
 //! What a pod may learn about itself: the fields of `fieldRef` and `resourceFieldRef`, for environment and files alike.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::collections::BTreeMap;
 
 use api::{
     core::v1::{Container, Pod, ResourceFieldSelector},
@@ -114,8 +114,7 @@ fn lines(map: &BTreeMap<String, String>) -> String {
         if !text.is_empty() {
             text.push('\n');
         }
-        // Writing to a string cannot fail.
-        drop(write!(text, "{key}={value:?}"));
+        text.push_str(&format!("{key}={value:?}"));
     }
     text
 }

@@ -1,7 +1,6 @@
 //! The files that the kubelet writes for a pod besides its volumes: `/etc/hosts`, `/etc/resolv.conf`, termination messages.
 
 use std::{
-    fmt::Write as _,
     fs, io,
     net::Ipv4Addr,
     os::unix::fs::PermissionsExt as _,
@@ -68,8 +67,7 @@ impl PodFiles {
             None => format!("{HEADER}{}", fs::read_to_string("/etc/hosts").unwrap_or_default()),
         };
         for alias in &pod.spec().host_aliases {
-            // Writing to a string cannot fail.
-            drop(writeln!(text, "{}\t{}", alias.ip, alias.hostnames.join("\t")));
+            text.push_str(&format!("{}\t{}\n", alias.ip, alias.hostnames.join("\t")));
         }
         write_in_place(&self.hosts(), &text)
     }
@@ -161,15 +159,15 @@ fn resolv_conf(pod: &Pod, dns: &Dns, host: &str) -> String {
     }
     let mut text = String::new();
     for server in servers {
-        drop(writeln!(text, "nameserver {server}"));
+        text.push_str(&format!("nameserver {server}\n"));
     }
     if !searches.is_empty() {
         let mut seen = Vec::new();
         searches.retain(|search| !seen.contains(search) && { seen.push(search.clone()); true });
-        drop(writeln!(text, "search {}", searches.join(" ")));
+        text.push_str(&format!("search {}\n", searches.join(" ")));
     }
     if !options.is_empty() {
-        drop(writeln!(text, "options {}", options.join(" ")));
+        text.push_str(&format!("options {}\n", options.join(" ")));
     }
     text
 }

@@ -231,6 +231,7 @@ impl Runtime for FakeRuntime {
     fn pull<'a>(&'a self, image: &'a str, _: Option<Credentials>) -> BoxFuture<'a, Result<()>> {
         async move {
             self.record("pull", image);
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             Err(Error::Engine { status: 404, message: format!("pull access denied for {image}") })
         }
         .boxed()
