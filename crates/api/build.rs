@@ -1,7 +1,7 @@
 //! Turns `proto/` into Rust: message types and service stubs (prost, tonic), their JSON encoding (serde attributes), and from the
 //! `ferrokube` options the tables of kinds and messages, defaults and single-field validation.
 
-#![allow(clippy::panic, reason = "a schema that makes no sense must stop the build")]
+#![expect(clippy::panic, reason = "a schema that makes no sense stops the build")]
 
 #[path = "build/attributes.rs"]
 mod attributes;

@@ -18,7 +18,9 @@ fn attribute(f: &Field, messages: &[Message]) -> String {
         return "#[serde(flatten, deserialize_with = \"crate::json::inline\")]".to_owned();
     }
     let mut parts = vec![format!("rename = \"{}\"", f.json)];
-    let is_object = matches!(&f.ty, Type::Message(name) if messages.iter().any(|m| m.name == *name && m.odd.is_none()));
+    // What upstream holds by value is always there: objects as `{}`, numbers-or-text as 0, durations as 0s (but times as null).
+    let by_value = |m: &Message| matches!(m.odd, None | Some("IntOrString" | "Duration"));
+    let is_object = matches!(&f.ty, Type::Message(name) if messages.iter().any(|m| m.name == *name && by_value(m)));
     match (f.cardinality, &f.ty) {
         (Cardinality::Map, Type::Bytes) => parts.push("with = \"crate::json::base64_map\"".to_owned()),
         (Cardinality::Optional, _) if f.options.required && is_object => {

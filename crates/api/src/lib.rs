@@ -33,6 +33,7 @@ pub mod time;
 
 pub mod jsonpath;
 pub mod patch;
+pub mod print;
 pub mod sample;
 pub mod selector;
 pub mod yaml;

@@ -192,7 +192,7 @@ fn replace_list(name: &str, lists: Lists<'_>, slot: Slot, patch: &mut Object) ->
         });
         items.push(match (want, have) {
             (Value::Object(want), Some(have)) => {
-                let was = lists.was.iter().find(|was| same_item(&Value::Object(want.clone()), was, slot.identity));
+                let was = lists.was.iter().find(|was| slot.identity.iter().all(|key| was.get(key) == want.get(*key)));
                 let nested = diff_maps(was.and_then(Value::as_object), want, have, slot.shape)?;
                 Value::Object(merge_map(have.clone(), nested, slot.shape)?)
             }
