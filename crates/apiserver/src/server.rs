@@ -74,14 +74,18 @@ pub async fn run(args: Args, kit: Kit) -> anyhow::Result<()> {
         node_ports: args.service_node_port_range.clone(),
     };
     let chain = admission::chain(&store, &admission_config).with_all(identity.plugins());
-    let pipeline = Pipeline::new(store.clone(), strategies::all(), chain);
+    let pipeline = Arc::new(Pipeline::new(store.clone(), strategies::all(), chain));
     let kubelets = Kubelets::new(KubeletsConfig {
         certificate_authority: args.kubelet_certificate_authority.clone(),
         certificate: args.kubelet_client_certificate.clone(),
         key: args.kubelet_client_key.clone(),
     });
-    let advertised = bootstrap::Advertised::new(args.advertise_address.unwrap_or(args.bind_address), args.secure_port);
-    kit.tasks.spawn_infallible("bootstrap", bootstrap::run(store.clone(), admission_config, advertised, shutdown.clone()));
+    let advertised = bootstrap::Advertised {
+        address: args.advertise_address.unwrap_or(args.bind_address),
+        port: args.secure_port,
+        services: args.service_cluster_ip_range,
+    };
+    kit.tasks.spawn_infallible("bootstrap", bootstrap::run(pipeline.clone(), advertised, shutdown.clone()));
 
     let server = Arc::new(Server { pipeline, identity: identity.clone(), kubelets, shutdown: shutdown.clone() });
     let (health, follow) = daemon::rpc::health(&kit.health, &["ferrokube.v1.Objects", "ferrokube.v1.Pods"], shutdown.clone());

@@ -114,6 +114,13 @@ impl Chain {
         self
     }
 
+    /// Adds plugins at the end.
+    #[must_use]
+    pub fn with_all(mut self, plugins: impl IntoIterator<Item = Box<dyn Plugin>>) -> Self {
+        self.0.extend(plugins);
+        self
+    }
+
     /// Runs every plugin's `permit_deletion`.
     ///
     /// # Errors

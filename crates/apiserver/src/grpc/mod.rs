@@ -27,7 +27,7 @@ use crate::{
 /// What the services share.
 pub struct Server {
     /// Reads and writes.
-    pub pipeline: Pipeline,
+    pub pipeline: Arc<Pipeline>,
     /// Who asks, and whether they may.
     pub identity: Arc<Identity>,
     /// The way to the nodes.
