@@ -27,12 +27,12 @@ mod quota;
 mod service_account;
 mod service_cidr;
 
+pub(crate) use self::ledger::ADDRESS_KEYS;
 pub use self::{
     chain::{AdmissionConfig, chain},
     namespace_lifecycle::IMMORTAL,
     service_cidr::{ServiceCidr, ServiceCidrError},
 };
-pub(crate) use self::ledger::{ADDRESS_KEYS, PORT_KEYS, held_address, held_ports};
 
 /// What is written along with the object, in the same transaction.
 #[derive(Default)]
@@ -111,6 +111,13 @@ impl Chain {
     #[must_use]
     pub fn with(mut self, plugin: impl Plugin + 'static) -> Self {
         self.0.push(Box::new(plugin));
+        self
+    }
+
+    /// Adds plugins at the end.
+    #[must_use]
+    pub fn with_all(mut self, plugins: impl IntoIterator<Item = Box<dyn Plugin>>) -> Self {
+        self.0.extend(plugins);
         self
     }
 
