@@ -32,9 +32,7 @@ impl Plugin for DefaultTolerationSeconds {
 
 fn tolerate(pod: &mut Pod) {
     for key in KEYS {
-        let covers = |t: &Toleration| {
-            (t.key == key || t.key.is_empty()) && (t.effect == NO_EXECUTE || t.effect.is_empty())
-        };
+        let covers = |t: &Toleration| (t.key == key || t.key.is_empty()) && (t.effect == NO_EXECUTE || t.effect.is_empty());
         let tolerations = &mut pod.spec_mut().tolerations;
         if !tolerations.iter().any(covers) {
             tolerations.push(Toleration {

@@ -17,7 +17,7 @@ use crate::strategies::service::{HEADLESS, needs_address, needs_health_check_por
 /// Prefix of the keys that hold addresses.
 pub(crate) const ADDRESS_KEYS: &str = "/registry/ferrokube/clusterips/";
 /// Prefix of the keys that hold node ports.
-pub(crate) const PORT_KEYS: &str = "/registry/ferrokube/nodeports/";
+pub(super) const PORT_KEYS: &str = "/registry/ferrokube/nodeports/";
 
 /// See the module.
 pub(super) struct Ledger {
@@ -37,7 +37,8 @@ struct State {
 
 impl Ledger {
     pub fn new(store: &Store, config: &AdmissionConfig) -> Self {
-        let (addresses, ports) = (config.service_cidr.size(), u32::from(*config.node_ports.end() - *config.node_ports.start()) + 1);
+        let (addresses, ports) =
+            (config.service_cidr.size(), u32::from(*config.node_ports.end() - *config.node_ports.start()) + 1);
         let state = State {
             watch: None,
             held: HashMap::new(),
@@ -98,7 +99,11 @@ impl Ledger {
             StatusError::unavailable("the server is starting: its caches are not filled yet")
         })?;
         self.state.lock().begin(watch);
-        if self.drain() { Ok(()) } else { Err(StatusError::unavailable("Services change too fast to be followed; please try again")) }
+        if self.drain() {
+            Ok(())
+        } else {
+            Err(StatusError::unavailable("Services change too fast to be followed; please try again"))
+        }
     }
 
     /// True if the watch is good and everything was taken from it.
@@ -159,13 +164,13 @@ impl State {
 }
 
 /// The address the Service holds.
-pub(crate) fn held_address(service: &Service) -> Option<Ipv4Addr> {
+pub(super) fn held_address(service: &Service) -> Option<Ipv4Addr> {
     let text = &service.spec().cluster_ip;
     (needs_address(service) && text != HEADLESS).then(|| text.parse().ok())?
 }
 
 /// The node ports the Service holds, each once.
-pub(crate) fn held_ports(service: &Service) -> Vec<u16> {
+pub(super) fn held_ports(service: &Service) -> Vec<u16> {
     let spec = service.spec();
     let health_check = if needs_health_check_port(service) { spec.health_check_node_port } else { 0 };
     let of_type = matches!(spec.r#type.as_str(), "NodePort" | "LoadBalancer");

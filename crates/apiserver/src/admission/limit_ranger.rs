@@ -186,7 +186,10 @@ mod tests {
     #[test]
     fn defaults_fill_what_is_missing_and_are_noted() {
         let mut pod = pod(r#"{"requests": {"cpu": "2"}}"#);
-        fill(&item(r#"{"type": "Container", "default": {"cpu": "3"}, "defaultRequest": {"cpu": "1", "memory": "1Mi"}}"#), &mut pod);
+        fill(
+            &item(r#"{"type": "Container", "default": {"cpu": "3"}, "defaultRequest": {"cpu": "1", "memory": "1Mi"}}"#),
+            &mut pod,
+        );
         let resources = pod.spec().containers[0].resources();
         assert_eq!((resources.requests["cpu"].string.as_str(), resources.limits["cpu"].string.as_str()), ("2", "3"));
         assert_eq!(

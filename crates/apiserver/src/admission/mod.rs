@@ -27,12 +27,12 @@ mod quota;
 mod service_account;
 mod service_cidr;
 
+pub(crate) use self::ledger::ADDRESS_KEYS;
 pub use self::{
     chain::{AdmissionConfig, chain},
     namespace_lifecycle::IMMORTAL,
     service_cidr::{ServiceCidr, ServiceCidrError},
 };
-pub(crate) use self::ledger::{ADDRESS_KEYS, PORT_KEYS, held_address, held_ports};
 
 /// What is written along with the object, in the same transaction.
 #[derive(Default)]

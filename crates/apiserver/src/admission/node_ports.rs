@@ -67,9 +67,9 @@ impl NodePorts {
                 if ports[i].node_port != 0 {
                     continue;
                 }
-                let twin = ports.iter().find(|twin| {
-                    twin.port == ports[i].port && twin.protocol != ports[i].protocol && twin.node_port != 0
-                });
+                let twin = ports
+                    .iter()
+                    .find(|twin| twin.port == ports[i].port && twin.protocol != ports[i].protocol && twin.node_port != 0);
                 let number = match twin {
                     Some(twin) => twin.node_port,
                     None => {

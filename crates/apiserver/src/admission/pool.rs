@@ -56,6 +56,7 @@ impl Pool {
     }
 
     /// True if somebody holds the number.
+    #[cfg(test)]
     pub fn is_taken(&self, number: u32) -> bool {
         self.holders.get(number as usize).is_some_and(|holders| *holders > 0)
     }

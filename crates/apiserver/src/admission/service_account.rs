@@ -82,7 +82,8 @@ fn mirror(pod: &Pod) -> Result<(), StatusError> {
         return forbidden("reference service accounts");
     }
     let uses_secrets = spec.volumes.iter().any(|volume| volume.volume_source().secret.is_some());
-    let tokens = |projected: &ProjectedVolumeSource| projected.sources.iter().any(|source| source.service_account_token.is_some());
+    let tokens =
+        |projected: &ProjectedVolumeSource| projected.sources.iter().any(|source| source.service_account_token.is_some());
     if uses_secrets {
         return forbidden("reference secrets");
     }
@@ -132,10 +133,7 @@ fn token_volume(name: String) -> Volume {
     let sources = vec![
         VolumeProjection { service_account_token: Some(token), ..VolumeProjection::default() },
         VolumeProjection { config_map: Some(root_ca), ..VolumeProjection::default() },
-        VolumeProjection {
-            downward_api: Some(DownwardApiProjection { items: vec![namespace] }),
-            ..VolumeProjection::default()
-        },
+        VolumeProjection { downward_api: Some(DownwardApiProjection { items: vec![namespace] }), ..VolumeProjection::default() },
     ];
     let projected = ProjectedVolumeSource { sources, default_mode: Some(FILE_MODE) };
     Volume { name, volume_source: Some(VolumeSource { projected: Some(projected), ..VolumeSource::default() }) }

@@ -61,7 +61,7 @@ impl Quotas {
         let counted = |found: &Found<ResourceQuota>| {
             let quota = &found.object;
             let itself = object.kind() == ResourceQuota::KIND && object.meta().uid == quota.metadata().uid;
-            !itself && !difference(quota, &before, &after).amounts.is_empty()
+            !itself && (!difference(quota, &before, &after).amounts.is_empty() || !silent_on(quota, action, object).is_empty())
         };
         // Most namespaces have no quota: that much the cache may say.
         if !self.quotas.list(namespace, ReadAt::Any).await?.iter().any(counted) {
@@ -79,7 +79,12 @@ impl Quotas {
     }
 
     /// Writes the quota's new figures along with the object.
-    fn charge(&self, found: &Found<ResourceQuota>, difference: &Difference<'_>, effects: &mut Effects) -> Result<(), StatusError> {
+    fn charge(
+        &self,
+        found: &Found<ResourceQuota>,
+        difference: &Difference<'_>,
+        effects: &mut Effects,
+    ) -> Result<(), StatusError> {
         let mut quota = found.object.clone();
         let used = &mut quota.status_mut().used;
         for (name, amount) in &difference.amounts {
@@ -136,18 +141,24 @@ fn difference<'q>(quota: &'q ResourceQuota, before: &Used<'_>, after: &Used<'_>)
     Difference { quota, amounts }
 }
 
+/// What a new pod must say for the quota and does not; empty if nothing.
+fn silent_on(quota: &ResourceQuota, action: Action, object: &dyn Object) -> String {
+    match object.downcast_ref::<Pod>() {
+        Some(pod) if action == Action::Create && scopes::pick(quota.spec(), pod) => {
+            usage::unspecified(pod.spec(), quota.spec().hard.keys())
+        }
+        _ => String::new(),
+    }
+}
+
 /// Refuses what a quota has no room for.
 fn permit(object: &dyn Object, action: Action, difference: &Difference<'_>) -> Result<(), StatusError> {
     let (quota, status) = (difference.quota, difference.quota.status());
     let forbidden = |why: String| Err(StatusError::forbidden(object.kind(), &object.meta().name, why));
     let more: Amounts = difference.amounts.iter().filter(|(_, n)| !n.is_negative()).map(|(name, n)| (name.clone(), *n)).collect();
-    if action == Action::Create
-        && let Some(pod) = object.downcast_ref::<Pod>()
-    {
-        let missing = usage::unspecified(pod.spec(), quota.spec().hard.keys());
-        if !missing.is_empty() {
-            return forbidden(format!("failed quota: {}: must specify {missing}", quota.name()));
-        }
+    let missing = silent_on(quota, action, object);
+    if !missing.is_empty() {
+        return forbidden(format!("failed quota: {}: must specify {missing}", quota.name()));
     }
     let unknown: Vec<&str> = more.keys().map(String::as_str).filter(|name| !status.used.contains_key(*name)).collect();
     if !unknown.is_empty() {
@@ -183,7 +194,9 @@ mod tests {
     }
 
     fn pod(resources: &str) -> Pod {
-        let json = format!(r#"{{"metadata": {{"name": "web"}}, "spec": {{"containers": [{{"name": "a", "resources": {resources}}}]}}}}"#);
+        let json = format!(
+            r#"{{"metadata": {{"name": "web"}}, "spec": {{"containers": [{{"name": "a", "resources": {resources}}}]}}}}"#
+        );
         serde_json::from_str(&json).unwrap()
     }
 
@@ -208,6 +221,10 @@ mod tests {
         let limited = quota(r#"{"limits.cpu": "3"}"#, r#"{"limits.cpu": "0"}"#);
         let said = create(&limited, &pod(r#"{"limits": {"cpu": "1"}}"#));
         assert_eq!(said, Ok(()));
+        assert_eq!(
+            create(&limited, &pod("{}")),
+            Err("pods \"web\" is forbidden: failed quota: q: must specify limits.cpu for: a".into())
+        );
     }
 
     #[test]

@@ -68,7 +68,8 @@ mod tests {
         assert!(picks(r#"{"scopes": ["BestEffort", "NotTerminating"]}"#, "{}"));
         assert!(!picks(r#"{"scopes": ["BestEffort", "Terminating"]}"#, "{}"));
         assert!(picks(r#"{"scopes": ["Terminating"]}"#, r#"{"activeDeadlineSeconds": 5}"#));
-        let high = r#"{"scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": "In", "values": ["high"]}]}}"#;
+        let high =
+            r#"{"scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": "In", "values": ["high"]}]}}"#;
         assert!(picks(high, r#"{"priorityClassName": "high"}"#));
         assert!(!picks(high, "{}"));
     }

@@ -112,7 +112,8 @@ mod tests {
     #[test]
     fn a_service_uses_node_ports_by_its_type() {
         let service = |kind: &str| -> Service {
-            serde_json::from_str(&format!(r#"{{"spec": {{"type": "{kind}", "ports": [{{"port": 1}}, {{"port": 2}}]}}}}"#)).unwrap()
+            serde_json::from_str(&format!(r#"{{"spec": {{"type": "{kind}", "ports": [{{"port": 1}}, {{"port": 2}}]}}}}"#))
+                .unwrap()
         };
         assert_eq!(text(&of(&service("ClusterIP"))), "count/services=1,services=1");
         assert_eq!(text(&of(&service("NodePort"))), "count/services=1,services=1,services.nodeports=2");
