@@ -23,6 +23,8 @@ mod node_restriction;
 mod rbac;
 mod references;
 mod reviews;
+#[cfg(test)]
+mod tests;
 mod tokens;
 
 pub use self::{

@@ -7,7 +7,7 @@
 mod policy;
 
 use api::{
-    Object, Resource,
+    Resource,
     meta::v1::{ObjectMeta, Time},
     rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
 };
@@ -195,7 +195,7 @@ fn add_marks(meta: &mut ObjectMeta, wanted: &ObjectMeta) {
 mod tests {
     use std::{collections::HashMap, sync::Arc};
 
-    use api::rules::FieldErrors;
+    use api::{Object, rules::FieldErrors};
 
     use super::*;
     use crate::auth::{
