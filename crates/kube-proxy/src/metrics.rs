@@ -49,11 +49,7 @@ impl SyncMetrics {
                 "Time of one sync that listed the table first",
                 this.full.clone(),
             );
-            registry.register(
-                "rules_latency_seconds",
-                "Time from a change seen to its rules applied",
-                this.latency.clone(),
-            );
+            registry.register("rules_latency_seconds", "Time from a change seen to its rules applied", this.latency.clone());
             registry.register(
                 "sync_proxy_rules_last_timestamp_seconds",
                 "When the rules were last brought up to date, since the Unix epoch",
@@ -64,11 +60,7 @@ impl SyncMetrics {
                 "When a sync was last asked for, since the Unix epoch",
                 this.queued.clone(),
             );
-            registry.register(
-                "sync_proxy_rules_nftables_sync_failures",
-                "Syncs that the kernel refused",
-                this.failures.clone(),
-            );
+            registry.register("sync_proxy_rules_nftables_sync_failures", "Syncs that the kernel refused", this.failures.clone());
             registry.register("rules", "Rules in the table", this.rules.clone());
             registry.register("elements", "Elements of the table's sets and maps", this.elements.clone());
             registry.register("udp_flows_ended", "Tracked UDP flows ended because their endpoint is gone", this.flows.clone());

@@ -290,8 +290,7 @@ mod tests {
         slice.metadata_mut().name = name.into();
         slice.metadata_mut().labels.insert(source::SERVICE_NAME.into(), "web".into());
         slice.ports = vec![EndpointPort { port: Some(8080), ..EndpointPort::default() }];
-        slice.endpoints =
-            addresses.iter().map(|a| Endpoint { addresses: vec![(*a).into()], ..Endpoint::default() }).collect();
+        slice.endpoints = addresses.iter().map(|a| Endpoint { addresses: vec![(*a).into()], ..Endpoint::default() }).collect();
         slice
     }
 

@@ -8,16 +8,13 @@ use std::net::IpAddr;
 
 use netlink_packet_core::{Emitable, NLA_HEADER_SIZE, NlaBuffer, NlasIterator};
 use netlink_packet_netfilter::nftables::{
-    DataAttribute, ListAttribute, MetaKey, Operator, Register, SetAttribute, SetDescription,
-    SetElementAttribute, SetFlags, Verdict as Code,
+    DataAttribute, ListAttribute, MetaKey, Operator, Register, SetAttribute, SetDescription, SetElementAttribute, SetFlags,
+    Verdict as Code,
 };
 
 use super::expr::{self, BACKEND, Expr, KEY, key_word};
 use crate::model::{Backend, Family, Protocol, address_from, octets};
-use crate::ruleset::{
-    ElementId, Field, Hook, Key, MASQUERADE_MARK, Name, Rule, STICKY_CAPACITY, SetKind, Statement,
-    Verdict,
-};
+use crate::ruleset::{ElementId, Field, Hook, Key, MASQUERADE_MARK, Name, Rule, STICKY_CAPACITY, SetKind, Statement, Verdict};
 
 /// A rule, ready to be sent.
 #[derive(Debug)]
@@ -64,10 +61,7 @@ const VERDICT_CHAIN: u16 = 2;
 
 /// Encodes a rule whose anonymous sets get the ids from `first_id` on.
 pub fn rule(family: Family, rule: &Rule, first_id: u32) -> Encoded {
-    let mut out = Encoded {
-        expressions: Vec::with_capacity(rule.len() * 3),
-        anonymous: Vec::new(),
-    };
+    let mut out = Encoded { expressions: Vec::with_capacity(rule.len() * 3), anonymous: Vec::new() };
     for statement in rule {
         out.statement(family, statement, first_id);
     }
@@ -104,15 +98,8 @@ pub fn set(family: Family, kind: SetKind) -> Vec<SetAttribute> {
     let fields = kind.fields();
     let mut flags = SetFlags::empty();
     let mut attributes = vec![
-        SetAttribute::KeyType(concat(
-            fields.iter().map(|field| field_type(family, *field)),
-        )),
-        SetAttribute::KeyLen(len_u32(
-            fields
-                .iter()
-                .map(|field| field_words(family, *field) * 4)
-                .sum(),
-        )),
+        SetAttribute::KeyType(concat(fields.iter().map(|field| field_type(family, *field)))),
+        SetAttribute::KeyLen(len_u32(fields.iter().map(|field| field_words(family, *field) * 4).sum())),
     ];
     if kind.is_verdict_map() {
         flags |= SetFlags::Map;
@@ -121,9 +108,7 @@ pub fn set(family: Family, kind: SetKind) -> Vec<SetAttribute> {
     }
     if kind == SetKind::Sticky {
         flags |= SetFlags::Timeout | SetFlags::Eval;
-        attributes.push(SetAttribute::Description(vec![SetDescription::Size(
-            STICKY_CAPACITY,
-        )]));
+        attributes.push(SetAttribute::Description(vec![SetDescription::Size(STICKY_CAPACITY)]));
     }
     // The kernel does not list what is zero, and would not need it either.
     if !flags.is_empty() {
@@ -134,18 +119,13 @@ pub fn set(family: Family, kind: SetKind) -> Vec<SetAttribute> {
 
 /// The kind of a set from its attributes as the kernel lists them, or `None` if it is none of ours.
 pub fn set_kind(family: Family, name: &str, listed: &[(u16, &[u8])]) -> Option<SetKind> {
-    let named = SetKind::STATIC
-        .into_iter()
-        .find(|kind| kind.name() == Some(name));
+    let named = SetKind::STATIC.into_iter().find(|kind| kind.name() == Some(name));
     let kind = named.or_else(|| name.starts_with("pod/").then_some(SetKind::Sticky))?;
     // The kernel leaves out, or completes, what says nothing about the kind.
-    let told =
-        |a: &SetAttribute| !matches!(a, SetAttribute::DataLen(0) | SetAttribute::Description(_));
+    let told = |a: &SetAttribute| !matches!(a, SetAttribute::DataLen(0) | SetAttribute::Description(_));
     let expected: Vec<SetAttribute> = set(family, kind).into_iter().filter(told).collect();
     let bytes = emitted(expected.as_slice());
-    attributes(&bytes)
-        .all(|expected| listed.contains(&expected))
-        .then_some(kind)
+    attributes(&bytes).all(|expected| listed.contains(&expected)).then_some(kind)
 }
 
 /// An element of a static set.
@@ -153,36 +133,21 @@ pub fn element(family: Family, id: ElementId, verdict: &Verdict) -> Element {
     let mut attributes = vec![SetElementAttribute::Key(DataAttribute::Value(key(id)))];
     match verdict {
         Verdict::Member => {}
-        Verdict::Goto(chain) => {
-            attributes.push(SetElementAttribute::Data(expr::to_chain(Code::Goto, chain)))
-        }
+        Verdict::Goto(chain) => attributes.push(SetElementAttribute::Data(expr::to_chain(Code::Goto, chain))),
         Verdict::Drop => attributes.push(SetElementAttribute::Data(expr::to_drop())),
     }
-    debug_assert!(
-        key(id).len()
-            == id
-                .set
-                .fields()
-                .iter()
-                .map(|f| field_words(family, *f) * 4)
-                .sum::<usize>()
-    );
+    debug_assert!(key(id).len() == id.set.fields().iter().map(|f| field_words(family, *f) * 4).sum::<usize>());
     ListAttribute::Element(attributes)
 }
 
 /// An element of a static set as the kernel lists it, or `None` if we would not have put it there.
 pub fn parse_element(family: Family, set: SetKind, listed: &[u8]) -> Option<(ElementId, Verdict)> {
-    let id = ElementId::new(
-        set,
-        parse_key(family, set, find(find(listed, ELEMENT_KEY)?, DATA_VALUE)?)?,
-    );
+    let id = ElementId::new(set, parse_key(family, set, find(find(listed, ELEMENT_KEY)?, DATA_VALUE)?)?);
     let Some(data) = find(listed, ELEMENT_DATA) else {
         return Some((id, Verdict::Member));
     };
     let verdict = find(data, DATA_VERDICT)?;
-    let code = Code::from(u32::from_be_bytes(
-        find(verdict, VERDICT_CODE)?.try_into().ok()?,
-    ));
+    let code = Code::from(u32::from_be_bytes(find(verdict, VERDICT_CODE)?.try_into().ok()?));
     let verdict = match (code, find(verdict, VERDICT_CHAIN)) {
         (Code::Goto, Some(chain)) => Verdict::Goto(text(chain)?.into()),
         (Code::Other(0), None) => Verdict::Drop,
@@ -210,16 +175,9 @@ pub fn hook(hook: Hook) -> (&'static str, u32, i32) {
 
 /// The hook with these properties, if one of ours has them.
 pub fn hook_from(kind: &str, number: u32, priority: i32) -> Option<Hook> {
-    let all = [
-        Hook::NatPrerouting,
-        Hook::NatOutput,
-        Hook::NatPostrouting,
-        Hook::FilterInput,
-        Hook::FilterForward,
-        Hook::FilterOutput,
-    ];
-    all.into_iter()
-        .find(|candidate| hook(*candidate) == (kind, number, priority))
+    let all =
+        [Hook::NatPrerouting, Hook::NatOutput, Hook::NatPostrouting, Hook::FilterInput, Hook::FilterForward, Hook::FilterOutput];
+    all.into_iter().find(|candidate| hook(*candidate) == (kind, number, priority))
 }
 
 // === impl Encoded ===
@@ -229,9 +187,7 @@ impl Encoded {
         match statement {
             Statement::SourceIn(cidr) => self.prefix(Field::Source, *cidr, Operator::Equal),
             Statement::SourceNotIn(cidr) => self.prefix(Field::Source, *cidr, Operator::NotEqual),
-            Statement::DestinationNotIn(cidr) => {
-                self.prefix(Field::Destination, *cidr, Operator::NotEqual)
-            }
+            Statement::DestinationNotIn(cidr) => self.prefix(Field::Destination, *cidr, Operator::NotEqual),
             Statement::SourceLocal => self.local(true),
             Statement::DestinationLocal => self.local(false),
             Statement::NewConnection => {
@@ -248,11 +204,7 @@ impl Encoded {
             Statement::Dispatch(set) => self.lookup(family, *set, Some(Register::Verdict)),
             Statement::Mark => {
                 self.push(expr::meta_load(MetaKey::Mark, KEY));
-                self.push(expr::bitwise(
-                    KEY,
-                    host(!MASQUERADE_MARK),
-                    host(MASQUERADE_MARK),
-                ));
+                self.push(expr::bitwise(KEY, host(!MASQUERADE_MARK), host(MASQUERADE_MARK)));
                 self.push(expr::meta_set(MetaKey::Mark, KEY));
             }
             Statement::TakeMark => {
@@ -332,14 +284,8 @@ impl Encoded {
             self.push(expr::verdict(expr::to_chain(Code::Goto, only)));
             return;
         }
-        let verdicts = chains
-            .iter()
-            .map(|chain| expr::to_chain(Code::Goto, chain))
-            .collect();
-        let data = [
-            SetAttribute::DataType(TYPE_VERDICT),
-            SetAttribute::DataLen(0),
-        ];
+        let verdicts = chains.iter().map(|chain| expr::to_chain(Code::Goto, chain)).collect();
+        let data = [SetAttribute::DataType(TYPE_VERDICT), SetAttribute::DataLen(0)];
         self.in_turn(verdicts, data, Register::Verdict, first_id);
     }
 
@@ -347,34 +293,17 @@ impl Encoded {
     fn backend(&mut self, family: Family, backends: &[Backend], first_id: u32) {
         if let [only] = backends {
             self.push(expr::immediate(BACKEND, octets(only.address)));
-            self.push(expr::immediate(
-                expr::backend_port(family),
-                only.port.to_be_bytes().to_vec(),
-            ));
+            self.push(expr::immediate(expr::backend_port(family), only.port.to_be_bytes().to_vec()));
             return;
         }
-        let backends = backends
-            .iter()
-            .map(|backend| DataAttribute::Value(backend_bytes(*backend)))
-            .collect();
+        let backends = backends.iter().map(|backend| DataAttribute::Value(backend_bytes(*backend))).collect();
         let len = len_u32(family.address_len() + 4);
         let kind = concat([address_type(family), TYPE_SERVICE].into_iter());
-        self.in_turn(
-            backends,
-            [SetAttribute::DataType(kind), SetAttribute::DataLen(len)],
-            BACKEND,
-            first_id,
-        );
+        self.in_turn(backends, [SetAttribute::DataType(kind), SetAttribute::DataLen(len)], BACKEND, first_id);
     }
 
     /// Loads, or obeys, one of `choices` after the other.
-    fn in_turn(
-        &mut self,
-        choices: Vec<DataAttribute>,
-        data: [SetAttribute; 2],
-        to: Register,
-        first_id: u32,
-    ) {
+    fn in_turn(&mut self, choices: Vec<DataAttribute>, data: [SetAttribute; 2], to: Register, first_id: u32) {
         let count = len_u32(choices.len());
         let elements = (0..count).zip(choices).map(|(turn, choice)| {
             ListAttribute::Element(vec![
@@ -402,15 +331,8 @@ impl Encoded {
         elements: Vec<Element>,
     ) -> (&'static str, u32) {
         let id = first_id.wrapping_add(len_u32(self.anonymous.len()));
-        attributes.push(SetAttribute::Description(vec![SetDescription::Size(
-            len_u32(elements.len()),
-        )]));
-        self.anonymous.push(Anonymous {
-            name,
-            id,
-            attributes,
-            elements,
-        });
+        attributes.push(SetAttribute::Description(vec![SetDescription::Size(len_u32(elements.len()))]));
+        self.anonymous.push(Anonymous { name, id, attributes, elements });
         (name, id)
     }
 }
@@ -452,10 +374,7 @@ pub fn text(value: &[u8]) -> Option<&str> {
 
 fn bytes_of(attribute: NlaBuffer<&[u8]>) -> &[u8] {
     let end = usize::from(attribute.length());
-    attribute
-        .into_inner()
-        .get(NLA_HEADER_SIZE..end)
-        .unwrap_or_default()
+    attribute.into_inner().get(NLA_HEADER_SIZE..end).unwrap_or_default()
 }
 
 fn emitted(encoded: impl Emitable) -> Vec<u8> {
@@ -532,15 +451,10 @@ fn key(id: ElementId) -> Vec<u8> {
 }
 
 fn parse_key(family: Family, set: SetKind, bytes: &[u8]) -> Option<Key> {
-    let take = |from: usize| -> Option<IpAddr> {
-        address_from(bytes.get(from..from + family.address_len())?)
-    };
+    let take = |from: usize| -> Option<IpAddr> { address_from(bytes.get(from..from + family.address_len())?) };
     let port = |from: usize| -> Option<(Protocol, u16)> {
         let protocol = Protocol::from_number(*bytes.get(from)?)?;
-        Some((
-            protocol,
-            u16::from_be_bytes([*bytes.get(from + 4)?, *bytes.get(from + 5)?]),
-        ))
+        Some((protocol, u16::from_be_bytes([*bytes.get(from + 4)?, *bytes.get(from + 5)?])))
     };
     match set {
         SetKind::ClusterIps => Some(Key::Address(take(0)?)),
@@ -570,28 +484,17 @@ mod tests {
             ElementId::new(SetKind::ClusterIps, Key::Address(v4)),
             ElementId::new(SetKind::Hairpins, Key::Address(v4)),
             ElementId::new(SetKind::Services, Key::Frontend(v4, Protocol::Sctp, 65_535)),
-            ElementId::new(
-                SetKind::UnservedNodePorts,
-                Key::NodePort(Protocol::Udp, 30_000),
-            ),
+            ElementId::new(SetKind::UnservedNodePorts, Key::NodePort(Protocol::Udp, 30_000)),
         ]
     }
 
     #[test]
     fn an_element_reads_back_as_it_was_written() {
-        for (id, verdict) in ids().into_iter().zip([
-            Verdict::Member,
-            Verdict::Member,
-            Verdict::Goto("all/x".into()),
-            Verdict::Drop,
-        ]) {
-            let ListAttribute::Element(attributes) = element(Family::V4, id, &verdict) else {
-                panic!("an element")
-            };
-            assert_eq!(
-                parse_element(Family::V4, id.set, &emitted(attributes.as_slice())),
-                Some((id, verdict))
-            );
+        for (id, verdict) in
+            ids().into_iter().zip([Verdict::Member, Verdict::Member, Verdict::Goto("all/x".into()), Verdict::Drop])
+        {
+            let ListAttribute::Element(attributes) = element(Family::V4, id, &verdict) else { panic!("an element") };
+            assert_eq!(parse_element(Family::V4, id.set, &emitted(attributes.as_slice())), Some((id, verdict)));
         }
     }
 
@@ -600,22 +503,15 @@ mod tests {
         for id in ids() {
             let bytes = key(id);
             assert_eq!(parse_key(Family::V4, id.set, &bytes), Some(id.key));
-            assert_eq!(
-                parse_key(Family::V4, id.set, &bytes[..bytes.len() - 3]),
-                None
-            );
+            assert_eq!(parse_key(Family::V4, id.set, &bytes[..bytes.len() - 3]), None);
             assert_eq!(parse_key(Family::V4, id.set, &[]), None);
         }
     }
 
     #[test]
     fn fingerprints_survive_the_comment_and_tell_rules_apart() {
-        let backend = |port| Backend {
-            address: [10, 244, 0, 1].into(),
-            port,
-        };
-        let balance =
-            |ports: &[u16]| vec![Statement::Dnat(ports.iter().map(|p| backend(*p)).collect())];
+        let backend = |port| Backend { address: [10, 244, 0, 1].into(), port };
+        let balance = |ports: &[u16]| vec![Statement::Dnat(ports.iter().map(|p| backend(*p)).collect())];
         let one = fingerprint(Family::V4, &balance(&[80, 81]));
         assert_eq!(fingerprint_in(&comment(one)), Some(one));
         assert_eq!(one, fingerprint(Family::V4, &balance(&[80, 81])));
@@ -628,28 +524,18 @@ mod tests {
 
     #[test]
     fn concatenations_have_nfts_numbers() {
-        let SetAttribute::KeyType(number) = set(Family::V4, SetKind::Services)[0] else {
-            panic!("a key type")
-        };
+        let SetAttribute::KeyType(number) = set(Family::V4, SetKind::Services)[0] else { panic!("a key type") };
         assert_eq!(number, (7 << 12) | (12 << 6) | 13);
     }
 
     #[test]
     fn a_set_that_differs_is_not_ours() {
         let listed = |kind| emitted(set(Family::V4, kind).as_slice());
-        let kind = |name: &str, bytes: &[u8]| {
-            set_kind(Family::V4, name, &attributes(bytes).collect::<Vec<_>>())
-        };
-        assert_eq!(
-            kind("services", &listed(SetKind::Services)),
-            Some(SetKind::Services)
-        );
+        let kind = |name: &str, bytes: &[u8]| set_kind(Family::V4, name, &attributes(bytes).collect::<Vec<_>>());
+        assert_eq!(kind("services", &listed(SetKind::Services)), Some(SetKind::Services));
         assert_eq!(kind("node-ports", &listed(SetKind::Services)), None);
         assert_eq!(kind("strange", &listed(SetKind::Services)), None);
-        assert_eq!(
-            kind("pod/x", &listed(SetKind::Sticky)),
-            Some(SetKind::Sticky)
-        );
+        assert_eq!(kind("pod/x", &listed(SetKind::Sticky)), Some(SetKind::Sticky));
         assert_eq!(kind("services", &[]), None);
     }
 }

@@ -31,10 +31,7 @@ pub struct Netlink {
 impl Netlink {
     /// Opens a netlink socket in the calling thread's network namespace.
     pub fn open(family: Family) -> Result<Self, Error> {
-        Ok(Self {
-            family,
-            channel: Channel::open()?,
-        })
+        Ok(Self { family, channel: Channel::open()? })
     }
 }
 

@@ -39,8 +39,7 @@ fn a_restarted_proxy_adopts_the_table_under_traffic() {
         }
         assert!(world.proxy().sync(change(Some(fewer))).unwrap().changed);
         let deadline = Instant::now() + Duration::from_secs(20);
-        while asked.load(Ordering::Relaxed) < 20 && !load.is_finished() && Instant::now() < deadline
-        {
+        while asked.load(Ordering::Relaxed) < 20 && !load.is_finished() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }
         drop(stopped);
@@ -65,11 +64,7 @@ fn a_service_deleted_while_the_proxy_was_down_is_cleared() {
     world.serve();
     world.proxy().sync(change(Some(web(&[1])))).unwrap();
     world.proxy().sync(Changes::new()).unwrap();
-    assert!(
-        !world.listing().contains("default/web"),
-        "{}",
-        world.listing()
-    );
+    assert!(!world.listing().contains("default/web"), "{}", world.listing());
 }
 
 #[test]
@@ -115,41 +110,43 @@ fn one_endpoint_among_five_thousand_services_is_changed_in_no_time() {
     const SERVICES: u16 = 5_000;
     let world = World::new(1);
     let mut proxy = world.proxy();
-    let all: Changes = (0..SERVICES)
-        .map(|n| (key(n), Some(large(n, 10))))
-        .collect();
+    let all: Changes = (0..SERVICES).map(|n| (key(n), Some(large(n, 10)))).collect();
     let begun = Instant::now();
     let summary = proxy.sync(all.clone()).unwrap();
-    println!(
-        "first sync of {SERVICES} services with 10 endpoints: {:?}, {} rules",
-        begun.elapsed(),
-        summary.rules
-    );
+    println!("first sync of {SERVICES} services with 10 endpoints: {:?}, {} rules", begun.elapsed(), summary.rules);
 
-    let mut times: Vec<Duration> = (0..40)
-        .map(|turn| {
-            let n = 2_500 + turn;
-            let begun = Instant::now();
-            let summary = proxy
-                .sync(Changes::from([(key(n), Some(large(n, 9 + turn % 2 * 2)))]))
-                .unwrap();
-            assert!(summary.changed && !summary.listed);
-            begun.elapsed()
-        })
-        .collect();
-    times.sort_unstable();
+    let mut wall = Vec::new();
+    let mut cpu = Vec::new();
+    for turn in 0..40 {
+        let n = 2_500 + turn;
+        let (begun, used) = (Instant::now(), cpu_time());
+        let summary = proxy.sync(Changes::from([(key(n), Some(large(n, 9 + turn % 2 * 2)))])).unwrap();
+        wall.push(begun.elapsed());
+        cpu.push(cpu_time() - used);
+        assert!(summary.changed && !summary.listed);
+    }
+    wall.sort_unstable();
+    cpu.sort_unstable();
     println!(
-        "one endpoint changed among {SERVICES} services: median {:?}, worst {:?}",
-        times[20], times[39]
+        "one endpoint changed among {SERVICES} services: median {:?}, worst {:?}; CPU time: median {:?}",
+        wall[20], wall[39], cpu[20]
     );
-    // Other tests share the machine: the median is what the code does.
-    assert!(times[20] < Duration::from_millis(50), "{times:?}");
+    // The kernel works inside our calls. CPU time is what the code costs, whoever else is using the machine.
+    assert!(cpu[20] < Duration::from_millis(50), "{cpu:?}");
 
     let begun = Instant::now();
     let mut next = world.proxy();
     let summary = next.sync(all).unwrap();
     println!("adopted by a new process in {:?}", begun.elapsed());
     assert!(summary.listed && summary.changed);
+}
+
+/// What this thread has used so far, in the kernel too.
+fn cpu_time() -> Duration {
+    use nix::sys::resource::{UsageWho, getrusage};
+    let usage = getrusage(UsageWho::RUSAGE_THREAD).unwrap();
+    let micros = [usage.user_time(), usage.system_time()].map(|t| t.tv_sec() * 1_000_000 + t.tv_usec());
+    Duration::from_micros(micros.iter().sum::<i64>().cast_unsigned())
 }
 
 fn key(n: u16) -> ServiceKey {
@@ -159,36 +156,21 @@ fn key(n: u16) -> ServiceKey {
 fn large(n: u16, endpoints: u16) -> Service {
     let [high, low] = n.to_be_bytes();
     let endpoint = |index: u16| Endpoint {
-        backend: Backend {
-            address: [10, 225 + index as u8, high, low].into(),
-            port: 8080,
-        },
+        backend: Backend { address: [10, 225 + index as u8, high, low].into(), port: 8080 },
         ready: true,
         serving: true,
         terminating: false,
         local: index == 0,
         zones: vec![],
     };
-    let port = Port {
-        protocol: Protocol::Tcp,
-        port: 80,
-        node_port: None,
-        endpoints: (0..endpoints).map(endpoint).collect(),
-    };
-    Service {
-        cluster_ips: vec![[10, 97, high, low].into()],
-        ports: vec![port],
-        ..Service::default()
-    }
+    let port = Port { protocol: Protocol::Tcp, port: 80, node_port: None, endpoints: (0..endpoints).map(endpoint).collect() };
+    Service { cluster_ips: vec![[10, 97, high, low].into()], ports: vec![port], ..Service::default() }
 }
 
 /// The lines of a listing without regard to the order in which objects were made.
 fn sorted(listing: &str) -> Vec<&str> {
     // The clients remembered are the traffic's business.
-    let mut lines: Vec<&str> = listing
-        .lines()
-        .filter(|line| !line.contains("expires"))
-        .collect();
+    let mut lines: Vec<&str> = listing.lines().filter(|line| !line.contains("expires")).collect();
     lines.sort_unstable();
     lines
 }

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use ::daemon::Kit;
 use api::core::v1::{Service, ServicePort};
 use api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use client::Informers;
 use client::testing::MemoryServer;
-use ::daemon::Kit;
 use kube_proxy::dirty::Dirty;
 use kube_proxy::healthz::Healthz;
 use kube_proxy::model::Family;
@@ -108,7 +108,8 @@ fn a_flushed_ruleset_is_restored_at_once() {
     server.put(slice(&[1]));
     let _running = Running::start(&world, &server);
     let whole = world.listing();
-    for damage in ["flush ruleset", "delete element ip ferrokube cluster-ips { 10.96.0.1 }", "flush chain ip ferrokube services"] {
+    for damage in ["flush ruleset", "delete element ip ferrokube cluster-ips { 10.96.0.1 }", "flush chain ip ferrokube services"]
+    {
         world.nft(damage);
         eventually(damage, || world.nft("list ruleset").len() == whole.len());
         assert_eq!(world.pods("2", SERVICE, PORT, 1), [1]);
