@@ -22,5 +22,5 @@ mod start;
 
 pub use self::{
     config::Args,
-    start::{StartError, run},
+    start::{StartError, run, run_with},
 };

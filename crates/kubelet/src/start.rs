@@ -87,19 +87,29 @@ pub enum StartError {
 }
 
 /// Starts the kubelet's parts as tasks of the kit.
+///
+/// # Errors
+/// When flags, files or the machine do not let it start.
 pub async fn run(args: Args, kit: Kit) -> Result<(), StartError> {
-    // Containers run as other users: what is made for them must be readable, whatever umask the kubelet was started with.
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-    std::fs::create_dir_all(&args.root_dir).map_err(|source| StartError::RootDir { path: args.root_dir.clone(), source })?;
-    let machine = Machine::detect(&args.root_dir);
-    let mut config = client::Config::load(&args.client)?;
+    let config = client::Config::load(&args.client)?;
     let address = match args.node_ip {
         Some(address) => address,
         None => own_address(&config).await.ok_or(StartError::NoAddress)?,
     };
+    let client = Client::new(config.named("kubelet"))?;
+    run_with(args, client, address, kit).await
+}
+
+/// As [`run`], for a client that is there already and a node whose address is known.
+///
+/// # Errors
+/// As those of [`run`].
+pub async fn run_with(args: Args, client: Client, address: Ipv4Addr, kit: Kit) -> Result<(), StartError> {
+    // Containers run as other users: what is made for them must be readable, whatever umask the kubelet was started with.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    std::fs::create_dir_all(&args.root_dir).map_err(|source| StartError::RootDir { path: args.root_dir.clone(), source })?;
+    let machine = Machine::detect(&args.root_dir);
     let name = args.hostname_override.clone().unwrap_or_else(|| machine.hostname.clone());
-    config = config.named("kubelet");
-    let client = Client::new(config)?;
     let node = Arc::new(NodeFacts {
         name: name.clone(),
         address: address.to_string(),
