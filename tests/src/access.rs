@@ -66,7 +66,7 @@ impl Cluster {
 
     fn config(&self, urls: &[String]) -> anyhow::Result<Config> {
         let servers = urls.iter().map(|url| url.parse().with_context(|| url.clone())).collect::<anyhow::Result<_>>()?;
-        Ok(Config::new(servers, Pem::File(self.pki("ca.crt"))).named("tests/1"))
+        Ok(Config { servers, ..Config::new(Pem::File(self.pki("ca.crt"))).named("tests/1") })
     }
 
     /// A bare gRPC channel to the first API server as the administrator, one connection, with large windows.
