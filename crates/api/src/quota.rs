@@ -266,7 +266,9 @@ mod tests {
         let quota = |spec| from_value::<crate::core::v1::ResourceQuota>(json!({ "spec": spec })).unwrap().spec().clone();
         let best_effort = quota(json!({"scopes": ["BestEffort"]}));
         assert!(selects(&best_effort, &idle) && !selects(&best_effort, &busy) && !selects(&best_effort, &Secret::default()));
-        let high = quota(json!({"scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": "In", "values": ["high"]}]}}));
+        let high = quota(
+            json!({"scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": "In", "values": ["high"]}]}}),
+        );
         assert!(selects(&high, &idle) && !selects(&high, &busy));
         assert!(selects(&quota(json!({"scopes": ["Terminating"]})), &busy));
         assert!(selects(&quota(json!({})), &Secret::default()));
