@@ -13,7 +13,6 @@ use api::{
     resource::Quantity,
 };
 use futures::{StreamExt, stream};
-use prost::Message as _;
 
 use super::{Server, objects::not_readable};
 use crate::request::Request;
