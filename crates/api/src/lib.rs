@@ -29,6 +29,7 @@ pub mod rules;
 pub mod schema;
 pub mod status;
 pub mod strict;
+pub mod taint;
 pub mod time;
 
 pub mod jsonpath;

@@ -200,9 +200,11 @@ impl<T: Item> Informer<T> {
     }
 
     /// The reflector: puts an object in or takes it out.
-    fn put(&self, key: &ObjectKey, object: Option<Arc<T>>) {
+    fn put(&self, key: &ObjectKey, object: Option<Arc<T>>, revision: i64) {
         let mut handlers = self.0.handlers.lock();
         let former = self.0.store.put(key, object.clone());
+        // Before the handlers, so that whoever they wake sees it.
+        self.advance(revision);
         tell(&mut handlers, former.as_ref(), object.as_ref());
     }
 
@@ -211,6 +213,7 @@ impl<T: Item> Informer<T> {
         {
             let mut handlers = self.0.handlers.lock();
             let mut former = self.0.store.swap(objects.clone());
+            self.advance(revision);
             for (key, object) in &objects {
                 let old = former.remove(key);
                 let same = |old: &Arc<T>| {
@@ -224,7 +227,6 @@ impl<T: Item> Informer<T> {
                 tell(&mut handlers, Some(gone), None);
             }
         }
-        self.advance(revision);
         if !self.0.synced.send_replace(true)
             && let Some(gate) = self.0.gate.lock().take()
         {

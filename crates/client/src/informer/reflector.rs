@@ -117,10 +117,10 @@ impl<T: Item> Reflector<T> {
                     return Err(Error::Api(api::StatusError::new(api::status::Reason::Expired, reason)));
                 }
                 *seen = revision;
-                if let Some((key, object)) = change {
-                    self.informer.put(&key, object);
+                match change {
+                    Some((key, object)) => self.informer.put(&key, object, revision),
+                    None => self.informer.advance(revision),
                 }
-                self.informer.advance(revision);
             }
             State::Unsynced => {}
         }
