@@ -27,7 +27,6 @@ mod quota;
 mod service_account;
 mod service_cidr;
 
-pub(crate) use self::ledger::ADDRESS_KEYS;
 pub use self::{
     chain::{AdmissionConfig, chain},
     namespace_lifecycle::IMMORTAL,
