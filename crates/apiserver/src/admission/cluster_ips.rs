@@ -50,7 +50,7 @@ impl ClusterIps {
             format!(
                 "failed to allocate IP {address}: the provided IP ({address}) is not in the valid range. The range of valid IPs is {cidr}"
             )
-        } else if address == cidr.first() || self.0.is_held(&key(address)).await? {
+        } else if (address == cidr.first() && !is_own(service)) || self.0.is_held(&key(address)).await? {
             format!("failed to allocate IP {address}: provided IP is already allocated")
         } else {
             return Ok(());
@@ -83,6 +83,11 @@ impl Plugin for ClusterIps {
         }
         Box::pin(std::future::ready(Ok(())))
     }
+}
+
+/// True for the Service of the API servers, to which the first address belongs.
+fn is_own(service: &Service) -> bool {
+    (service.namespace(), service.name()) == ("default", "kubernetes")
 }
 
 fn key(address: Ipv4Addr) -> String {

@@ -15,7 +15,7 @@ use super::{AdmissionConfig, ServiceCidr, pool::Pool};
 use crate::strategies::service::{HEADLESS, needs_address, needs_health_check_port};
 
 /// Prefix of the keys that hold addresses.
-pub(crate) const ADDRESS_KEYS: &str = "/registry/ferrokube/clusterips/";
+pub(super) const ADDRESS_KEYS: &str = "/registry/ferrokube/clusterips/";
 /// Prefix of the keys that hold node ports.
 pub(super) const PORT_KEYS: &str = "/registry/ferrokube/nodeports/";
 

@@ -53,18 +53,22 @@ impl Quotas {
         if !changes || !write.request.kind.namespaced {
             return Ok(());
         }
+        // Most namespaces have no quota: that much the cache may say.
+        let namespace = &write.request.namespace;
+        let cached = self.quotas.list(namespace, ReadAt::Any).await?;
+        if cached.is_empty() {
+            return Ok(());
+        }
         let (before, after) = (Used::of(before), Used::of(after));
         if before.amounts == after.amounts && action == Action::Update {
             return Ok(());
         }
-        let namespace = &write.request.namespace;
         let counted = |found: &Found<ResourceQuota>| {
             let quota = &found.object;
             let itself = object.kind() == ResourceQuota::KIND && object.meta().uid == quota.metadata().uid;
             !itself && (!difference(quota, &before, &after).amounts.is_empty() || !silent_on(quota, action, object).is_empty())
         };
-        // Most namespaces have no quota: that much the cache may say.
-        if !self.quotas.list(namespace, ReadAt::Any).await?.iter().any(counted) {
+        if !cached.iter().any(counted) {
             return Ok(());
         }
         // The quota's figures change with every object; an old one would only make the transaction fail.
