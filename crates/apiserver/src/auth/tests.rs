@@ -178,6 +178,18 @@ async fn two_servers_bring_in_the_default_roles_once() {
         let list = roles.list(&Selection::all(), Default::default()).await.unwrap();
         list.items.iter().map(|e| (e.name().to_owned(), e.revision())).collect()
     };
+    // What the aggregated ones are made of is written a little later.
+    let rules = async |name: &str| {
+        let entry = roles.get("", name, store::ReadAt::Latest).await.unwrap();
+        ClusterRole::decode(entry.object()).unwrap().rules
+    };
+    let written = async {
+        while rules("view").await.is_empty() || rules("admin").await.len() <= rules("edit").await.len() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), written).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let before = revisions().await;
     assert!(before.len() > 25 && before.iter().any(|(name, _)| name == "cluster-admin"), "{before:?}");
     for store in [&world.store, &other_store, &more_store] {

@@ -6,10 +6,10 @@ mod index;
 pub(super) mod rules;
 
 use api::{
-    StatusError,
-    rbac::v1::{PolicyRule, RoleRef, Subject},
+    Resource, StatusError,
+    rbac::v1::{ClusterRole, PolicyRule, RoleRef, Subject},
 };
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use store::Store;
 
 pub(super) use self::escalation::Escalation;
@@ -35,14 +35,17 @@ pub(super) struct Held {
 impl Rbac {
     /// Keeps the index in step with the store. Never ends by itself.
     pub(super) async fn run(&self, store: &Store) -> Result<(), IdentityError> {
+        let collection = |kind: &api::Kind| {
+            let name = kind.qualified_plural();
+            store.collection(&name).ok_or(IdentityError::NotStored(name))
+        };
         let followers = self.index.followers();
         let mut tasks = Vec::new();
         for (kind, follower) in &followers {
-            let name = kind.qualified_plural();
-            let collection = store.collection(&name).ok_or(IdentityError::NotStored(name))?;
-            tasks.push(follow::follow(collection, &**follower));
+            tasks.push(follow::follow(collection(kind)?, &**follower));
         }
-        join_all(tasks).await;
+        let roles = collection(ClusterRole::KIND)?;
+        join(join_all(tasks), aggregation::write_back(&self.index, &roles)).await;
         Ok(())
     }
 
@@ -134,8 +137,8 @@ fn describe(binding: &index::Binding, user: &User) -> String {
 #[cfg(test)]
 mod tests {
     use api::{
-        Object, Resource, json,
-        rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
+        Object, json,
+        rbac::v1::{ClusterRoleBinding, Role, RoleBinding},
     };
     use serde_json::{Value, json};
 
