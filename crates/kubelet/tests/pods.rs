@@ -16,6 +16,7 @@ use daemon::{
     Kit,
     pki::{Ca, Request, Usage},
 };
+use kubelet::runtime::{ContainerSpec, Docker, Labels, Runtime as _};
 use support::{Engine, in_new_netns, sh};
 
 const IMAGE: &str = "fkkubelet/app:1";
@@ -338,5 +339,35 @@ async fn starting_is_quick(host: &Host) {
         host.delete(&name, 0).await;
     }
     times.sort();
+    let mut alone = Vec::new();
+    for _ in 0..times.len() {
+        alone.push(docker_alone(host).await);
+    }
+    alone.sort();
     println!("create to Ready: median {:?}, worst {:?}", times[times.len() / 2], times[times.len() - 1]);
+    println!("Docker alone:    median {:?}, worst {:?}", alone[alone.len() / 2], alone[alone.len() - 1]);
+}
+
+/// How long Docker needs for a sandbox and a container in it, one call after the other.
+async fn docker_alone(host: &Host) -> Duration {
+    let docker = Docker::connect(&host.engine.socket()).unwrap();
+    let labels = Labels::sandbox("bench", "bench", "bench", 0);
+    let spec = ContainerSpec { labels, image: "ferrokube/pause:0.1.0".into(), network_mode: "none".into(), ipc_mode: "shareable".into(), ..ContainerSpec::default() };
+    let started = Instant::now();
+    let sandbox = docker.create(spec.clone()).await.unwrap();
+    docker.start(&sandbox).await.unwrap();
+    let inside = ContainerSpec {
+        labels: Labels { container: "c".into(), ..spec.labels.clone() },
+        image: IMAGE.into(),
+        entrypoint: ["sh", "-c", IDLE].map(String::from).into(),
+        network_mode: format!("container:{sandbox}"),
+        ipc_mode: format!("container:{sandbox}"),
+        ..spec
+    };
+    let container = docker.create(inside).await.unwrap();
+    docker.start(&container).await.unwrap();
+    let took = started.elapsed();
+    docker.remove(&container).await.unwrap();
+    docker.remove(&sandbox).await.unwrap();
+    took
 }
