@@ -241,8 +241,11 @@ async fn watch_once<T: Resource>(
         }
         let before = known.lock().insert(reference.clone(), found.clone());
         // What was read when the pod started is what the watch begins with, unless it changed in between.
-        let same = before.as_ref().is_some_and(|before| before.as_ref().map(version) == found.as_ref().map(version));
-        if !same && !(first && before.is_none() && found.is_some()) {
+        let same = match &before {
+            Some(before) => before.as_ref().map(version) == found.as_ref().map(version),
+            None => first && found.is_some(),
+        };
+        if !same {
             on_change(reference);
         }
         first = false;

@@ -4,6 +4,7 @@ use std::{net::Ipv4Addr, path::PathBuf};
 
 /// What the kubelet is told.
 #[derive(Clone, Debug, clap::Args)]
+#[group(id = "kubelet")]
 pub struct Args {
     #[command(flatten)]
     pub(crate) client: client::Args,

@@ -116,6 +116,7 @@ pub async fn run_with(args: Args, client: Client, address: Ipv4Addr, kit: Kit) -
         cpu_milli: machine.cores * 1000,
         memory: machine.allocatable_memory(),
         storage: machine.allocatable_storage(),
+        oom_score_floor: crate::node::oom_score_floor(),
     });
     let cidr = args.cluster_cidr.parse()?;
     let network = Arc::new(Bridge::open(&args.root_dir.join("network"), cidr)?);
@@ -173,16 +174,28 @@ pub async fn run_with(args: Args, client: Client, address: Ipv4Addr, kit: Kit) -
     let scope = Scope { field_selector: format!("spec.nodeName={name}"), ..Scope::default() };
     let own_pods = informers.with::<Pod>(scope);
     let nodes = informers.of::<Node>();
-    kit.tasks.spawn_infallible("network", follow_peers(network, nodes, name.clone(), changed));
-    kit.tasks.spawn_infallible("events-of-containers", manager::route_events(context.clone(), pods.clone(), state));
-    kit.tasks.spawn_infallible("pods", manager::run(context, pods, own_pods));
+    spawn(&kit, "network", follow_peers(network, nodes, name.clone(), changed));
+    spawn(&kit, "container-events", manager::route_events(context.clone(), pods.clone(), state));
+    spawn(&kit, "pods", manager::run(context, pods, own_pods));
     let reported = kit.health.ready_gate("node-status");
-    kit.tasks.spawn_infallible("node", async move {
+    spawn(&kit, "node", async move {
         let node = agent.register().await;
         let uid = node.metadata().uid.clone();
         tokio::join!(keep_lease(client, name, uid), agent.run(node, reported));
     });
     Ok(())
+}
+
+/// Runs a critical task until the shutdown begins. Wherever it is then it is dropped: what it left half done is found again at the next start, as
+/// after a kill.
+fn spawn(kit: &Kit, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+    let shutdown = kit.shutdown.clone();
+    kit.tasks.spawn_infallible(name, async move {
+        tokio::select! {
+            () = shutdown.started() => {}
+            () = task => {}
+        }
+    });
 }
 
 /// Of the other nodes only their pods' network and their address matter here.

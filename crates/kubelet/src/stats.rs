@@ -144,7 +144,7 @@ mod tests {
         let answer = compare(&before, &now);
         assert_eq!(answer.node.unwrap().cpu_nanocores, 2_000_000_000);
         assert_eq!(answer.pods[0].containers.len(), 1);
-        let usage = answer.pods[0].containers[0].usage.clone().unwrap();
+        let usage = answer.pods[0].containers[0].usage.unwrap();
         assert_eq!((usage.cpu_nanocores, usage.memory_working_set_bytes, usage.window_millis), (500_000_000, 7, 2000));
     }
 }

@@ -10,14 +10,14 @@ use std::{
 use api::{
     core::v1::{ConfigMap, Container, EnvVar, Event, Node, Pod, Probe, Volume, VolumeMount},
     meta::v1::Time,
-    resource::Resource as _,
 };
 use client::testing::MemoryServer;
 use daemon::{
     Kit,
     pki::{Ca, Request, Usage},
 };
-use support::{Engine, in_new_netns, sh, wait_for};
+use kubelet::runtime::{ContainerSpec, Docker, Labels, Runtime as _};
+use support::{Engine, in_new_netns, sh};
 
 const IMAGE: &str = "fkkubelet/app:1";
 
@@ -203,9 +203,9 @@ async fn two_containers_share_network_and_volumes(host: &Host) {
     host.until("the changed ConfigMap", |host| host.exec("c0", "cat /settings/colour") == "blue").await;
 
     host.delete("pair", 2).await;
-    assert_eq!(host.engine.docker_output("ps -aq"), "");
-    assert!(sh("! ip -o link | grep -q 'alias pod/'"), "no link is left");
-    assert!(std::fs::read_dir(host.engine.path().join("kubelet/pods")).unwrap().next().is_none(), "no file is left");
+    host.until("an empty engine", |host| host.engine.docker_output("ps -aq").is_empty()).await;
+    host.until("links to go", |_| sh("! ip -o link | grep -q 'alias pod/'")).await;
+    host.until("files to go", |host| std::fs::read_dir(host.engine.path().join("kubelet/pods")).unwrap().next().is_none()).await;
     let mut again = pair;
     again.metadata_mut().uid = uuid::Uuid::new_v4().to_string();
     again.metadata_mut().resource_version.clear();
@@ -289,7 +289,7 @@ async fn what_is_wrong_is_told(host: &Host) {
     for name in ["image", "command", "nocommand", "volume"] {
         host.delete(name, 0).await;
     }
-    assert_eq!(host.engine.docker_output("ps -aq"), "");
+    host.until("an empty engine", |host| host.engine.docker_output("ps -aq").is_empty()).await;
 }
 
 async fn nothing_happens_when_the_kubelet_restarts(host: &mut Host) {
@@ -322,7 +322,7 @@ async fn orphans_are_removed(host: &mut Host) {
     host.server.remove::<Pod>("default", "stays");
     host.start_kubelet().await;
     host.until("an empty engine", |host| host.engine.docker_output("ps -aq").is_empty()).await;
-    wait_for("links to go", || sh("! ip -o link | grep -q 'alias pod/'"));
+    host.until("links to go", |_| sh("! ip -o link | grep -q 'alias pod/'")).await;
 }
 
 async fn starting_is_quick(host: &Host) {
@@ -339,5 +339,35 @@ async fn starting_is_quick(host: &Host) {
         host.delete(&name, 0).await;
     }
     times.sort();
+    let mut alone = Vec::new();
+    for _ in 0..times.len() {
+        alone.push(docker_alone(host).await);
+    }
+    alone.sort();
     println!("create to Ready: median {:?}, worst {:?}", times[times.len() / 2], times[times.len() - 1]);
+    println!("Docker alone:    median {:?}, worst {:?}", alone[alone.len() / 2], alone[alone.len() - 1]);
+}
+
+/// How long Docker needs for a sandbox and a container in it, one call after the other.
+async fn docker_alone(host: &Host) -> Duration {
+    let docker = Docker::connect(&host.engine.socket()).unwrap();
+    let labels = Labels::sandbox("bench", "bench", "bench", 0);
+    let spec = ContainerSpec { labels, image: "ferrokube/pause:0.1.0".into(), network_mode: "none".into(), ipc_mode: "shareable".into(), ..ContainerSpec::default() };
+    let started = Instant::now();
+    let sandbox = docker.create(spec.clone()).await.unwrap();
+    docker.start(&sandbox).await.unwrap();
+    let inside = ContainerSpec {
+        labels: Labels { container: "c".into(), ..spec.labels.clone() },
+        image: IMAGE.into(),
+        entrypoint: ["sh", "-c", IDLE].map(String::from).into(),
+        network_mode: format!("container:{sandbox}"),
+        ipc_mode: format!("container:{sandbox}"),
+        ..spec
+    };
+    let container = docker.create(inside).await.unwrap();
+    docker.start(&container).await.unwrap();
+    let took = started.elapsed();
+    docker.remove(&container).await.unwrap();
+    docker.remove(&sandbox).await.unwrap();
+    took
 }

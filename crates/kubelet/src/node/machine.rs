@@ -119,6 +119,17 @@ pub(super) fn architecture() -> &'static str {
     }
 }
 
+/// The lowest OOM score adjustment that processes of this host can be given: without CAP_SYS_RESOURCE, as in some containers, our own.
+pub fn oom_score_floor() -> i64 {
+    const CAP_SYS_RESOURCE: u32 = 24;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
+    if effective.is_some_and(|effective| effective & (1 << CAP_SYS_RESOURCE) != 0) {
+        return -1000;
+    }
+    fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+}
+
 /// The address from which the machine reaches another; nothing is sent.
 pub fn address_towards(other: IpAddr) -> Option<Ipv4Addr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;

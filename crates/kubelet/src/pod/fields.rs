@@ -20,6 +20,8 @@ pub struct NodeFacts {
     pub memory: i64,
     /// Bytes of local storage that pods may use.
     pub storage: i64,
+    /// The lowest OOM score adjustment that can be given on this host.
+    pub oom_score_floor: i64,
 }
 
 /// A field that cannot be read.

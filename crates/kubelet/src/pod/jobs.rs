@@ -85,7 +85,7 @@ pub(super) async fn create_sandbox(
     let (groups, grouped) = (ctx.cgroups.clone(), pod.clone());
     let prepared = tokio::task::spawn_blocking(move || groups.prepare(&grouped)).await;
     prepared.map_err(|error| failed("cannot make its control group", &error))?.map_err(|error| failed("cannot make its control group", &error))?;
-    let spec = sandbox_spec(&pod, &ctx.pause_image, attempt, &parent);
+    let spec = sandbox_spec(&pod, &ctx.pause_image, attempt, &parent, &ctx.node);
     let id = match ctx.runtime.create(spec.clone()).await {
         // Left by a kubelet that died before it could start it.
         Err(runtime::Error::Conflict { .. }) => {

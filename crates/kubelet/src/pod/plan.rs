@@ -268,12 +268,10 @@ fn stop(situation: &Situation<'_>, container: &Container, why: Why, grace: Durat
         }
         return;
     };
-    // A later request may shorten the grace, never lengthen it.
-    let shorter = later(now, grace).is_some_and(|deadline| deadline < stopping.deadline);
+    // A later request may cut the grace off, never lengthen it.
+    let over = now >= stopping.deadline || (why == Why::PodEnds && grace.is_zero());
     if stopping.forced || busy {
-    } else if now >= stopping.deadline {
-        plan.force.push(container.id.clone());
-    } else if shorter && why == Why::PodEnds && grace.is_zero() {
+    } else if over {
         plan.force.push(container.id.clone());
     } else {
         plan.wake(Some(stopping.deadline));

@@ -49,7 +49,7 @@ pub fn spec_hash(container: &Container) -> String {
 }
 
 /// The sandbox of a pod.
-pub fn sandbox_spec(pod: &Pod, image: &str, attempt: u32, cgroup_parent: &str) -> ContainerSpec {
+pub fn sandbox_spec(pod: &Pod, image: &str, attempt: u32, cgroup_parent: &str, node: &NodeFacts) -> ContainerSpec {
     let (metadata, spec) = (pod.metadata(), pod.spec());
     let host = |yes: bool, otherwise: &str| if yes { "host".to_owned() } else { otherwise.to_owned() };
     let labels = Labels {
@@ -66,7 +66,7 @@ pub fn sandbox_spec(pod: &Pod, image: &str, attempt: u32, cgroup_parent: &str) -
         uts_mode: host(spec.host_network, ""),
         resources: Resources {
             cpu_shares: qos::cpu_shares(0),
-            oom_score_adj: qos::SANDBOX_OOM_SCORE,
+            oom_score_adj: qos::SANDBOX_OOM_SCORE.max(node.oom_score_floor),
             cgroup_parent: cgroup_parent.to_owned(),
             ..Resources::default()
         },
@@ -158,7 +158,7 @@ fn resources(pod: &Pod, container: &Container, node: &NodeFacts, cgroup_parent: 
         cpu_quota,
         cpu_period,
         memory: qos::limit(container, "memory"),
-        oom_score_adj: qos::oom_score(Qos::of(pod), qos::request(container, "memory"), node.memory),
+        oom_score_adj: qos::oom_score(Qos::of(pod), qos::request(container, "memory"), node.memory).max(node.oom_score_floor),
         cgroup_parent: cgroup_parent.to_owned(),
     }
 }

@@ -78,9 +78,7 @@ fn phase(pod: &Pod, containers: &[ContainerStatus]) -> &'static str {
     }
     if waiting > 0 || containers.is_empty() {
         "Pending"
-    } else if running > 0 {
-        "Running"
-    } else if pod.spec().restart_policy == "Always" || pod.spec().restart_policy.is_empty() {
+    } else if running > 0 || matches!(pod.spec().restart_policy.as_str(), "Always" | "") {
         "Running"
     } else if stopped == succeeded {
         "Succeeded"
