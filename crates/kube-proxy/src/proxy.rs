@@ -158,6 +158,7 @@ impl Proxy {
     /// The changed services as they are now, joined with their slices.
     fn prepare<D: Dataplane>(&self, pending: &Pending, syncer: &mut Syncer<D>) -> Changes {
         if pending.table {
+            tracing::info!("listing the table: at start-up, after a failure, or because somebody else has changed it");
             syncer.distrust();
         }
         if pending.node && !self.nodes.store().is_empty() {

@@ -53,7 +53,7 @@ impl Monitor {
             buffer.clear();
             self.socket.recv(&mut buffer).await.map_err(Error::Receive)?;
             if foreign(&buffer, self.family, self.ours) {
-                tracing::warn!("somebody else has changed the table {TABLE}, checking it");
+                tracing::debug!("somebody else has changed the table {TABLE}");
                 changed();
             }
         }

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use kube_proxy::model::{Backend, Endpoint, Port, Protocol, Service, ServiceKey};
-use kube_proxy::sync::Changes;
+use kube_proxy::model::{Backend, Endpoint, Family, Node, Port, Protocol, Service, ServiceKey};
+use kube_proxy::sync::{Changes, Syncer};
 
 use crate::net::{PORT, SERVICE, World, change, counts, endpoint, web};
 
@@ -103,6 +103,36 @@ fn a_table_removed_behind_its_back_is_noticed_by_the_next_change() {
     assert_eq!(error.to_string(), "empty chain all/default/web/tcp/80");
     proxy.sync(Changes::new()).unwrap();
     assert_eq!(counts(&world.pods("client", SERVICE, PORT, 4)).len(), 2);
+}
+
+#[test]
+fn an_ipv6_table_is_written_and_adopted_like_an_ipv4_one() {
+    let world = World::new(0);
+    let node = Node { family: Family::V6, pod_cidrs: vec!["fd00:1::/64".parse().unwrap()], zone: None };
+    let mut service = web(&[]);
+    service.cluster_ips = vec!["fd00:2::1".parse().unwrap()];
+    service.source_ranges = vec!["fd00:3::/48".parse().unwrap()];
+    service.load_balancer_ips = vec!["fd00:4::1".parse().unwrap()];
+    for port in &mut service.ports {
+        port.endpoints = (1..=3)
+            .map(|n| Endpoint {
+                backend: Backend { address: format!("fd00:1::{n}").parse().unwrap(), port: 8080 },
+                ..endpoint(1)
+            })
+            .collect();
+    }
+    for affinity in [None, Some(Duration::from_secs(60))] {
+        service.affinity = affinity;
+        for changed in [true, false] {
+            let netlink = world.run("node", || kube_proxy::nft::Netlink::open(Family::V6).unwrap());
+            let summary = Syncer::new(node.clone(), netlink).sync(change(Some(service.clone()))).unwrap();
+            assert_eq!(summary.changed, changed);
+        }
+    }
+    let listing = world.nft("list table ip6 ferrokube");
+    for expected in ["fd00:2::1 . tcp . 80 : goto all/default/web/tcp/80", "ip6 saddr fd00:3::/48", "dnat to [fd00:1::2]:8080"] {
+        assert!(listing.contains(expected), "{expected} in {listing}");
+    }
 }
 
 #[test]

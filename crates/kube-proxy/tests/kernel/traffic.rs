@@ -130,11 +130,16 @@ fn a_client_keeps_its_pod_until_its_time_is_up() {
     let mine = world.pods("4", SERVICE, PORT, 6);
     assert_eq!(counts(&mine).len(), 1, "{mine:?}");
     assert_eq!(counts(&world.pods("5", SERVICE, PORT, 4)).len(), 1);
-    // Every connection begins its time anew.
+    // Every connection begins its time anew: three times most of it is more than all of it.
     for _ in 0..3 {
+        let last = Instant::now();
+        world.pods("4", SERVICE, PORT, 1);
         std::thread::sleep(Duration::from_millis(1_200));
-        assert_eq!(world.pods("4", SERVICE, PORT, 1)[0], mine[0]);
+        let pod = world.pods("4", SERVICE, PORT, 1)[0];
+        // A machine too busy to connect in time proves nothing.
+        assert!(pod == mine[0] || last.elapsed() > Duration::from_secs(2), "after {:?}", last.elapsed());
     }
+    let mine = world.pods("4", SERVICE, PORT, 1);
     std::thread::sleep(Duration::from_millis(2_500));
     let next = world.pods("4", SERVICE, PORT, 1)[0];
     assert_ne!(next, mine[0], "forgotten, and the turn has moved on");
