@@ -9,9 +9,6 @@ use crate::model::Cidr;
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "kube-proxy")]
 pub struct Args {
-    /// How to reach the API server.
-    #[command(flatten)]
-    pub client: client::Args,
     /// Name of the Node object of this host [default: the host's name, in lower case]
     #[arg(long, alias = "node-name", value_name = "NAME")]
     pub hostname_override: Option<String>,
@@ -24,6 +21,9 @@ pub struct Args {
     /// Address that serves /healthz to load balancers: whether the rules are up to date and the node is to stay
     #[arg(long, value_name = "IP:PORT")]
     pub healthz_bind_address: Option<SocketAddr>,
+    /// How to reach the API server.
+    #[command(flatten)]
+    pub client: client::Args,
 }
 
 // === impl Args ===
@@ -56,6 +56,20 @@ fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn flags_stand_beside_those_of_all_daemons() {
+        let parse = |flags: &[&str]| {
+            let argv = ["kube-proxy"].iter().chain(flags).map(Into::into);
+            daemon::parse::<Args>("kube-proxy", "127.0.0.1:10256", argv)
+        };
+        let (_, args) = parse(&["--node-name=Node-1", "--cluster-cidr=10.244.0.0/16,fd00::/48"]).unwrap();
+        assert_eq!(args.node_name().unwrap(), "node-1");
+        assert_eq!(args.cluster_cidr.len(), 2);
+        assert_eq!(args.min_sync_period, Duration::from_millis(20));
+        let error = parse(&["--cluster-cidr=10.244.0.0"]).unwrap_err().to_string();
+        assert!(error.contains("--cluster-cidr") && error.contains("10.244.0.0/16"), "{error}");
+    }
 
     #[test]
     fn durations_carry_a_unit() {
