@@ -94,11 +94,12 @@ fn note_heartbeat(heard: &Mutex<HashMap<String, Instant>>, changed: Changed<'_, 
     };
     match (changed.old, changed.new) {
         (None, Some(node)) => drop(heard.lock().entry(node.name().to_owned()).or_insert_with(Instant::now)),
-        (Some(old), Some(new)) if old.metadata().uid != new.metadata().uid || beats(old) != beats(new) => {
-            // Conditions that we added have no heartbeat of their own.
-            if plan::readiness(new) != Readiness::Unknown {
-                heard.lock().insert(new.name().to_owned(), Instant::now());
-            }
+        // Conditions that we set have no heartbeat of their own.
+        (Some(old), Some(new))
+            if (old.metadata().uid != new.metadata().uid || beats(old) != beats(new))
+                && plan::readiness(new) != Readiness::Unknown =>
+        {
+            heard.lock().insert(new.name().to_owned(), Instant::now());
         }
         (Some(node), None) => drop(heard.lock().remove(node.name())),
         _ => {}
