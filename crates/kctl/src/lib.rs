@@ -1,1 +1,27 @@
-//! The command line for people.
+//! The command line for people: kubectl's commands, flags and output over Ferrokube's gRPC API.
+//!
+//! A command is a file below [`commands`]: its flags as a clap struct and one `async fn run`. It works on a [`Session`], which holds
+//! the connection, the namespace and the console, so that tests run commands against the in-memory API server.
+
+mod cli;
+mod commands;
+mod console;
+mod describe;
+mod error;
+mod failures;
+mod kinds;
+mod manifest;
+mod objects;
+mod output;
+mod pods;
+mod progress;
+mod resource_args;
+mod session;
+mod terminal;
+#[cfg(test)]
+mod testing;
+mod write;
+
+pub use self::cli::main;
+
+use self::session::Session;

@@ -1,3 +1,5 @@
 //! The kctl binary.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    kctl::main(std::env::args_os())
+}

@@ -1,0 +1,109 @@
+//! `kctl exec` and `kctl attach`
+
+use api::{
+    Resource as _,
+    core::v1::Pod,
+    ferrokube::v1::{ExecStart, PodRef},
+};
+
+use crate::{
+    Session, pods,
+    terminal::{self, Mode},
+};
+
+/// Run a command in a container
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  kctl exec web -- ls -l /                        its output here
+  kctl exec -it web -- sh                         a shell on this terminal
+  kctl exec -i web -c db -- psql < dump.sql       with standard input
+  kctl exec rc/web -- date                        in one of a controller's pods
+
+The exit code is that of the command.")]
+pub struct Args {
+    /// The pod, or TYPE/NAME of what has pods
+    #[arg(value_name = "POD")]
+    pod: String,
+    /// The container
+    #[arg(short = 'c', long, value_name = "NAME")]
+    container: Option<String>,
+    /// Pass standard input to the command
+    #[arg(short = 'i', long)]
+    stdin: bool,
+    /// Give the command a terminal
+    #[arg(short = 't', long)]
+    tty: bool,
+    /// Do not show what container was chosen
+    #[arg(short = 'q', long)]
+    quiet: bool,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// Connect to a container's main process
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  kctl attach web                                 see its output
+  kctl attach -it web -c app                      with keys and terminal")]
+pub struct AttachArgs {
+    /// The pod, or TYPE/NAME of what has pods
+    #[arg(value_name = "POD")]
+    pod: String,
+    /// The container
+    #[arg(short = 'c', long, value_name = "NAME")]
+    container: Option<String>,
+    /// Pass standard input to the process
+    #[arg(short = 'i', long)]
+    stdin: bool,
+    /// The process has a terminal
+    #[arg(short = 't', long)]
+    tty: bool,
+}
+
+/// Runs `exec`.
+///
+/// # Errors
+/// What went wrong, for the user; the command's exit code.
+pub async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
+    let pod = pods::find(session, &args.pod).await?;
+    let container = pods::container(session, &pod, args.container.as_deref())?;
+    let tty = terminal_wanted(session, args.tty, args.stdin);
+    terminal::connect(session, Mode::Exec, start(&pod, container, args.command, args.stdin, tty)).await
+}
+
+/// Runs `attach`.
+///
+/// # Errors
+/// What went wrong, for the user.
+pub async fn run_attach(session: &Session, args: AttachArgs) -> anyhow::Result<()> {
+    let pod = pods::find(session, &args.pod).await?;
+    attach(session, &pod, args.container.as_deref(), args.stdin, args.tty).await
+}
+
+/// Connects to the main process of a pod's container.
+///
+/// # Errors
+/// What went wrong, for the user.
+pub async fn attach(session: &Session, pod: &Pod, container: Option<&str>, stdin: bool, tty: bool) -> anyhow::Result<()> {
+    let container = pods::container(session, pod, container)?;
+    let tty = terminal_wanted(session, tty, stdin);
+    if tty && stdin {
+        session.console.note("If you don't see a command prompt, try pressing enter.");
+    }
+    terminal::connect(session, Mode::Attach, start(pod, container, Vec::new(), stdin, tty)).await
+}
+
+/// A terminal makes sense only if there is one here.
+fn terminal_wanted(session: &Session, tty: bool, stdin: bool) -> bool {
+    if tty && stdin && !terminal::is_terminal() {
+        session.console.note("Unable to use a TTY - input is not a terminal or the right kind of file");
+        return false;
+    }
+    tty
+}
+
+fn start(pod: &Pod, container: String, command: Vec<String>, stdin: bool, tty: bool) -> ExecStart {
+    let pod = PodRef { namespace: pod.namespace().to_owned(), name: pod.name().to_owned(), uid: pod.metadata().uid.clone() };
+    ExecStart { pod: Some(pod), container, command, stdin, tty, size: None }
+}

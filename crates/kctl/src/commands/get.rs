@@ -1,0 +1,357 @@
+//! `kctl get`
+
+use anyhow::bail;
+use api::Kind;
+use client::{Change, Dynamic, ListParams, WatchParams};
+use futures::{StreamExt as _, stream::SelectAll};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::{
+    Session,
+    failures::Failures,
+    manifest::{FileArgs, Validation},
+    objects,
+    output::{OutputArgs, Printer, TableOptions, Tables, sort_by},
+    resource_args::{SelectorArgs, Target, targets},
+};
+
+/// Show objects
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  kctl get pods                                   pods of the namespace
+  kctl get pods -A -o wide                        pods of all namespaces, with address and node
+  kctl get pods,svc -l app=web                    pods and Services with a label
+  kctl get node/node-1 rc/web -o yaml             objects by name, as YAML
+  kctl get pods -w --field-selector status.phase=Running
+  kctl get pod web -o jsonpath='{.status.podIP}'
+  kctl get pods --sort-by=.metadata.creationTimestamp -L app")]
+pub struct Args {
+    /// TYPE[,TYPE …] [NAME …], or TYPE/NAME …
+    #[arg(value_name = "TYPE[/NAME]")]
+    resources: Vec<String>,
+    #[command(flatten)]
+    files: FileArgs,
+    #[command(flatten)]
+    select: SelectorArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+    /// After showing the objects, show what becomes of them
+    #[arg(short = 'w', long)]
+    watch: bool,
+    /// Show only what becomes of the objects
+    #[arg(long)]
+    watch_only: bool,
+    /// With --watch, begin each line with what happened: ADDED, MODIFIED or DELETED
+    #[arg(long)]
+    output_watch_events: bool,
+    /// No heading
+    #[arg(long)]
+    no_headers: bool,
+    /// All labels in the last column
+    #[arg(long)]
+    show_labels: bool,
+    /// Kind before each name
+    #[arg(long)]
+    show_kind: bool,
+    /// A column for the value of this label; several with commas between them
+    #[arg(short = 'L', long, value_name = "LABEL", value_delimiter = ',')]
+    label_columns: Vec<String>,
+    /// Order by the value at this JSON path
+    #[arg(long, value_name = "PATH")]
+    sort_by: Option<String>,
+    /// It is no error if a named object does not exist
+    #[arg(long)]
+    ignore_not_found: bool,
+    /// Ask the server for so many objects at a time; 0 for all at once
+    #[arg(long, value_name = "COUNT", default_value_t = 500)]
+    chunk_size: i64,
+    /// Show a subresource of one object instead: status or scale
+    #[arg(long, value_name = "NAME")]
+    subresource: Option<String>,
+}
+
+/// An object with its kind and JSON.
+type Shown = (&'static Kind, Value);
+
+/// Runs the command.
+///
+/// # Errors
+/// What went wrong, for the user.
+pub async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
+    let targets = args.targets(session)?;
+    if args.watch || args.watch_only {
+        return watch(session, &args, targets).await;
+    }
+    let single = matches!(targets.as_slice(), [Target { name: Some(_), .. }]);
+    let (mut failures, mut found) = (Failures::default(), Vec::new());
+    for target in &targets {
+        let outcome = read(session, &args, target).await;
+        if args.ignore_not_found && outcome.as_ref().is_err_and(is_not_found) {
+            continue;
+        }
+        found.extend(failures.check(session, outcome)?.into_iter().flatten());
+    }
+    if let Some(path) = &args.sort_by {
+        sort_by(&mut found, path, |(_, object)| object)?;
+    }
+    match args.output.printer() {
+        Some(printer) => print(session, &args, &printer, found, single)?,
+        None if found.is_empty() => nothing_found(session, &args, &targets, &failures)?,
+        None => {
+            let mut tables = Tables::new(args.table_options(targets.as_slice()));
+            let mut out = String::new();
+            let now = Timestamp::now();
+            for (kind, object) in &found {
+                out += &tables.push(kind, object, now, "");
+            }
+            session.console.print(out + &tables.take())?;
+        }
+    }
+    failures.finish()
+}
+
+impl Args {
+    fn targets(&self, session: &Session) -> anyhow::Result<Vec<Target>> {
+        if self.files.is_empty() {
+            if self.resources.is_empty() {
+                session.console.note(
+                    "You must specify the type of resource to get. Use \"kctl api-resources\" for a complete list of supported resources.\n",
+                );
+                bail!("Required resource not specified.");
+            }
+            return targets(session, &self.resources, &self.select);
+        }
+        if !self.resources.is_empty() {
+            bail!("when files are given with -f, no resources can be named on the command line");
+        }
+        let manifests = self.files.objects(session, Validation::Ignore)?;
+        let target = |m: &crate::manifest::Manifest| Target {
+            kind: m.kind,
+            namespace: m.namespace().to_owned(),
+            name: Some(m.name().to_owned()),
+        };
+        Ok(manifests.iter().map(target).collect())
+    }
+
+    fn table_options(&self, targets: &[Target]) -> TableOptions {
+        let several = targets.windows(2).any(|pair| pair[0].kind != pair[1].kind);
+        TableOptions {
+            wide: self.output.wide(),
+            no_headers: self.no_headers,
+            namespace: self.select.all_namespaces && targets.iter().any(|target| target.kind.namespaced),
+            labels: self.show_labels,
+            label_columns: self.label_columns.clone(),
+            kind_prefix: self.show_kind || several,
+            events: self.output_watch_events && (self.watch || self.watch_only),
+        }
+    }
+}
+
+async fn read(session: &Session, args: &Args, target: &Target) -> anyhow::Result<Vec<Shown>> {
+    let shown = |object: &Dynamic| Ok((object.kind(), objects::to_value(object)?));
+    let Some(name) = &target.name else {
+        let mut params = args.select.params()?.limit(args.chunk_size.max(0));
+        let mut found = Vec::new();
+        loop {
+            let list = objects::list_all(session, target.kind, &target.namespace, &params).await?;
+            found.extend(list.items.iter().map(shown).collect::<anyhow::Result<Vec<_>>>()?);
+            if list.metadata.r#continue.is_empty() {
+                return Ok(found);
+            }
+            params = ListParams { continue_token: list.metadata.r#continue, ..params };
+        }
+    };
+    if let Some(subresource) = &args.subresource {
+        let api = session.client()?.dynamic(target.kind, &target.namespace);
+        let object: Dynamic = session.shown("reading", api.get_subresource(name, subresource)).await?;
+        return Ok(vec![shown(&object)?]);
+    }
+    Ok(vec![shown(&objects::get(session, target.kind, &target.namespace, name).await?)?])
+}
+
+fn is_not_found(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<client::Error>().is_some_and(client::Error::is_not_found)
+}
+
+fn print(session: &Session, args: &Args, printer: &Printer, mut found: Vec<Shown>, single: bool) -> anyhow::Result<()> {
+    let text = match found.pop() {
+        Some((kind, object)) if single => printer.one(kind, object)?,
+        None if single => return Ok(()),
+        last => {
+            found.extend(last);
+            printer.list(found, !args.no_headers)?
+        }
+    };
+    session.console.print(text)?;
+    Ok(())
+}
+
+fn nothing_found(session: &Session, args: &Args, targets: &[Target], failures: &Failures) -> anyhow::Result<()> {
+    if args.ignore_not_found || failures.any() {
+        return Ok(());
+    }
+    let namespace = targets.iter().map(|target| target.namespace.as_str()).find(|namespace| !namespace.is_empty());
+    match namespace {
+        Some(namespace) => session.console.note(format!("No resources found in {namespace} namespace.")),
+        None => session.console.note("No resources found"),
+    }
+    Ok(())
+}
+
+/// Shows the objects and then every change until interrupted.
+async fn watch(session: &Session, args: &Args, targets: Vec<Target>) -> anyhow::Result<()> {
+    let printer = args.output.printer();
+    let mut tables = Tables::new(args.table_options(&targets));
+    let client = session.client()?;
+    let mut streams = SelectAll::new();
+    for target in &targets {
+        let mut select = args.select.params()?;
+        if let Some(name) = &target.name {
+            // A name that does not exist is an error, as without --watch.
+            objects::get(session, target.kind, &target.namespace, name).await?;
+            select.field_selector = format!("metadata.name={name}");
+        }
+        let api = client.dynamic(target.kind, &target.namespace);
+        streams.push(Box::pin(changes(api, select, !args.watch_only)));
+    }
+    while let Some(change) = streams.next().await {
+        let (what, object) = change?;
+        let value = objects::to_value(&object)?;
+        let text = match &printer {
+            Some(printer) => {
+                let separator = if printer.separates_documents() && session.printed_before() { "---\n" } else { "" };
+                format!("{separator}{}", printer.one(object.kind(), value)?)
+            }
+            None => tables.push(object.kind(), &value, Timestamp::now(), what) + &tables.take(),
+        };
+        session.console.print(text)?;
+    }
+    Ok(())
+}
+
+/// Every object and its changes, for ever: a watch that ends is resumed, one that is too old starts anew without repeating objects.
+fn changes(
+    api: client::Api<Dynamic>,
+    select: ListParams,
+    initial: bool,
+) -> impl futures::Stream<Item = client::Result<(&'static str, Dynamic)>> + Send {
+    struct State {
+        api: client::Api<Dynamic>,
+        select: ListParams,
+        stream: Option<client::WatchStream<Dynamic>>,
+        revision: i64,
+        initial: bool,
+        backoff: client::Backoff,
+    }
+    let backoff = client::Backoff::new(std::time::Duration::from_millis(100), std::time::Duration::from_secs(5));
+    let state = State { api, select, stream: None, revision: 0, initial, backoff };
+    futures::stream::try_unfold(state, |mut state| async move {
+        loop {
+            let Some(stream) = &mut state.stream else {
+                let from = if state.revision > 0 {
+                    WatchParams::after(state.revision.to_string())
+                } else if state.initial {
+                    WatchParams::from_now()
+                } else {
+                    WatchParams::default()
+                };
+                let params = from.labels(&*state.select.label_selector).fields(&*state.select.field_selector);
+                match state.api.watch(&params).await {
+                    Ok(stream) => state.stream = Some(stream),
+                    Err(error) if state.revision > 0 && (error.is_unavailable() || error.is_expired()) => {
+                        if error.is_expired() {
+                            (state.revision, state.initial) = (0, false);
+                        }
+                        tokio::time::sleep(state.backoff.next_delay()).await;
+                    }
+                    Err(error) => return Err(error),
+                }
+                continue;
+            };
+            match stream.next().await {
+                Some(Ok(event)) => {
+                    state.revision = event.revision.max(state.revision);
+                    state.backoff.reset();
+                    let seen = match event.change {
+                        Change::Added(object) => ("ADDED", object),
+                        Change::Modified(object) => ("MODIFIED", object),
+                        Change::Deleted(object) => ("DELETED", object),
+                        Change::Bookmark { .. } => continue,
+                    };
+                    return Ok(Some((seen, state)));
+                }
+                Some(Err(error)) if error.is_expired() => {
+                    (state.stream, state.revision, state.initial) = (None, 0, false);
+                }
+                Some(Err(error)) if error.is_unavailable() && state.revision > 0 => state.stream = None,
+                Some(Err(error)) => return Err(error),
+                None => {
+                    state.stream = None;
+                    tokio::time::sleep(state.backoff.next_delay()).await;
+                }
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use api::core::v1::{ConfigMap, Namespace, Pod};
+
+    use crate::testing::{Bench, named};
+
+    fn bench() -> Bench {
+        let bench = Bench::new();
+        for name in ["b", "a"] {
+            let mut map: ConfigMap = named(name);
+            map.data.insert("k".into(), name.into());
+            map.metadata_mut().labels.insert("app".into(), name.into());
+            bench.server.put(map);
+        }
+        bench.server.put::<Namespace>(named("n"));
+        bench
+    }
+
+    #[tokio::test]
+    async fn tables_names_and_selectors() {
+        let bench = bench();
+        assert_eq!(bench.ok("get cm").await.lines().next(), Some("NAME   DATA   AGE"));
+        assert_eq!(bench.ok("get cm -o name").await, "configmap/a\nconfigmap/b\n");
+        assert_eq!(bench.ok("get cm -l app=b -o name").await, "configmap/b\n");
+        assert_eq!(bench.ok("get cm/b ns/n -o name").await, "configmap/b\nnamespace/n\n");
+        assert_eq!(bench.ok("get cm -o jsonpath={.items[*].data.k}").await, "a b");
+        assert_eq!(bench.ok("get cm b -o jsonpath={.data.k}").await, "b");
+        assert_eq!(bench.ok("get cm --sort-by=.data.k --no-headers -o custom-columns=N:.metadata.name").await, "a\nb\n");
+        assert!(bench.ok("get cm -A").await.starts_with("NAMESPACE   NAME   DATA   AGE\n"));
+        assert!(bench.ok("get cm,ns").await.contains("\n\nNAME          STATUS"));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_is_said() {
+        let bench = bench();
+        assert_eq!(bench.ok("get pods").await, "");
+        assert_eq!(bench.errors(), "No resources found in default namespace.\n");
+        assert_eq!(bench.fails("get cm a x").await, "Error from server (NotFound): configmaps \"x\" not found\n");
+        assert_eq!(bench.ok("get cm x --ignore-not-found").await, "");
+        assert!(bench.fails("get frob").await.contains("doesn't have a resource type \"frob\""));
+        assert!(bench.fails("get cm a -l app=a").await.contains("name cannot be provided when a selector is specified"));
+        assert!(bench.fails("get cm -l a===b").await.contains("unable to parse requirement"));
+    }
+
+    #[tokio::test]
+    async fn a_watch_shows_changes_and_survives_a_lost_connection() {
+        let bench = bench();
+        let session = bench.session(&["get", "cm", "-w", "--output-watch-events"]);
+        let watching = tokio::spawn(async move { crate::cli::run(session, &["get", "cm", "-w", "--output-watch-events", "-o", "name"]).await });
+        bench.output_has("configmap/b").await;
+        bench.server.put::<Pod>(named("p"));
+        bench.server.put::<ConfigMap>(named("c"));
+        bench.output_has("configmap/c").await;
+        bench.server.disconnect();
+        bench.server.put::<ConfigMap>(named("d"));
+        bench.output_has("configmap/d").await;
+        assert_eq!(bench.output(), "configmap/a\nconfigmap/b\nconfigmap/c\nconfigmap/d\n");
+        watching.abort();
+    }
+}

@@ -1,0 +1,83 @@
+//! A Service: its addresses and ports, and who answers there.
+
+use api::core::v1::Endpoints;
+use serde_json::Value;
+
+use super::{labels_and_annotations, or_none, pairs, text::Text};
+use crate::{
+    Session,
+    objects::{list, number, text},
+};
+
+/// Addresses that are listed of each port.
+const SHOWN: usize = 3;
+
+/// Describes a Service.
+///
+/// # Errors
+/// When its endpoints cannot be read.
+pub async fn describe(session: &Session, out: &mut Text, service: &Value) -> anyhow::Result<()> {
+    let (namespace, name) = (text(service, "/metadata/namespace"), text(service, "/metadata/name"));
+    out.field(0, "Name", name);
+    out.field(0, "Namespace", namespace);
+    labels_and_annotations(out, service);
+    out.field(0, "Selector", or_none(&pairs(service, "/spec/selector", "=").join(",")));
+    out.field(0, "Type", text(service, "/spec/type"));
+    for (key, pointer) in [("IP Family Policy", "/spec/ipFamilyPolicy"), ("IP Families", "/spec/ipFamilies")] {
+        let value = service.pointer(pointer).map(joined).unwrap_or_default();
+        out.field(0, key, or_none(&value));
+    }
+    out.field(0, "IP", text(service, "/spec/clusterIP"));
+    out.field(0, "IPs", or_none(&service.pointer("/spec/clusterIPs").map(joined).unwrap_or_default()));
+    let external = service.pointer("/spec/externalIPs").map(joined).unwrap_or_default();
+    if !external.is_empty() {
+        out.field(0, "External IPs", external);
+    }
+    if !text(service, "/spec/externalName").is_empty() {
+        out.field(0, "External Name", text(service, "/spec/externalName"));
+    }
+    let api = session.client()?.namespaced::<Endpoints>(namespace);
+    let endpoints = session.shown("reading endpoints", api.get_opt(name)).await?;
+    for port in list(service, "/spec/ports") {
+        let port_name = text(port, "/name");
+        let shown = if port_name.is_empty() { "<unset>" } else { port_name };
+        let protocol = text(port, "/protocol");
+        out.line(0, format!("Port:\t{shown}\t{}/{protocol}", number(port, "/port")));
+        let target = port.get("targetPort").map(api::jsonpath::text).unwrap_or_default();
+        out.field(0, "TargetPort", format!("{target}/{protocol}"));
+        if number(port, "/nodePort") > 0 {
+            out.line(0, format!("NodePort:\t{shown}\t{}/{protocol}", number(port, "/nodePort")));
+        }
+        out.field(0, "Endpoints", addresses(endpoints.as_ref(), port_name));
+    }
+    out.field(0, "Session Affinity", text(service, "/spec/sessionAffinity"));
+    for (key, pointer) in
+        [("External Traffic Policy", "/spec/externalTrafficPolicy"), ("Internal Traffic Policy", "/spec/internalTrafficPolicy")]
+    {
+        if !text(service, pointer).is_empty() {
+            out.field(0, key, text(service, pointer));
+        }
+    }
+    Ok(())
+}
+
+fn joined(value: &Value) -> String {
+    match value {
+        Value::Array(items) => items.iter().map(api::jsonpath::text).collect::<Vec<_>>().join(","),
+        other => api::jsonpath::text(other),
+    }
+}
+
+fn addresses(endpoints: Option<&Endpoints>, port_name: &str) -> String {
+    let mut all = Vec::new();
+    for subset in endpoints.map(|endpoints| endpoints.subsets.as_slice()).unwrap_or_default() {
+        for port in subset.ports.iter().filter(|port| port.name == port_name) {
+            all.extend(subset.addresses.iter().map(|address| format!("{}:{}", address.ip, port.port)));
+        }
+    }
+    let more = all.len().saturating_sub(SHOWN);
+    all.truncate(SHOWN);
+    let shown = all.join(",");
+    if more > 0 { format!("{shown} + {more} more...") } else { or_none(&shown).to_owned() }
+}
+

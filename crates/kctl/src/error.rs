@@ -1,0 +1,124 @@
+//! How errors end a command: what is printed, and the exit code.
+
+use std::{error::Error as StdError, fmt, io};
+
+use api::status::Reason;
+
+use crate::console::Console;
+
+/// Ends the command with an exit code and nothing more to say than this, if anything.
+#[derive(Debug)]
+pub struct Exit {
+    /// The exit code.
+    pub code: u8,
+    /// A last line for standard error.
+    pub message: Option<String>,
+}
+
+impl Exit {
+    /// Ends with a code; everything has been said.
+    pub fn silent(code: u8) -> anyhow::Error {
+        Self { code, message: None }.into()
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.message {
+            Some(message) => f.write_str(message),
+            None => write!(f, "exit code {}", self.code),
+        }
+    }
+}
+
+impl StdError for Exit {}
+
+/// Prints an error and returns the exit code it ends with.
+pub fn report(console: &Console, error: &anyhow::Error) -> u8 {
+    if let Some(exit) = error.downcast_ref::<Exit>() {
+        if let Some(message) = &exit.message {
+            console.note(message);
+        }
+        return exit.code;
+    }
+    let broken = |cause: &(dyn StdError + 'static)| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    };
+    if error.chain().any(broken) {
+        // Whoever read our output has seen enough.
+        return 0;
+    }
+    console.note(describe(error));
+    1
+}
+
+/// An error as people read it: what the server says in kubectl's form, else the whole chain.
+pub fn describe(error: &anyhow::Error) -> String {
+    let failed = error.chain().find_map(|cause| cause.downcast_ref::<client::Error>());
+    match failed {
+        Some(client::Error::Api(status)) => {
+            // What was tried comes before what the server said about it.
+            let contexts: Vec<String> = error
+                .chain()
+                .take_while(|cause| !cause.is::<client::Error>())
+                .map(|cause| format!("{cause}: "))
+                .collect();
+            let context = contexts.concat();
+            match status.reason() {
+                Reason::Invalid if context.is_empty() => format!("The {}", status.message()),
+                reason => format!("Error from server ({}): {context}{}{}", reason.as_str(), status.message(), remedy(reason)),
+            }
+        }
+        Some(client::Error::Transport(_)) => format!(
+            "Unable to connect to the server: {}\nCheck that it runs and that the address and certificates are right: \
+             `kctl config view` shows what is used, --server and --kubeconfig override it.",
+            chain(error)
+        ),
+        _ => format!("error: {}", chain(error)),
+    }
+}
+
+fn remedy(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Unauthorized => " (the client certificate or token is missing, expired or of another cluster)",
+        _ => "",
+    }
+}
+
+/// The error and its causes in one line, without saying anything twice.
+fn chain(error: &anyhow::Error) -> String {
+    let mut out = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        if out.ends_with(&text) {
+            continue;
+        }
+        if !out.is_empty() {
+            out.push_str(": ");
+        }
+        out.push_str(&text);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+    use api::{Resource as _, StatusError, core::v1::Pod};
+
+    use super::*;
+
+    #[test]
+    fn what_the_server_says_reads_as_in_kubectl() {
+        let error = anyhow::Error::from(client::Error::Api(StatusError::not_found(Pod::KIND, "a")));
+        assert_eq!(describe(&error), "Error from server (NotFound): pods \"a\" not found");
+        let error = Err::<(), _>(error).context("error when deleting \"f\"").unwrap_err();
+        assert_eq!(describe(&error), "Error from server (NotFound): error when deleting \"f\": pods \"a\" not found");
+    }
+
+    #[test]
+    fn our_own_errors_show_their_causes() {
+        let error = anyhow::Error::from(io::Error::other("disk on fire")).context("cannot read f");
+        assert_eq!(describe(&error), "error: cannot read f: disk on fire");
+    }
+}

@@ -1,0 +1,87 @@
+//! Objects as JSON, and reading them with a word about it if it takes long.
+
+use anyhow::Context as _;
+use api::{Kind, meta::v1::ObjectMeta};
+use client::{Dynamic, Item as _, List, ListParams, Metadata};
+use serde_json::{Map, Value};
+
+use crate::Session;
+
+/// Sets a value in nested objects, which are made where they are missing.
+pub fn set(value: &mut Value, path: &[&str], new: Value) {
+    let mut here = value;
+    for key in path {
+        if !here.is_object() {
+            *here = Value::Object(Map::new());
+        }
+        let Value::Object(map) = here else { return };
+        here = map.entry(*key).or_insert(Value::Null);
+    }
+    *here = new;
+}
+
+/// The text at a JSON pointer; empty if there is none.
+pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The number at a JSON pointer; 0 if there is none.
+pub fn number(value: &Value, pointer: &str) -> i64 {
+    value.pointer(pointer).and_then(Value::as_i64).unwrap_or_default()
+}
+
+/// The items at a JSON pointer.
+pub fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
+    value.pointer(pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
+/// The members of the object at a JSON pointer, by key.
+pub fn members<'a>(value: &'a Value, pointer: &str) -> Vec<(&'a str, &'a Value)> {
+    value.pointer(pointer).and_then(Value::as_object).into_iter().flatten().map(|(key, value)| (key.as_str(), value)).collect()
+}
+
+/// An object's JSON with `apiVersion` and `kind`.
+///
+/// # Errors
+/// When it has none.
+pub fn to_value(object: &Dynamic) -> anyhow::Result<Value> {
+    let meta = object.meta();
+    object.to_value().with_context(|| format!("{} cannot be shown as JSON", crate::kinds::display(object.kind(), &meta.name)))
+}
+
+/// Reads one object.
+///
+/// # Errors
+/// Not found, and whatever the server says.
+pub async fn get(session: &Session, kind: &'static Kind, namespace: &str, name: &str) -> anyhow::Result<Dynamic> {
+    let api = session.client()?.dynamic(kind, namespace);
+    Ok(session.shown(&format!("reading {}", crate::kinds::display(kind, name)), api.get(name)).await?)
+}
+
+/// Reads one object, if it exists.
+///
+/// # Errors
+/// Whatever the server says but not found.
+pub async fn get_opt(session: &Session, kind: &'static Kind, namespace: &str, name: &str) -> anyhow::Result<Option<Dynamic>> {
+    let api = session.client()?.dynamic(kind, namespace);
+    Ok(session.shown(&format!("reading {}", crate::kinds::display(kind, name)), api.get_opt(name)).await?)
+}
+
+/// Reads the objects of a kind that match.
+///
+/// # Errors
+/// Whatever the server says.
+pub async fn list_all(session: &Session, kind: &'static Kind, namespace: &str, params: &ListParams) -> anyhow::Result<List<Dynamic>> {
+    let api = session.client()?.dynamic(kind, namespace);
+    Ok(session.shown(&format!("reading {}", kind.plural), api.list(params)).await?)
+}
+
+/// Reads the metadata of the objects of a kind that match.
+///
+/// # Errors
+/// Whatever the server says.
+pub async fn list_metadata(session: &Session, kind: &'static Kind, namespace: &str, params: &ListParams) -> anyhow::Result<Vec<ObjectMeta>> {
+    let api = session.client()?.metadata(kind, namespace);
+    let list: List<Metadata> = session.shown(&format!("reading {}", kind.plural), api.list(params)).await?;
+    Ok(list.items.into_iter().map(|item| item.metadata).collect())
+}

@@ -1,0 +1,231 @@
+//! `-o`: the forms in which objects are printed.
+
+use std::str::FromStr;
+
+use anyhow::{Context as _, bail};
+use api::{Kind, jsonpath::{self, Template}, yaml};
+use serde::Serialize as _;
+use serde_json::{Value, json};
+
+use super::Table;
+use crate::{kinds, objects::text};
+
+/// The `-o` flag.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct OutputArgs {
+    /// How to print: wide, yaml, json, name, jsonpath=TEMPLATE, jsonpath-file=FILE, custom-columns=NAME:PATH,…, custom-columns-file=FILE
+    #[arg(short = 'o', long, value_name = "FORMAT")]
+    pub output: Option<Format>,
+    /// Also print who manages which field
+    #[arg(long)]
+    pub show_managed_fields: bool,
+}
+
+/// A form of output.
+#[derive(Clone, Debug)]
+pub enum Format {
+    /// A table with more columns.
+    Wide,
+    /// YAML.
+    Yaml,
+    /// JSON.
+    Json,
+    /// `pod/web`.
+    Name,
+    /// What a JSONPath template makes of it.
+    JsonPath(Template),
+    /// A table of chosen fields.
+    Columns(Vec<(String, Template)>),
+}
+
+/// Prints objects in a form for programs.
+#[derive(Clone, Debug)]
+pub struct Printer {
+    format: Format,
+    managed_fields: bool,
+}
+
+// === impl Format ===
+
+impl FromStr for Format {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let (name, argument) = text.split_once('=').unwrap_or((text, ""));
+        let file = || std::fs::read_to_string(argument).with_context(|| format!("cannot read {argument}"));
+        match name {
+            "wide" => Ok(Self::Wide),
+            "yaml" => Ok(Self::Yaml),
+            "json" => Ok(Self::Json),
+            "name" => Ok(Self::Name),
+            "jsonpath" | "jsonpath-as-json" if argument.is_empty() => bail!("template format specified but no template given"),
+            "jsonpath" => Ok(Self::JsonPath(template(argument)?)),
+            "jsonpath-file" => Ok(Self::JsonPath(template(&file()?)?)),
+            "custom-columns" => Ok(Self::Columns(custom_columns(argument)?)),
+            "custom-columns-file" => {
+                let text = file()?;
+                let mut lines = text.lines();
+                let words = |line: Option<&str>| line.unwrap_or_default().split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+                let (names, paths) = (words(lines.next()), words(lines.next()));
+                if names.is_empty() || names.len() != paths.len() {
+                    bail!("{argument}: a line of headings and a line of as many paths are wanted");
+                }
+                let pairs: Vec<String> = names.iter().zip(&paths).map(|(name, path)| format!("{name}:{path}")).collect();
+                Ok(Self::Columns(custom_columns(&pairs.join(","))?))
+            }
+            _ => bail!(
+                "unable to match a printer suitable for the output format \"{text}\", allowed formats are: \
+                 custom-columns,custom-columns-file,json,jsonpath,jsonpath-file,name,wide,yaml"
+            ),
+        }
+    }
+}
+
+/// A template for printing; an expression without braces gets them.
+fn template(text: &str) -> anyhow::Result<Template> {
+    let parsed = if text.contains('{') { Template::parse(text) } else { Template::parse_relaxed(text) };
+    Ok(parsed?.allow_missing(true))
+}
+
+fn custom_columns(spec: &str) -> anyhow::Result<Vec<(String, Template)>> {
+    if spec.is_empty() {
+        bail!("custom-columns format specified but no custom columns given");
+    }
+    let column = |part: &str| match part.split_once(':') {
+        Some((name, path)) if !name.is_empty() && !path.is_empty() => {
+            Ok((name.to_owned(), Template::parse_relaxed(path)?.allow_missing(true)))
+        }
+        _ => bail!("unexpected custom-columns spec: {part}, expected <header>:<json-path-expr>"),
+    };
+    spec.split(',').map(column).collect()
+}
+
+// === impl OutputArgs ===
+
+impl OutputArgs {
+    /// A printer for programs; `None` for a table.
+    pub fn printer(&self) -> Option<Printer> {
+        match self.output.clone()? {
+            Format::Wide => None,
+            format => Some(Printer { format, managed_fields: self.show_managed_fields }),
+        }
+    }
+
+    /// True for the wide table.
+    pub fn wide(&self) -> bool {
+        matches!(self.output, Some(Format::Wide))
+    }
+}
+
+// === impl Printer ===
+
+impl Printer {
+    /// One object.
+    ///
+    /// # Errors
+    /// When a template does not fit it.
+    pub fn one(&self, kind: &Kind, object: Value) -> anyhow::Result<String> {
+        match &self.format {
+            Format::Name => Ok(format!("{}\n", kinds::display(kind, text(&object, "/metadata/name")))),
+            Format::Columns(columns) => self.columns(columns, &[&object], true),
+            _ => self.value(&self.stripped(object)),
+        }
+    }
+
+    /// Several objects as a list.
+    ///
+    /// # Errors
+    /// When a template does not fit it.
+    pub fn list(&self, objects: Vec<(&'static Kind, Value)>, headings: bool) -> anyhow::Result<String> {
+        match &self.format {
+            Format::Name => Ok(objects.iter().map(|(kind, object)| kinds::display(kind, text(object, "/metadata/name")) + "\n").collect()),
+            Format::Columns(columns) => {
+                let objects: Vec<&Value> = objects.iter().map(|(_, object)| object).collect();
+                self.columns(columns, &objects, headings)
+            }
+            _ => {
+                let items: Vec<Value> = objects.into_iter().map(|(_, object)| self.stripped(object)).collect();
+                self.value(&json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": items}))
+            }
+        }
+    }
+
+    /// Any value.
+    ///
+    /// # Errors
+    /// When a template does not fit it.
+    pub fn value(&self, value: &Value) -> anyhow::Result<String> {
+        Ok(match &self.format {
+            Format::Json => json_text(value)? + "\n",
+            Format::JsonPath(template) => template.print(value)?,
+            _ => yaml::to_yaml(value),
+        })
+    }
+
+    /// True if documents printed one after another need a separator.
+    pub fn separates_documents(&self) -> bool {
+        matches!(self.format, Format::Yaml)
+    }
+
+    fn columns(&self, columns: &[(String, Template)], objects: &[&Value], headings: bool) -> anyhow::Result<String> {
+        let mut table = if headings { Table::new(columns.iter().map(|(name, _)| name)) } else { Table::default() };
+        for object in objects {
+            let mut cells = Vec::with_capacity(columns.len());
+            for (_, path) in columns {
+                let values: Vec<String> = path.values(object)?.into_iter().map(jsonpath::text).collect();
+                cells.push(if values.is_empty() { "<none>".to_owned() } else { values.join(",") });
+            }
+            table.push(cells);
+        }
+        Ok(table.take())
+    }
+
+    fn stripped(&self, mut object: Value) -> Value {
+        if !self.managed_fields
+            && let Some(Value::Object(metadata)) = object.get_mut("metadata")
+        {
+            metadata.remove("managedFields");
+        }
+        object
+    }
+}
+
+/// JSON in kubectl's layout: four spaces.
+///
+/// # Errors
+/// Never for values that were JSON.
+pub fn json_text(value: &Value) -> anyhow::Result<String> {
+    let mut out = Vec::new();
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, formatter))?;
+    Ok(String::from_utf8(out)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use api::{Resource as _, core::v1::Pod};
+
+    use super::*;
+
+    fn printed(format: &str) -> String {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "managedFields": [{}]}, "spec": {"n": 1}});
+        let args = OutputArgs { output: Some(format.parse().unwrap()), show_managed_fields: false };
+        args.printer().unwrap().one(Pod::KIND, pod).unwrap()
+    }
+
+    #[test]
+    fn every_form_is_kubectls() {
+        assert_eq!(printed("name"), "pod/a\n");
+        assert_eq!(printed("yaml"), "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\nspec:\n  \"n\": 1\n");
+        assert!(printed("json").starts_with("{\n    \"apiVersion\": \"v1\",\n"));
+        assert_eq!(printed("jsonpath={.metadata.name}{.missing}"), "a");
+        assert_eq!(printed("jsonpath=.spec.n"), "1");
+        assert_eq!(printed("custom-columns=A:.metadata.name,B:spec.n,C:.x"), "A     B     C\na     1     <none>\n");
+    }
+
+    #[test]
+    fn an_unknown_form_names_the_known_ones() {
+        let error = "yml".parse::<Format>().unwrap_err().to_string();
+        assert!(error.contains("allowed formats are") && error.contains("yaml"), "{error}");
+    }
+}
