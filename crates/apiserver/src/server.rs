@@ -86,6 +86,7 @@ pub async fn run(args: Args, kit: Kit) -> anyhow::Result<()> {
         services: args.service_cluster_ip_range,
     };
     kit.tasks.spawn_infallible("bootstrap", bootstrap::run(pipeline.clone(), advertised, shutdown.clone()));
+    kit.tasks.spawn_infallible("allocations", admission::repair(store.clone(), shutdown.token().clone()));
 
     let server = Arc::new(Server { pipeline, identity: identity.clone(), kubelets, shutdown: shutdown.clone() });
     let (health, follow) = daemon::rpc::health(&kit.health, &["ferrokube.v1.Objects", "ferrokube.v1.Pods"], shutdown.clone());

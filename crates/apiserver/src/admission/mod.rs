@@ -24,12 +24,13 @@ mod pod_resources;
 mod pool;
 mod priority;
 mod quota;
+mod repair;
 mod service_account;
 mod service_cidr;
 
 pub use self::{
     chain::{AdmissionConfig, chain},
-    namespace_lifecycle::IMMORTAL,
+    repair::repair,
     service_cidr::{ServiceCidr, ServiceCidrError},
 };
 

@@ -12,7 +12,7 @@ use super::{
 };
 
 /// Namespaces that cannot be deleted.
-pub const IMMORTAL: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
+const IMMORTAL: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
 
 /// See the module.
 pub(super) struct NamespaceLifecycle {

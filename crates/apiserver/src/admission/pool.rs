@@ -25,7 +25,7 @@ impl Pool {
         let words = size.div_ceil(64) as usize;
         let mut taken = vec![0; words];
         // What lies past the end counts as taken.
-        if let Some(last) = taken.last_mut().filter(|_| size % 64 != 0) {
+        if let Some(last) = taken.last_mut().filter(|_| !size.is_multiple_of(64)) {
             *last = !0 << (size % 64);
         }
         Self { holders: vec![0; size as usize], taken, promised: HashMap::new(), reserved: reserved.min(size) }

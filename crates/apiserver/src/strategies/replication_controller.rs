@@ -115,7 +115,7 @@ impl Strategy for ReplicationControllerStrategy {
                 namespace: meta.namespace.clone(),
                 uid: meta.uid.clone(),
                 resource_version: meta.resource_version.clone(),
-                creation_timestamp: meta.creation_timestamp.clone(),
+                creation_timestamp: meta.creation_timestamp,
                 ..ObjectMeta::default()
             }),
             spec: Some(ScaleSpec { replicas: spec.replicas() }),

@@ -1,13 +1,15 @@
-//! Several API servers' pipelines over one etcd, without front end and identity.
+//! Several API servers' pipelines over one etcd.
 
 use std::{sync::Arc, time::Duration};
 
 use api::{
     Object, Resource, StatusError,
+    ferrokube::v1::patch_request::Type,
     meta::v1::{DeleteOptions, Preconditions},
 };
 use apiserver::{
     admission::{self, AdmissionConfig},
+    decode::FieldValidation,
     layout,
     pipeline::Pipeline,
     request::{Request, User, Verb},
@@ -83,6 +85,12 @@ impl Server {
     pub async fn update_part<K: Resource>(&self, subresource: &str, object: K) -> Result<K, StatusError> {
         let request = Request { subresource: subresource.to_owned(), ..request::<K>(Verb::Update, &object) };
         let stored = self.pipeline.update(&request, Box::new(object), None).await?;
+        Ok(K::decode(stored.bytes).unwrap())
+    }
+
+    pub async fn patch<K: Resource>(&self, object: &K, patch_type: Type, patch: &str) -> Result<K, StatusError> {
+        let request = request::<K>(Verb::Patch, object);
+        let (stored, _) = self.pipeline.patch(&request, patch_type, patch.as_bytes(), FieldValidation::Strict, None).await?;
         Ok(K::decode(stored.bytes).unwrap())
     }
 

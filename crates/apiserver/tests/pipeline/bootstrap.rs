@@ -1,7 +1,5 @@
 //! What several API servers bring about together when they start.
 
-mod support;
-
 use std::time::Duration;
 
 use api::{
@@ -11,7 +9,7 @@ use api::{
 };
 use apiserver::bootstrap::{self, Advertised};
 use daemon::Shutdown;
-use support::{Cluster, Server, config};
+use crate::support::{Cluster, Server, config};
 
 fn start(server: &Server, config: &apiserver::admission::AdmissionConfig, address: &str) -> (Shutdown, tokio::task::JoinHandle<()>) {
     let shutdown = Shutdown::new();

@@ -1,7 +1,5 @@
 //! Admission over a real etcd: quotas, limits, namespaces, service accounts, priorities.
 
-mod support;
-
 use api::{
     Resource, StatusError,
     core::v1::{LimitRange, Namespace, Pod, ResourceQuota, Secret, ServiceAccount},
@@ -10,7 +8,7 @@ use api::{
 };
 use apiserver::admission::AdmissionConfig;
 use futures::{StreamExt, stream};
-use support::{Cluster, Server, config, object};
+use crate::support::{Cluster, Server, config, object};
 
 fn usual() -> AdmissionConfig {
     config("10.96.0.0/16", 30000..=32767)

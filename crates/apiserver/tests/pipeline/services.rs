@@ -1,12 +1,10 @@
 //! Addresses and node ports of Services, given out by several API servers over one etcd.
 
-mod support;
-
 use std::collections::BTreeSet;
 
 use api::{StatusError, core::v1::Service};
 use futures::{StreamExt, stream};
-use support::{Cluster, Server, config, object};
+use crate::support::{Cluster, Server, config, object};
 
 const IPS: &str = "/registry/ferrokube/clusterips/";
 const PORTS: &str = "/registry/ferrokube/nodeports/";
@@ -113,4 +111,32 @@ async fn nothing_is_held_for_what_is_not_stored() {
     server.create(service("web", r#"{"ports": [{"port": 80, "protocol": "ICMP"}]}"#)).await.unwrap_err();
     server.create(service("web", r#"{"clusterIP": "None", "ports": [{"port": 80}]}"#)).await.unwrap();
     assert_eq!((server.keys(PORTS).await.len(), server.keys(IPS).await.len()), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_come_in_step_with_services_that_others_wrote() {
+    let cluster = Cluster::start(1, &config("10.96.0.0/24", 30000..=30999)).await;
+    let server = &cluster.servers[0];
+    let kept = server.create(service("kept", r#"{"type": "NodePort", "ports": [{"port": 80}]}"#)).await.unwrap();
+    let own = (server.keys(IPS).await, server.keys(PORTS).await);
+    // As if upstream's API server had written the one and somebody had lost the other.
+    let foreign = service("foreign", r#"{"type": "NodePort", "clusterIP": "10.96.0.77", "ports": [{"port": 80, "nodePort": 30777}]}"#);
+    let services = server.store.collection("services").unwrap();
+    services.create("default", "foreign", &prost::Message::encode_to_vec(&foreign)).await.unwrap();
+    server.store.commit(&store::Txn::new().put(format!("{IPS}10.96.0.99"), "nobody", None)).await.unwrap();
+
+    let shutdown = tokio_util::sync::CancellationToken::new();
+    let task = tokio::spawn(apiserver::admission::repair(server.store.clone(), shutdown.clone()));
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+    while server.keys(IPS).await.contains(&"10.96.0.99".to_owned()) || server.keys(PORTS).await.len() < 2 {
+        assert!(tokio::time::Instant::now() < deadline, "not repaired");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    shutdown.cancel();
+    task.await.unwrap();
+    let mut wanted = [own.0, vec!["10.96.0.77".to_owned()]].concat();
+    wanted.sort();
+    assert_eq!(server.keys(IPS).await, wanted);
+    assert_eq!(server.keys(PORTS).await.len(), own.1.len() + 1);
+    assert_eq!(server.get::<Service>("default", "kept").await.unwrap(), kept);
 }
