@@ -53,7 +53,7 @@ pub async fn run(args: Args, kit: Kit) -> anyhow::Result<()> {
     let files = store::TlsFiles { ca: args.etcd_cafile.clone(), cert: args.etcd_certfile.clone(), key: args.etcd_keyfile.clone() };
     let config = store::Config::new(args.etcd_servers.clone(), Some(files));
     let (store, runner) = store::Store::new(config, layout::layouts(Duration::from_secs(args.event_ttl_seconds))).context("etcd")?;
-    let filled = kit.health.ready_gate("etcd");
+    let (filled, known) = (kit.health.ready_gate("etcd"), kit.health.ready_gate("identity"));
     kit.tasks.spawn_infallible("store", runner.run(shutdown.token().clone()));
 
     let file = |path: &std::path::PathBuf| Pem::File(path.clone());
@@ -97,15 +97,21 @@ pub async fn run(args: Args, kit: Kit) -> anyhow::Result<()> {
         .add_service(daemon::rpc::reflection_v1alpha(&[api::FILE_DESCRIPTOR_SET])?)
         .add_service(ObjectsServer::new(services.clone()).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(usize::MAX))
         .add_service(PodsServer::new(services).max_decoding_message_size(MAX_MESSAGE));
-    let gate = Arc::new(FrontDoor { identity, turns: Semaphore::new(args.max_requests_inflight) });
+    let gate = Arc::new(FrontDoor { identity: identity.clone(), turns: Semaphore::new(args.max_requests_inflight) });
     let router = routes.prepare().into_axum_router().layer(middleware::from_fn_with_state(gate, admit));
 
     let incoming = tls::server(listener, serving, IncomingOptions::default(), shutdown.clone());
     kit.tasks.spawn_infallible("server", daemon::serve::serve(incoming, router, HttpOptions::default(), shutdown.clone()));
     tracing::info!(%address, "serving");
 
+    let opened = async {
+        store.ready().await;
+        filled.open();
+        identity.ready().await;
+        known.open();
+    };
     tokio::select! {
-        () = store.ready() => filled.open(),
+        () = opened => {}
         () = shutdown.started() => {}
     }
     Ok(())
