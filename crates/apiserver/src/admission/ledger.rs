@@ -51,9 +51,7 @@ impl Ledger {
 
     /// A free address.
     pub async fn choose_address(&self) -> Result<Ipv4Addr, StatusError> {
-        self.catch_up().await?;
-        let chosen = self.state.lock().addresses.choose(rand::random(), Instant::now());
-        let offset = chosen.ok_or_else(|| {
+        let offset = self.choose(|state| &mut state.addresses).await?.ok_or_else(|| {
             StatusError::internal(format!(
                 "failed to allocate a serviceIP: range is full: all {} addresses of {} are taken; delete Services that are not needed",
                 self.cidr.size(),
@@ -65,8 +63,7 @@ impl Ledger {
 
     /// A free node port.
     pub async fn choose_port(&self) -> Result<u16, StatusError> {
-        self.catch_up().await?;
-        let chosen = self.state.lock().ports.choose(rand::random(), Instant::now());
+        let chosen = self.choose(|state| &mut state.ports).await?;
         let offset = chosen.and_then(|offset| u16::try_from(offset).ok()).ok_or_else(|| {
             StatusError::internal(format!(
                 "failed to allocate a nodePort: range is full: all ports from {} to {} are taken; delete Services that are not needed",
@@ -77,13 +74,22 @@ impl Ledger {
         Ok(self.ports.start() + offset)
     }
 
+    /// A free number of a pool.
+    async fn choose(&self, pool: impl Fn(&mut State) -> &mut Pool) -> Result<Option<u32>, StatusError> {
+        self.catch_up().await?;
+        let choose = || pool(&mut self.state.lock()).choose(rand::random(), Instant::now());
+        if let Some(number) = choose() {
+            return Ok(Some(number));
+        }
+        // None that this server knows of; one may have been given back a moment ago.
+        self.store.fresh(ReadAt::Latest).await.map_err(|e| unavailable(&e))?;
+        self.catch_up().await?;
+        Ok(choose())
+    }
+
     /// True if the key under which an address or port is held exists, in etcd now.
     pub async fn is_held(&self, key: &str) -> Result<bool, StatusError> {
-        let value = self.store.etcd().get(key).await.map_err(|e| {
-            tracing::warn!(error = &e as &dyn std::error::Error, "allocations cannot be read");
-            StatusError::unavailable("etcd does not answer; please try again")
-        })?;
-        Ok(value.is_some())
+        Ok(self.store.etcd().get(key).await.map_err(|e| unavailable(&e))?.is_some())
     }
 
     /// Takes in what has changed since last time.
@@ -137,6 +143,11 @@ impl Ledger {
         let offset = |port: u16| self.ports.contains(&port).then(|| u32::from(port - self.ports.start()));
         (address, ports.into_iter().filter_map(offset).collect())
     }
+}
+
+fn unavailable(error: &(dyn std::error::Error + 'static)) -> StatusError {
+    tracing::warn!(error, "allocations cannot be read");
+    StatusError::unavailable("etcd does not answer; please try again")
 }
 
 impl State {

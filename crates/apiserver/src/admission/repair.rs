@@ -68,7 +68,12 @@ async fn round(store: &Store) -> Result<usize, RepairError> {
         let ports = held_ports(&service).into_iter().map(|port| format!("{PORT_KEYS}{port}"));
         for key in address.into_iter().chain(ports) {
             if let Some(other) = held.insert(key.clone(), entry) {
-                tracing::error!(key, service = entry.path(), other = other.path(), "two Services hold the same: delete one of them");
+                tracing::error!(
+                    key,
+                    service = entry.path(),
+                    other = other.path(),
+                    "two Services hold the same: delete one of them"
+                );
             }
         }
     }
@@ -80,10 +85,11 @@ async fn round(store: &Store) -> Result<usize, RepairError> {
         }
     }
     for (key, entry) in held.iter().filter(|(key, _)| !known.contains(key)) {
-        let txn = Txn::new()
-            .guard(key, Guard::Absent)
-            .guard(entry.key(), Guard::At(entry.revision()))
-            .put(key, entry.uid().to_owned(), None);
+        let txn = Txn::new().guard(key, Guard::Absent).guard(entry.key(), Guard::At(entry.revision())).put(
+            key,
+            entry.uid().to_owned(),
+            None,
+        );
         repaired += commit(store, txn).await?;
     }
     Ok(repaired)

@@ -1,5 +1,6 @@
 //! Admission over a real etcd: quotas, limits, namespaces, service accounts, priorities.
 
+use crate::support::{Cluster, Server, config, object};
 use api::{
     Resource, StatusError,
     core::v1::{LimitRange, Namespace, Pod, ResourceQuota, Secret, ServiceAccount},
@@ -8,7 +9,6 @@ use api::{
 };
 use apiserver::admission::AdmissionConfig;
 use futures::{StreamExt, stream};
-use crate::support::{Cluster, Server, config, object};
 
 fn usual() -> AdmissionConfig {
     config("10.96.0.0/16", 30000..=32767)

@@ -32,9 +32,13 @@ async fn every_fault_is_named_with_its_field() {
     let server = &cluster.servers[0];
 
     let found = refused::<ConfigMap>(server, &format!("{{{}}}", metadata("Bad_Name"))).await;
-    assert!(found.starts_with(r#"ConfigMap "Bad_Name" is invalid: metadata.name: Invalid value: "Bad_Name": a lowercase RFC 1123"#), "{found}");
+    assert!(
+        found.starts_with(r#"ConfigMap "Bad_Name" is invalid: metadata.name: Invalid value: "Bad_Name": a lowercase RFC 1123"#),
+        "{found}"
+    );
 
-    let found = refused::<Service>(server, &format!(r#"{{{}, "spec": {{"ports": [{{"port": 70000}}]}}}}"#, metadata("web"))).await;
+    let found =
+        refused::<Service>(server, &format!(r#"{{{}, "spec": {{"ports": [{{"port": 70000}}]}}}}"#, metadata("web"))).await;
     assert!(found.contains("spec.ports[0].port: Invalid value: 70000: must be between 1 and 65535, inclusive"), "{found}");
 
     let ports = r#"{"ports": [{"name": "a", "port": 80}, {"name": "b", "port": 80}]}"#;
@@ -48,14 +52,16 @@ async fn every_fault_is_named_with_its_field() {
     let found = refused::<ReplicationController>(server, &rc(r#""selector": {"app": "db"}"#)).await;
     assert!(found.ends_with("`selector` does not match template `labels`"), "{found}");
 
-    let mut pod: Pod = object(&format!(r#"{{{}, "spec": {{"containers": [{{"name": "a", "image": "web:1"}}]}}}}"#, metadata("web")));
+    let mut pod: Pod =
+        object(&format!(r#"{{{}, "spec": {{"containers": [{{"name": "a", "image": "web:1"}}]}}}}"#, metadata("web")));
     let memory = api::resource::Quantity { string: "1.5Gb".to_owned() };
     pod.spec_mut().containers[0].resources_mut().limits.insert("memory".to_owned(), memory);
     let error = server.create(pod).await.unwrap_err();
     assert!(error.message().contains("spec.containers[0].resources.limits[memory]"), "{error}");
     assert!(error.message().contains("1.5Gb"), "{error}");
 
-    let big = ConfigMap { data: [("a".to_owned(), "x".repeat(1 << 20 | 1))].into(), ..object(&format!("{{{}}}", metadata("big"))) };
+    let big =
+        ConfigMap { data: [("a".to_owned(), "x".repeat(1 << 20 | 1))].into(), ..object(&format!("{{{}}}", metadata("big"))) };
     let error = server.create(big).await.unwrap_err();
     assert_eq!(error.message(), r#"ConfigMap "big" is invalid: data: Too long: may not be more than 1048576 bytes"#);
 
@@ -84,7 +90,10 @@ async fn what_cannot_change_does_not() {
 
     let binding = |role: &str| {
         let role = format!(r#"{{"kind": "Role", "name": "{role}"}}"#);
-        object::<RoleBinding>(&format!(r#"{{{}, "roleRef": {role}, "subjects": [{{"kind": "User", "name": "u"}}]}}"#, metadata("b")))
+        object::<RoleBinding>(&format!(
+            r#"{{{}, "roleRef": {role}, "subjects": [{{"kind": "User", "name": "u"}}]}}"#,
+            metadata("b")
+        ))
     };
     let made = server.create(binding("one")).await.unwrap();
     assert_eq!(made.subjects[0].api_group, "rbac.authorization.k8s.io");
@@ -93,8 +102,10 @@ async fn what_cannot_change_does_not() {
 
     let pod = format!(r#"{{{}, "spec": {{"containers": [{{"name": "a", "image": "web:1"}}]}}}}"#, metadata("web"));
     let pod: Pod = server.create(object(&pod)).await.unwrap();
-    let error = server.patch(&pod, Type::Strategic, r#"{"spec": {"containers": [{"name": "a", "command": ["sh"]}]}}"#).await.unwrap_err();
+    let error =
+        server.patch(&pod, Type::Strategic, r#"{"spec": {"containers": [{"name": "a", "command": ["sh"]}]}}"#).await.unwrap_err();
     assert!(error.message().ends_with("; changed: spec.containers[0].command"), "{error}");
-    let patched = server.patch(&pod, Type::Strategic, r#"{"spec": {"containers": [{"name": "a", "image": "web:2"}]}}"#).await.unwrap();
+    let patched =
+        server.patch(&pod, Type::Strategic, r#"{"spec": {"containers": [{"name": "a", "image": "web:2"}]}}"#).await.unwrap();
     assert_eq!((patched.spec().containers[0].image.as_str(), patched.metadata().generation), ("web:2", 2));
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::support::{Cluster, Server, config};
 use api::{
     core::v1::{Endpoints, Namespace, Service},
     discovery::v1::EndpointSlice,
@@ -9,9 +10,12 @@ use api::{
 };
 use apiserver::bootstrap::{self, Advertised};
 use daemon::Shutdown;
-use crate::support::{Cluster, Server, config};
 
-fn start(server: &Server, config: &apiserver::admission::AdmissionConfig, address: &str) -> (Shutdown, tokio::task::JoinHandle<()>) {
+fn start(
+    server: &Server,
+    config: &apiserver::admission::AdmissionConfig,
+    address: &str,
+) -> (Shutdown, tokio::task::JoinHandle<()>) {
     let shutdown = Shutdown::new();
     let advertised = Advertised { address: address.parse().unwrap(), port: 6443, services: config.service_cidr };
     let task = tokio::spawn(bootstrap::run(server.pipeline.clone(), advertised, shutdown.clone()));
@@ -40,7 +44,10 @@ async fn servers_that_start_together_make_one_cluster() {
     let (first, first_task) = start(one, &config, "172.30.0.2");
     let (second, second_task) = start(other, &config, "172.30.0.3");
     // The one that came first learns of the other with its next round, which takes a while; both have written what they saw.
-    wait_for("the endpoints", async || addresses(one).await.contains(&"172.30.0.3".to_owned()) || addresses(one).await.len() == 2).await;
+    wait_for("the endpoints", async || {
+        addresses(one).await.contains(&"172.30.0.3".to_owned()) || addresses(one).await.len() == 2
+    })
+    .await;
     let service: Service = one.get("default", "kubernetes").await.unwrap();
     assert_eq!((service.spec().cluster_ip.as_str(), service.spec().ports[0].port), ("10.96.0.1", 443));
     assert_eq!(one.keys("/registry/ferrokube/clusterips/").await, ["10.96.0.1"]);
