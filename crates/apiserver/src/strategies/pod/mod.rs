@@ -1,6 +1,7 @@
 //! Pods, and the pod templates of other kinds: defaults, what must hold of the whole, and the little that can change later.
 
 mod affinity;
+mod binding;
 mod containers;
 mod defaults;
 mod environment;
@@ -14,6 +15,7 @@ mod update;
 mod volumes;
 
 use api::{
+    Object, Resource, StatusError,
     core::v1::{HostIp, Pod, PodIp, PodTemplateSpec},
     meta::v1::DeleteOptions,
     rules::{FieldErrors, Path},
@@ -99,6 +101,13 @@ impl Strategy for PodStrategy {
         }
         let seconds = options.grace_period_seconds.or(object.spec().termination_grace_period_seconds).unwrap_or(0);
         Some(if seconds < 0 { 1 } else { seconds })
+    }
+
+    fn write_subresource(&self, subresource: &str, body: &dyn Object, object: &mut Pod) -> Result<(), StatusError> {
+        match subresource {
+            "binding" => binding::bind(body, object),
+            _ => Err(crate::strategy::not_writable(Pod::KIND, subresource)),
+        }
     }
 }
 
