@@ -79,7 +79,12 @@ fn taint(text: &str) -> Result<api::core::v1::Taint, String> {
         return Err(wrong.to_owned());
     }
     let (key, value) = name.split_once('=').unwrap_or((name, ""));
-    Ok(api::core::v1::Taint { key: key.to_owned(), value: value.to_owned(), effect: effect.to_owned(), ..api::core::v1::Taint::default() })
+    Ok(api::core::v1::Taint {
+        key: key.to_owned(),
+        value: value.to_owned(),
+        effect: effect.to_owned(),
+        ..api::core::v1::Taint::default()
+    })
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod cluster;
 mod config;
 pub mod images;
 pub mod manager;
+pub mod metrics;
 pub mod network;
 pub mod node;
 pub mod pod;

@@ -197,9 +197,13 @@ fn forget(ctx: &Arc<Context>, pods: &Pods, tasks: &mut JoinSet<String>, uid: &st
 async fn sweep(ctx: &Arc<Context>, pods: &Pods, tasks: &mut JoinSet<String>) {
     match ctx.runtime.list(None).await {
         Ok(containers) => {
+            ctx.metrics.set_running(&containers);
             let known = pods.uids();
-            let orphans: BTreeMap<_, _> =
-                containers.into_iter().filter(|c| !known.contains(&c.labels.uid)).map(|c| (c.labels.uid.clone(), c.labels)).collect();
+            let orphans: BTreeMap<_, _> = containers
+                .into_iter()
+                .filter(|c| !known.contains(&c.labels.uid))
+                .map(|c| (c.labels.uid.clone(), c.labels))
+                .collect();
             for (uid, labels) in orphans {
                 info!(uid, pod = labels.pod, namespace = labels.namespace, "removing the containers of a pod that is gone");
                 want(ctx, pods, tasks, Desired { pod: Arc::new(stand_in(&labels)), gone: true });
@@ -252,6 +256,9 @@ fn references(pod: &Pod) -> BTreeSet<Reference> {
             add(ReferenceKind::ConfigMap, &projection.config_map().local_object_reference().name);
             add(ReferenceKind::Secret, &projection.secret().local_object_reference().name);
         }
+    }
+    for reference in &pod.spec().image_pull_secrets {
+        add(ReferenceKind::Secret, &reference.name);
     }
     for container in &pod.spec().containers {
         for source in &container.env_from {

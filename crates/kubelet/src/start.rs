@@ -27,6 +27,7 @@ use crate::{
     cgroups::Cgroups,
     images::Images,
     manager::{self, Pods},
+    metrics::KubeletMetrics,
     network::{self, Bridge},
     node::{Agent, Machine, NodeConfig, follow_peers, keep_lease},
     pod::{Context, fields::NodeFacts, files::Dns},
@@ -164,6 +165,7 @@ pub async fn run_with(args: Args, client: Client, address: Ipv4Addr, kit: Kit) -
         volumes: Volumes::new(&args.root_dir, cluster, node.clone()),
         images: Images::new(docker.clone()),
         cgroups: cgroups.clone(),
+        metrics: KubeletMetrics::new(&kit.metrics),
         node,
         dns: Dns { servers: args.cluster_dns.clone(), domain: args.cluster_domain.clone(), host_file: args.resolv_conf.clone() },
         pause_image,
@@ -245,7 +247,8 @@ fn pause_binary(args: &Args) -> Result<PathBuf, StartError> {
 async fn own_address(config: &client::Config) -> Option<Ipv4Addr> {
     for server in &config.servers {
         let host = server.host()?.trim_matches(['[', ']']);
-        let found: Vec<SocketAddr> = lookup_host((host, server.port_u16().unwrap_or(443))).await.map(Iterator::collect).unwrap_or_default();
+        let found: Vec<SocketAddr> =
+            lookup_host((host, server.port_u16().unwrap_or(443))).await.map(Iterator::collect).unwrap_or_default();
         let address = found.into_iter().map(|found| found.ip()).filter(IpAddr::is_ipv4).find_map(crate::node::address_towards);
         if address.is_some() {
             return address;
@@ -267,7 +270,8 @@ async fn serve(args: &Args, node: Ipv4Addr, service: NodeService, kit: &Kit) -> 
     kit.tasks.spawn("certificates", server_tls.clone().watch(kit.shutdown.clone()));
     let (health, follow) = daemon::rpc::health(&kit.health, &["ferrokube.v1.Kubelet"], kit.shutdown.clone());
     kit.tasks.spawn_infallible("grpc-health", follow);
-    let reflection = daemon::rpc::reflection(&[api::FILE_DESCRIPTOR_SET]).map_err(|error| StartError::Reflection(Box::new(error)))?;
+    let reflection =
+        daemon::rpc::reflection(&[api::FILE_DESCRIPTOR_SET]).map_err(|error| StartError::Reflection(Box::new(error)))?;
     let routes = tonic::service::Routes::new(service.only_for(&args.api_server_name)).add_service(health).add_service(reflection);
     let incoming = tls::server(listener, server_tls, IncomingOptions::default(), kit.shutdown.clone());
     let serving = daemon::serve::serve(incoming, routes.into_axum_router(), HttpOptions::default(), kit.shutdown.clone());

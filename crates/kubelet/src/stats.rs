@@ -89,8 +89,11 @@ impl Stats {
             let Some(pod) = pods.get(&container.labels.uid) else { continue };
             let Some(usage) = self.cgroups.usage(pod, &container.id) else { continue };
             let labels = container.labels;
-            let measured =
-                Measured { pod: PodRef { namespace: labels.namespace, name: labels.pod, uid: labels.uid }, name: labels.container, usage };
+            let measured = Measured {
+                pod: PodRef { namespace: labels.namespace, name: labels.pod, uid: labels.uid },
+                name: labels.container,
+                usage,
+            };
             containers.insert(container.id, measured);
         }
         Ok(Sample { at: Instant::now(), time: Timestamp::now(), node: self.cgroups.usage_of(&self.node_group), containers })
@@ -113,7 +116,9 @@ fn compare(before: &Sample, now: &Sample) -> StatsResponse {
         // A container that was not there before has no rate yet.
         let Some(old) = before.containers.get(id) else { continue };
         let usage = between(Some(old.usage), measured.usage);
-        let pod = pods.entry(measured.pod.uid.clone()).or_insert_with(|| PodUsage { pod: Some(measured.pod.clone()), containers: Vec::new() });
+        let pod = pods
+            .entry(measured.pod.uid.clone())
+            .or_insert_with(|| PodUsage { pod: Some(measured.pod.clone()), containers: Vec::new() });
         pod.containers.push(ContainerUsage { name: measured.name.clone(), usage: Some(usage) });
     }
     let node = now.node.unwrap_or(Usage { cpu_nanos: 0, memory_bytes: 0 });
@@ -138,7 +143,11 @@ mod tests {
             node: Some(Usage { cpu_nanos: 0, memory_bytes: 1 }),
             containers: BTreeMap::from([("id".into(), measured(1_000_000_000))]),
         };
-        let mut now = Sample { at: at + Duration::from_secs(2), node: Some(Usage { cpu_nanos: 4_000_000_000, memory_bytes: 9 }), ..before.clone() };
+        let mut now = Sample {
+            at: at + Duration::from_secs(2),
+            node: Some(Usage { cpu_nanos: 4_000_000_000, memory_bytes: 9 }),
+            ..before.clone()
+        };
         now.containers.insert("id".into(), measured(2_000_000_000));
         now.containers.insert("new".into(), measured(5));
         let answer = compare(&before, &now);

@@ -78,7 +78,9 @@ impl Host {
         let kit = Kit::new();
         kubelet::run_with(args, self.server.client(), Ipv4Addr::LOCALHOST, kit.clone()).await.unwrap();
         self.until("the node to be ready", |host| {
-            host.server.find::<Node>("", "n1").is_some_and(|n| n.status().conditions.iter().any(|c| c.r#type == "Ready" && c.status == "True"))
+            host.server
+                .find::<Node>("", "n1")
+                .is_some_and(|n| n.status().conditions.iter().any(|c| c.r#type == "Ready" && c.status == "True"))
         })
         .await;
         self.kit = Some(kit);
@@ -96,8 +98,10 @@ impl Host {
         let deadline = Instant::now() + Duration::from_secs(30);
         while !condition(self) {
             if Instant::now() > deadline {
-                let pods: Vec<_> = self.server.all::<Pod>().into_iter().map(|p| (p.metadata().name.clone(), p.status().clone())).collect();
-                let events: Vec<_> = self.server.all::<Event>().into_iter().map(|e| format!("{} {}", e.reason, e.message)).collect();
+                let pods: Vec<_> =
+                    self.server.all::<Pod>().into_iter().map(|p| (p.metadata().name.clone(), p.status().clone())).collect();
+                let events: Vec<_> =
+                    self.server.all::<Event>().into_iter().map(|e| format!("{} {}", e.reason, e.message)).collect();
                 panic!("no {what} in time: {pods:#?} {events:#?}\n{}", self.engine.docker_output("ps -a"));
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -182,8 +186,16 @@ async fn two_containers_share_network_and_volumes(host: &Host) {
     settings.volume_source_mut().config_map_mut().local_object_reference_mut().name = "settings".into();
     spec.volumes = vec![shared, settings];
     for container in &mut spec.containers {
-        container.volume_mounts.push(VolumeMount { name: "shared".into(), mount_path: "/shared".into(), ..VolumeMount::default() });
-        container.volume_mounts.push(VolumeMount { name: "settings".into(), mount_path: "/settings".into(), ..VolumeMount::default() });
+        container.volume_mounts.push(VolumeMount {
+            name: "shared".into(),
+            mount_path: "/shared".into(),
+            ..VolumeMount::default()
+        });
+        container.volume_mounts.push(VolumeMount {
+            name: "settings".into(),
+            mount_path: "/settings".into(),
+            ..VolumeMount::default()
+        });
         let mut ip = EnvVar { name: "POD_IP".into(), ..EnvVar::default() };
         ip.value_from_mut().field_ref_mut().field_path = "status.podIP".into();
         container.env.push(ip);
@@ -352,7 +364,13 @@ async fn starting_is_quick(host: &Host) {
 async fn docker_alone(host: &Host) -> Duration {
     let docker = Docker::connect(&host.engine.socket()).unwrap();
     let labels = Labels::sandbox("bench", "bench", "bench", 0);
-    let spec = ContainerSpec { labels, image: "ferrokube/pause:0.1.0".into(), network_mode: "none".into(), ipc_mode: "shareable".into(), ..ContainerSpec::default() };
+    let spec = ContainerSpec {
+        labels,
+        image: "ferrokube/pause:0.1.0".into(),
+        network_mode: "none".into(),
+        ipc_mode: "shareable".into(),
+        ..ContainerSpec::default()
+    };
     let started = Instant::now();
     let sandbox = docker.create(spec.clone()).await.unwrap();
     docker.start(&sandbox).await.unwrap();

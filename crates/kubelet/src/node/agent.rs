@@ -2,9 +2,7 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 
-use api::{
-    core::v1::{Node, NodeStatus, Taint},
-};
+use api::core::v1::{Node, NodeStatus, Taint};
 use client::{Client, EventRecorder, EventType, Patch};
 use daemon::Gate;
 use jiff::Timestamp;
@@ -199,11 +197,17 @@ impl Agent {
     }
 
     fn announce(&self, node: &Node, old: &NodeStatus, new: &NodeStatus) {
-        let ready = |status: &NodeStatus| status.conditions.iter().any(|condition| condition.r#type == "Ready" && condition.status == "True");
+        let ready = |status: &NodeStatus| {
+            status.conditions.iter().any(|condition| condition.r#type == "Ready" && condition.status == "True")
+        };
         let name = &self.config.name;
         match (ready(old), ready(new)) {
-            (false, true) => self.recorder.event(node, EventType::Normal, "NodeReady", format!("Node {name} status is now: NodeReady")),
-            (true, false) => self.recorder.event(node, EventType::Normal, "NodeNotReady", format!("Node {name} status is now: NodeNotReady")),
+            (false, true) => {
+                self.recorder.event(node, EventType::Normal, "NodeReady", format!("Node {name} status is now: NodeReady"))
+            }
+            (true, false) => {
+                self.recorder.event(node, EventType::Normal, "NodeNotReady", format!("Node {name} status is now: NodeNotReady"))
+            }
             _ => {}
         }
     }

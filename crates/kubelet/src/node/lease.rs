@@ -45,7 +45,13 @@ async fn renew(client: &Client, node: &str, uid: &str, known: Option<Lease>) -> 
     };
     let Some(mut lease) = stored else {
         let mut lease = Lease::default();
-        let owner = OwnerReference { api_version: "v1".into(), kind: Node::KIND.kind.into(), name: node.into(), uid: uid.into(), ..OwnerReference::default() };
+        let owner = OwnerReference {
+            api_version: "v1".into(),
+            kind: Node::KIND.kind.into(),
+            name: node.into(),
+            uid: uid.into(),
+            ..OwnerReference::default()
+        };
         let metadata = lease.metadata_mut();
         metadata.name = node.to_owned();
         metadata.namespace = LEASE_NAMESPACE.to_owned();

@@ -40,7 +40,8 @@ impl Machine {
             .map(|uname| (uname.release().to_string_lossy().into_owned(), uname.nodename().to_string_lossy().into_owned()))
             .unwrap_or_default();
         let machine_id = line("/etc/machine-id");
-        let system_uuid = Some(line("/sys/class/dmi/id/product_uuid")).filter(|uuid| !uuid.is_empty()).unwrap_or_else(|| machine_id.clone());
+        let system_uuid =
+            Some(line("/sys/class/dmi/id/product_uuid")).filter(|uuid| !uuid.is_empty()).unwrap_or_else(|| machine_id.clone());
         let version = format!("{}.0-ferrokube.{}", api::API_LEVEL, env!("CARGO_PKG_VERSION"));
         let info = NodeSystemInfo {
             machine_id,
@@ -53,7 +54,8 @@ impl Machine {
             architecture: architecture().into(),
             ..NodeSystemInfo::default()
         };
-        let storage = nix::sys::statvfs::statvfs(root).map_or(0, |fs| (fs.blocks() as i64).saturating_mul(fs.fragment_size() as i64));
+        let storage =
+            nix::sys::statvfs::statvfs(root).map_or(0, |fs| (fs.blocks() as i64).saturating_mul(fs.fragment_size() as i64));
         Self {
             cores: std::thread::available_parallelism().map_or(1, |cores| cores.get() as i64),
             memory: meminfo("MemTotal"),
@@ -100,7 +102,8 @@ fn resources(cpu: Quantity, memory: i64, storage: i64, pods: u32) -> BTreeMap<St
 /// A figure of `/proc/meminfo` in bytes; 0 if it is not there.
 fn meminfo(name: &str) -> i64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.split_whitespace().next()?.parse::<i64>().ok());
+    let kib =
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.split_whitespace().next()?.parse::<i64>().ok());
     kib.unwrap_or(0).saturating_mul(1024)
 }
 

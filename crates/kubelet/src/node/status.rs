@@ -91,7 +91,10 @@ fn images(present: &[Image]) -> Vec<ContainerImage> {
     let mut images: Vec<ContainerImage> = present
         .iter()
         .filter(|image| !image.names.is_empty())
-        .map(|image| ContainerImage { names: image.names.iter().take(IMAGE_NAMES_MAX).cloned().collect(), size_bytes: image.size })
+        .map(|image| ContainerImage {
+            names: image.names.iter().take(IMAGE_NAMES_MAX).cloned().collect(),
+            size_bytes: image.size,
+        })
         .collect();
     images.sort_by(|a, b| b.size_bytes.cmp(&a.size_bytes).then_with(|| a.names.cmp(&b.names)));
     images.truncate(IMAGES_MAX);
@@ -105,7 +108,16 @@ mod tests {
     fn derive(problems: &[String], old: &NodeStatus, second: i64) -> NodeStatus {
         let (machine, engine) = (Machine::default(), EngineInfo { version: "20.10".into(), ..EngineInfo::default() });
         let images = [Image { names: vec!["a:1".into()], size: 5, ..Image::default() }, Image::default()];
-        let facts = Facts { machine: &machine, address: "192.0.2.1", hostname: "n1", pods: 110, port: 10250, engine: &engine, images: &images, problems };
+        let facts = Facts {
+            machine: &machine,
+            address: "192.0.2.1",
+            hostname: "n1",
+            pods: 110,
+            port: 10250,
+            engine: &engine,
+            images: &images,
+            problems,
+        };
         status(&facts, old, Timestamp::from_second(second).unwrap())
     }
 
@@ -117,7 +129,8 @@ mod tests {
         let second = derive(&[], &first, 200);
         assert!(same(&first, &second), "a heartbeat alone is no change");
         assert!(second.conditions.iter().any(|condition| condition.r#type == "NetworkUnavailable"));
-        let ready = |status: &NodeStatus| status.conditions.iter().find(|condition| condition.r#type == "Ready").cloned().unwrap();
+        let ready =
+            |status: &NodeStatus| status.conditions.iter().find(|condition| condition.r#type == "Ready").cloned().unwrap();
         assert_eq!(ready(&second).last_transition_time.unwrap().seconds, 100);
         let third = derive(&["container runtime is down".into()], &second, 300);
         assert_eq!((ready(&third).status.as_str(), ready(&third).last_transition_time.unwrap().seconds), ("False", 300));

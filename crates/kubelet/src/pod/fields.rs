@@ -96,7 +96,8 @@ pub fn resource_field(container: &Container, selector: &ResourceFieldSelector, n
     };
     let bad = || FieldError::Divisor(selector.divisor().string.clone());
     // CPU divides in thousandths, bytes would overflow there.
-    let (value, divisor) = if name == "cpu" { (value.milli_value(), divisor.milli_value()) } else { (value.value(), divisor.value()) };
+    let (value, divisor) =
+        if name == "cpu" { (value.milli_value(), divisor.milli_value()) } else { (value.value(), divisor.value()) };
     if divisor <= 0 {
         return Err(bad());
     }

@@ -92,7 +92,8 @@ impl PodFiles {
     pub fn read_message(&self, container: &str, attempt: u32) -> String {
         use io::Read as _;
         let mut bytes = Vec::new();
-        let read = fs::File::open(self.message(container, attempt)).and_then(|file| file.take(MESSAGE_MAX as u64).read_to_end(&mut bytes));
+        let read = fs::File::open(self.message(container, attempt))
+            .and_then(|file| file.take(MESSAGE_MAX as u64).read_to_end(&mut bytes));
         if read.is_ok() { String::from_utf8_lossy(&bytes).into_owned() } else { String::new() }
     }
 }
@@ -134,7 +135,9 @@ fn resolv_conf(pod: &Pod, dns: &Dns, host: &str) -> String {
     let cluster = !dns.servers.is_empty()
         && (policy == "ClusterFirstWithHostNet" || (matches!(policy, "" | "ClusterFirst") && !pod.spec().host_network));
     let host_lines = |keyword: &'static str| {
-        host.lines().filter_map(move |line| line.trim().strip_prefix(keyword)).flat_map(|rest| rest.split_whitespace().map(str::to_owned))
+        host.lines()
+            .filter_map(move |line| line.trim().strip_prefix(keyword))
+            .flat_map(|rest| rest.split_whitespace().map(str::to_owned))
     };
     if cluster {
         servers.extend(dns.servers.iter().map(ToString::to_string));
@@ -163,7 +166,12 @@ fn resolv_conf(pod: &Pod, dns: &Dns, host: &str) -> String {
     }
     if !searches.is_empty() {
         let mut seen = Vec::new();
-        searches.retain(|search| !seen.contains(search) && { seen.push(search.clone()); true });
+        searches.retain(|search| {
+            !seen.contains(search) && {
+                seen.push(search.clone());
+                true
+            }
+        });
         text.push_str(&format!("search {}\n", searches.join(" ")));
     }
     if !options.is_empty() {

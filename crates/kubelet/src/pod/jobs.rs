@@ -14,6 +14,7 @@ use super::{
     Context, env,
     files::PodFiles,
     plan::TearDown,
+    pull_secrets,
     spec::{ContainerInput, container_spec, sandbox_spec},
     state::Observed,
 };
@@ -84,7 +85,9 @@ pub(super) async fn create_sandbox(
     let parent = ctx.cgroups.pod_parent(&pod);
     let (groups, grouped) = (ctx.cgroups.clone(), pod.clone());
     let prepared = tokio::task::spawn_blocking(move || groups.prepare(&grouped)).await;
-    prepared.map_err(|error| failed("cannot make its control group", &error))?.map_err(|error| failed("cannot make its control group", &error))?;
+    prepared
+        .map_err(|error| failed("cannot make its control group", &error))?
+        .map_err(|error| failed("cannot make its control group", &error))?;
     let spec = sandbox_spec(&pod, &ctx.pause_image, attempt, &parent, &ctx.node);
     let id = match ctx.runtime.create(spec.clone()).await {
         // Left by a kubelet that died before it could start it.
@@ -121,7 +124,10 @@ pub(super) async fn connect_sandbox(
     let written = tokio::task::spawn_blocking(move || {
         files.prepare(&pod, &ctx.dns).and_then(|()| files.write_hosts(&pod, address, &domain))
     });
-    written.await.map_err(|error| failed("cannot write its files", &error))?.map_err(|error| failed("cannot write its files", &error))?;
+    written
+        .await
+        .map_err(|error| failed("cannot write its files", &error))?
+        .map_err(|error| failed("cannot write its files", &error))?;
     stage.send_replace(SandboxStage::Ready(id, address));
     Ok((container, address))
 }
@@ -154,7 +160,8 @@ pub(super) async fn start_container(ctx: Arc<Context>, job: StartJob) -> Result<
         () = cancel.cancelled() => return Err(StartFailure::Aborted),
     };
     let pod = with_address(pod, address);
-    let variables = env::environment(&*ctx.cluster, &ctx.node, &pod, &spec).await.map_err(|error| StartFailure::Config(error.to_string()))?;
+    let variables =
+        env::environment(&*ctx.cluster, &ctx.node, &pod, &spec).await.map_err(|error| StartFailure::Config(error.to_string()))?;
     let files = PodFiles::new(ctx.volumes.pod_dir(&pod.metadata().uid));
     let parent = ctx.cgroups.pod_parent(&pod);
     let (context, owned, name) = (ctx.clone(), pod.clone(), spec.name.clone());
@@ -206,12 +213,17 @@ pub(super) async fn start_container(ctx: Arc<Context>, job: StartJob) -> Result<
 async fn ensure_image(ctx: &Context, pod: &Pod, spec: &Spec) -> Result<Image, StartFailure> {
     let image = &spec.image;
     let pulling = || ctx.cluster.event(pod, PodEvent::normal("Pulling", format!("Pulling image {image:?}")).about(&spec.name));
-    let present = ctx.images.ensure(image, &spec.image_pull_policy, None, pulling).await.map_err(StartFailure::Image)?;
+    let credentials =
+        pull_secrets::credentials(&*ctx.cluster, pod, image).await.map_err(|error| StartFailure::Config(error.to_string()))?;
+    let present = ctx.images.ensure(image, &spec.image_pull_policy, credentials, pulling).await.map_err(StartFailure::Image)?;
     let message = match present.pulled {
         None => format!("Container image {image:?} already present on machine"),
         Some(took) => {
             let took = format!("{:.3}s", took.as_secs_f64());
-            format!("Successfully pulled image {image:?} in {took} ({took} including waiting). Image size: {} bytes.", present.image.size)
+            format!(
+                "Successfully pulled image {image:?} in {took} ({took} including waiting). Image size: {} bytes.",
+                present.image.size
+            )
         }
     };
     ctx.cluster.event(pod, PodEvent::normal("Pulled", message).about(&spec.name));

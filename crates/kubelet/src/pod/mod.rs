@@ -12,6 +12,7 @@ mod mailbox;
 pub mod plan;
 pub mod probe;
 mod probing;
+mod pull_secrets;
 pub mod qos;
 pub mod spec;
 pub mod state;
@@ -22,7 +23,10 @@ mod worker;
 use std::sync::Arc;
 
 pub use self::{mailbox::Mailbox, worker::run};
-use crate::{cgroups::Cgroups, cluster::Cluster, images::Images, network::PodNetwork, runtime::Runtime, volumes::Volumes};
+use crate::{
+    cgroups::Cgroups, cluster::Cluster, images::Images, metrics::KubeletMetrics, network::PodNetwork, runtime::Runtime,
+    volumes::Volumes,
+};
 
 /// What all pods of the node share.
 pub struct Context {
@@ -38,6 +42,8 @@ pub struct Context {
     pub images: Images,
     /// Control groups.
     pub cgroups: Cgroups,
+    /// What is counted.
+    pub metrics: KubeletMetrics,
     /// The node.
     pub node: Arc<fields::NodeFacts>,
     /// Name resolution.

@@ -34,7 +34,17 @@ impl World {
         for name in ["a", "b"] {
             pod.spec_mut().containers.push(Spec { name: name.into(), liveness_probe: Some(Probe::default()), ..Spec::default() });
         }
-        Self { pod, gone: false, memory: Memory::default(), containers: Vec::new(), address: false, now: 1000, ids: 0, start_fails: false, started: Vec::new() }
+        Self {
+            pod,
+            gone: false,
+            memory: Memory::default(),
+            containers: Vec::new(),
+            address: false,
+            now: 1000,
+            ids: 0,
+            start_fails: false,
+            started: Vec::new(),
+        }
     }
 
     fn time(&self) -> Timestamp {
@@ -82,7 +92,8 @@ impl World {
     fn step(&mut self) -> Plan {
         let plan = self.plan();
         let observed = self.observed();
-        let life = life(&Situation { pod: &self.pod, gone: self.gone, observed: &observed, memory: &self.memory, now: self.time() });
+        let life =
+            life(&Situation { pod: &self.pod, gone: self.gone, observed: &observed, memory: &self.memory, now: self.time() });
         if life != Life::Runs {
             assert!(plan.start.is_empty() && plan.create_sandbox.is_none(), "nothing is started for a pod that ends: {plan:?}");
         }
@@ -131,7 +142,8 @@ impl World {
             None => {}
         }
         for name in ["a", "b"] {
-            let running = self.containers.iter().filter(|container| container.labels.container == name && container.is_running()).count();
+            let running =
+                self.containers.iter().filter(|container| container.labels.container == name && container.is_running()).count();
             assert!(running <= 1, "two of {name} run");
             let kept = self.containers.iter().filter(|container| container.labels.container == name).count();
             assert!(kept <= KEEP_DEAD + 2, "{kept} of {name} kept");
@@ -162,7 +174,11 @@ impl World {
             kind: crate::runtime::ContainerKind::Application,
             container: start.container.clone(),
             hash: spec_hash(spec),
-            sandbox: observed.sandbox().map(|sandbox| sandbox.id.clone()).or_else(|| self.observed().sandbox().map(|s| s.id.clone())).unwrap(),
+            sandbox: observed
+                .sandbox()
+                .map(|sandbox| sandbox.id.clone())
+                .or_else(|| self.observed().sandbox().map(|s| s.id.clone()))
+                .unwrap(),
             ..Labels::sandbox("n", "p", "u", start.attempt)
         };
         self.started.push((start.container.clone(), start.attempt));
@@ -174,7 +190,11 @@ impl World {
         for _ in 0..60 {
             let plan = self.step();
             let idle = plan.start.is_empty() && plan.stop.is_empty() && plan.force.is_empty() && plan.remove.is_empty();
-            let idle = idle && plan.tear_down.is_none() && plan.create_sandbox.is_none() && !plan.prepare_volumes && !plan.connect_sandbox;
+            let idle = idle
+                && plan.tear_down.is_none()
+                && plan.create_sandbox.is_none()
+                && !plan.prepare_volumes
+                && !plan.connect_sandbox;
             match plan.wake_at {
                 _ if !idle => {}
                 Some(at) => self.now = self.now.max(at.as_second()) + 1,

@@ -41,14 +41,20 @@ impl Probing {
     pub(super) fn sync(&mut self, ctx: &Arc<Context>, pod: &Arc<Pod>, observed: &Observed, memory: &Memory, wanted: bool) {
         let mut keep = Vec::new();
         for spec in &pod.spec().containers {
-            let Some(container) = observed.newest(&spec.name).filter(|container| container.is_running() && wanted) else { continue };
+            let Some(container) = observed.newest(&spec.name).filter(|container| container.is_running() && wanted) else {
+                continue;
+            };
             let (started, _) = probe_results(spec, container, memory);
             let kinds: &[Kind] = if started == Some(true) { &[Kind::Liveness, Kind::Readiness] } else { &[Kind::Startup] };
             for kind in kinds.iter().copied().filter(|kind| kind.of(spec).is_some()) {
                 let key = (container.id.clone(), kind);
                 keep.push(key.clone());
                 self.tasks.entry(key).or_insert_with(|| {
-                    let address = if pod.spec().host_network { ctx.node.address.clone() } else { observed.address.map(|a| a.to_string()).unwrap_or_default() };
+                    let address = if pod.spec().host_network {
+                        ctx.node.address.clone()
+                    } else {
+                        observed.address.map(|a| a.to_string()).unwrap_or_default()
+                    };
                     let prober = Prober {
                         runtime: ctx.runtime.clone(),
                         cluster: ctx.cluster.clone(),

@@ -22,7 +22,11 @@ fn container(name: &str, attempt: u32, state: State) -> Container {
     let labels = if name == "POD" {
         Labels::sandbox("n", "p", "u", attempt)
     } else {
-        Labels { kind: crate::runtime::ContainerKind::Application, container: name.into(), ..Labels::sandbox("n", "p", "u", attempt) }
+        Labels {
+            kind: crate::runtime::ContainerKind::Application,
+            container: name.into(),
+            ..Labels::sandbox("n", "p", "u", attempt)
+        }
     };
     Container {
         id: format!("{name}{attempt}"),
@@ -60,7 +64,10 @@ fn a_new_pod_is_pending_and_says_that_it_is_being_created() {
     let status = derive(&pod("Always"), Vec::new(), &Memory::default());
     assert_eq!((status.phase.as_str(), status.qos_class.as_str(), status.pod_ip.as_str()), ("Pending", "BestEffort", ""));
     assert_eq!(status.container_statuses[0].state().waiting().reason, "ContainerCreating");
-    assert_eq!(condition_of(&status, "Ready"), ("False".into(), "ContainersNotReady".into(), "containers with unready status: [a]".into()));
+    assert_eq!(
+        condition_of(&status, "Ready"),
+        ("False".into(), "ContainersNotReady".into(), "containers with unready status: [a]".into())
+    );
     assert_eq!(condition_of(&status, "PodReadyToStartContainers").0, "False");
     assert_eq!(condition_of(&status, "PodScheduled").0, "True");
 }
@@ -70,12 +77,18 @@ fn a_running_pod_is_ready_unless_a_probe_or_a_gate_says_otherwise() {
     let both = || vec![container("POD", 0, State::Running), container("a", 0, State::Running)];
     let mut pod = pod("Always");
     let status = derive(&pod, both(), &Memory::default());
-    assert_eq!((status.phase.as_str(), status.pod_ip.as_str(), condition_of(&status, "Ready").0.as_str()), ("Running", "10.0.0.9", "True"));
+    assert_eq!(
+        (status.phase.as_str(), status.pod_ip.as_str(), condition_of(&status, "Ready").0.as_str()),
+        ("Running", "10.0.0.9", "True")
+    );
     assert_eq!(status.container_statuses[0].container_id, "docker://a0");
 
     pod.spec_mut().readiness_gates = vec![PodReadinessGate { condition_type: "example.com/gate".into() }];
     let gated = derive(&pod, both(), &Memory::default());
-    assert_eq!((condition_of(&gated, "Ready").1.as_str(), condition_of(&gated, "ContainersReady").0.as_str()), ("ReadinessGatesNotReady", "True"));
+    assert_eq!(
+        (condition_of(&gated, "Ready").1.as_str(), condition_of(&gated, "ContainersReady").0.as_str()),
+        ("ReadinessGatesNotReady", "True")
+    );
 
     pod.spec_mut().readiness_gates.clear();
     pod.spec_mut().containers[0].startup_probe = Some(Probe::default());
@@ -89,7 +102,11 @@ fn a_running_pod_is_ready_unless_a_probe_or_a_gate_says_otherwise() {
     ] {
         memory.probes.insert("a0".into(), probes);
         let status = derive(&pod, both(), &memory);
-        assert_eq!((status.container_statuses[0].started, status.container_statuses[0].ready), (Some(started), ready), "{probes:?}");
+        assert_eq!(
+            (status.container_statuses[0].started, status.container_statuses[0].ready),
+            (Some(started), ready),
+            "{probes:?}"
+        );
     }
 }
 
@@ -103,7 +120,10 @@ fn ends_are_told_with_their_reason() {
     assert_eq!(status.container_statuses[0].state().terminated().reason, "OOMKilled");
     assert_eq!(status.phase, "Failed");
     let status = derive(&pod("Never"), vec![container("a", 0, exited(0))], &Memory::default());
-    assert_eq!((status.phase.as_str(), status.container_statuses[0].state().terminated().reason.as_str()), ("Succeeded", "Completed"));
+    assert_eq!(
+        (status.phase.as_str(), status.container_statuses[0].state().terminated().reason.as_str()),
+        ("Succeeded", "Completed")
+    );
     assert_eq!(condition_of(&status, "Ready").1, "PodCompleted");
     let memory = Memory { messages: [("a0".to_owned(), "bye".to_owned())].into(), ..Memory::default() };
     let status = derive(&pod("OnFailure"), vec![container("a", 0, exited(1))], &memory);
@@ -132,7 +152,11 @@ fn failures_to_start_are_told_and_foreign_conditions_stay() {
     let mut memory = Memory::default();
     memory.container("a").failure = Some(Failure { reason: "ErrImagePull", message: "no such host".into(), retry_at: at(200) });
     let mut pod = pod("Always");
-    pod.status_mut().conditions.push(PodCondition { r#type: "example.com/x".into(), status: "True".into(), ..PodCondition::default() });
+    pod.status_mut().conditions.push(PodCondition {
+        r#type: "example.com/x".into(),
+        status: "True".into(),
+        ..PodCondition::default()
+    });
     let status = derive(&pod, Vec::new(), &memory);
     assert_eq!(status.container_statuses[0].state().waiting().reason, "ErrImagePull");
     assert_eq!(status.container_statuses[0].state().waiting().message, "no such host");
@@ -148,7 +172,8 @@ fn transition_times_change_only_with_the_status() {
     later.conditions.iter_mut().for_each(|condition| condition.last_transition_time = Some(Time { seconds: 50, nanos: 0 }));
     pod.status = Some(later);
     let again = derive(&pod, vec![container("POD", 0, State::Running)], &Memory::default());
-    let time = |kind: &str| again.conditions.iter().find(|c| c.r#type == kind).and_then(|c| c.last_transition_time).map(|t| t.seconds);
+    let time =
+        |kind: &str| again.conditions.iter().find(|c| c.r#type == kind).and_then(|c| c.last_transition_time).map(|t| t.seconds);
     assert_eq!((time("Ready"), time("PodReadyToStartContainers")), (Some(50), Some(100)));
 }
 

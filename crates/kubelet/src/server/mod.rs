@@ -8,8 +8,8 @@ use api::{
     StatusError,
     core::v1::Pod,
     ferrokube::v1::{
-        ExecRequest, ExecResponse, ExecStart, LogsRequest, LogsResponse, PodRef, PortForwardRequest, PortForwardResponse, StatsRequest,
-        StatsResponse, exec_request,
+        ExecRequest, ExecResponse, ExecStart, LogsRequest, LogsResponse, PodRef, PortForwardRequest, PortForwardResponse,
+        StatsRequest, StatsResponse, exec_request,
         kubelet_server::{Kubelet, KubeletServer},
     },
     resource::Resource as _,
@@ -53,7 +53,10 @@ impl tonic::service::Interceptor for OnlyFor {
         let identity = request.extensions().get::<PeerInfo>().and_then(|peer| peer.identity.as_ref());
         match identity {
             Some(identity) if identity.common_name == *self.name => Ok(request),
-            Some(identity) => Err(Status::permission_denied(format!("the kubelet serves {:?} only, not {:?}", &*self.name, identity.common_name))),
+            Some(identity) => Err(Status::permission_denied(format!(
+                "the kubelet serves {:?} only, not {:?}",
+                &*self.name, identity.common_name
+            ))),
             None => Err(Status::unauthenticated("a client certificate is needed")),
         }
     }
@@ -81,7 +84,11 @@ impl NodeService {
             ("", [only]) => only.name.clone(),
             ("", _) => {
                 let names: Vec<&str> = containers.iter().map(|container| container.name.as_str()).collect();
-                let message = format!("a container name must be specified for pod {}, choose one of: [{}]", pod.metadata().name, names.join(" "));
+                let message = format!(
+                    "a container name must be specified for pod {}, choose one of: [{}]",
+                    pod.metadata().name,
+                    names.join(" ")
+                );
                 return Err(StatusError::bad_request(message).into());
             }
             (name, _) => name.to_owned(),
@@ -103,7 +110,9 @@ impl NodeService {
     async fn running(&self, pod: &Pod, name: &str) -> Result<Container, Status> {
         let (name, list) = self.incarnations(pod, name).await?;
         let newest = list.into_iter().next().filter(Container::is_running);
-        newest.ok_or_else(|| StatusError::bad_request(format!("container {name:?} of pod {:?} is not running", pod.metadata().name)).into())
+        newest.ok_or_else(|| {
+            StatusError::bad_request(format!("container {name:?} of pod {:?} is not running", pod.metadata().name)).into()
+        })
     }
 
     async fn log_container(&self, request: &LogsRequest) -> Result<Container, Status> {
@@ -193,10 +202,15 @@ impl Kubelet for NodeService {
 
     async fn port_forward(&self, request: Request<Streaming<PortForwardRequest>>) -> Answer<PortForwardResponse> {
         let mut messages = request.into_inner();
-        let first = messages.message().await?.ok_or_else(|| StatusError::bad_request("the first message must name the pod and the port"))?;
+        let first = messages
+            .message()
+            .await?
+            .ok_or_else(|| StatusError::bad_request("the first message must name the pod and the port"))?;
         let pod = self.pod(first.pod.clone())?;
         let port = u16::try_from(first.port).ok().filter(|port| *port > 0);
-        let port = port.ok_or_else(|| StatusError::bad_request(format!("port: Invalid value: {}: must be between 1 and 65535", first.port)))?;
+        let port = port.ok_or_else(|| {
+            StatusError::bad_request(format!("port: Invalid value: {}: must be between 1 and 65535", first.port))
+        })?;
         let mut sandboxes = Vec::new();
         for summary in self.runtime.list(Some(&pod.metadata().uid)).await.map_err(failed)? {
             if summary.labels.is_sandbox() && summary.running {
@@ -218,7 +232,9 @@ impl Kubelet for NodeService {
 
 fn failed(error: runtime::Error) -> Status {
     match &error {
-        runtime::Error::NotFound { message } | runtime::Error::Conflict { message } => StatusError::bad_request(message.clone()).into(),
+        runtime::Error::NotFound { message } | runtime::Error::Conflict { message } => {
+            StatusError::bad_request(message.clone()).into()
+        }
         runtime::Error::Unreachable(_) => StatusError::unavailable(error.to_string()).into(),
         _ => StatusError::internal(error.to_string()).into(),
     }

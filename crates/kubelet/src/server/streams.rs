@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
-use api::ferrokube::v1::{ExecRequest, ExecResponse, ExecStart, PortForwardRequest, PortForwardResponse, exec_request, exec_response};
+use api::ferrokube::v1::{
+    ExecRequest, ExecResponse, ExecStart, PortForwardRequest, PortForwardResponse, exec_request, exec_response,
+};
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, stream::BoxStream};
 use tokio::{

@@ -3,8 +3,8 @@ use api::meta::v1::Time;
 
 use super::*;
 use crate::{
-    cgroups::Cgroups, cluster::fake::FakeCluster, images::Images, network::fake::FakeNetwork, pod::fields::NodeFacts, pod::files::Dns,
-    runtime::fake::FakeRuntime, volumes::Volumes,
+    cgroups::Cgroups, cluster::fake::FakeCluster, images::Images, metrics::KubeletMetrics, network::fake::FakeNetwork,
+    pod::fields::NodeFacts, pod::files::Dns, runtime::fake::FakeRuntime, volumes::Volumes,
 };
 
 /// A pod's task over fakes. Restarting it is what a restart of the kubelet is.
@@ -30,6 +30,7 @@ impl Harness {
             volumes: Volumes::new(dir.path(), Arc::new(cluster.clone()), node.clone()),
             images: Images::new(Arc::new(runtime.clone())),
             cgroups: Cgroups::new(&format!("/fkkubelet-unit/{}", pod.metadata().uid)),
+            metrics: KubeletMetrics::new(&daemon::Metrics::new()),
             node,
             dns: Dns::default(),
             pause_image: "pause".into(),
@@ -92,7 +93,8 @@ fn pod(containers: &[&str], policy: &str) -> Pod {
     (metadata.name, metadata.namespace) = ("web".into(), "default".into());
     metadata.uid = uuid::Uuid::new_v4().to_string();
     pod.spec_mut().restart_policy = policy.into();
-    pod.spec_mut().containers = containers.iter().map(|name| Spec { name: (*name).into(), image: "app:1".into(), ..Spec::default() }).collect();
+    pod.spec_mut().containers =
+        containers.iter().map(|name| Spec { name: (*name).into(), image: "app:1".into(), ..Spec::default() }).collect();
     pod
 }
 
@@ -123,7 +125,13 @@ async fn a_pod_starts_restarts_its_containers_and_ends_cleanly() {
     let second = harness.runtime.newest("a").unwrap();
     harness.runtime.exit(&second.id, 1);
     harness.until("a back-off", |h| h.waiting() == "CrashLoopBackOff").await;
-    assert!(harness.cluster.status().container_statuses[0].state().waiting().message.starts_with("back-off 10s restarting failed container=a pod=web_default("));
+    assert!(
+        harness.cluster.status().container_statuses[0]
+            .state()
+            .waiting()
+            .message
+            .starts_with("back-off 10s restarting failed container=a pod=web_default(")
+    );
 
     harness.mailbox.set_desired(deleted(pod.clone(), 30));
     harness.until("deletion", |h| h.cluster.is_deleted()).await;
@@ -201,7 +209,13 @@ async fn what_cannot_start_says_why() {
     let harness = Harness::new(missing_image);
     harness.until("back-off", |h| h.waiting() == "ImagePullBackOff").await;
     assert!(harness.cluster.statuses().iter().any(|s| s.container_statuses[0].state().waiting().reason == "ErrImagePull"));
-    assert!(harness.cluster.events().iter().any(|event| event.starts_with("Failed: Failed to pull image \"gone:1\": pull access denied")));
+    assert!(
+        harness
+            .cluster
+            .events()
+            .iter()
+            .any(|event| event.starts_with("Failed: Failed to pull image \"gone:1\": pull access denied"))
+    );
 
     let mut never = pod(&["a"], "Always");
     never.spec_mut().containers[0].image = "gone:1".into();

@@ -3,7 +3,9 @@
 //! *Invariant:* everything the plan asks for is marked busy until its job has reported, so it is never done twice at once; one write of the
 //! status is under way at most, and the last one written is the last one derived.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+mod outcomes;
+
+use std::{sync::Arc, time::Duration};
 
 use api::core::v1::{Pod, PodStatus};
 use jiff::Timestamp;
@@ -22,12 +24,11 @@ use super::{
     plan::{Life, Plan, Situation, Start, Stop, TearDown, Why, life, plan, reported},
     probe::{Kind, Report},
     probing::Probing,
-    state::{Desired, Failure, Memory, Observed, Probes, Stopping, Task, VolumeState, retry_delay},
+    state::{Desired, Memory, Observed, Probes, Stopping, Task, VolumeState},
     status::status,
 };
 use crate::{
     cluster::{self, PodEvent},
-    images::ImageError,
     runtime::{Container, ContainerId, LogOptions, Output},
 };
 
@@ -71,6 +72,8 @@ struct Worker {
     retry_at: Option<Timestamp>,
     /// The runtime could not be asked; ask again.
     resync: bool,
+    /// When this task began to start a pod that had no status yet; `None` once it is ready.
+    starting_since: Option<Instant>,
 }
 
 /// Runs a pod until nothing of it is left. `mailbox` must hold what is wanted.
@@ -79,6 +82,7 @@ pub async fn run(ctx: Arc<Context>, mailbox: Mailbox) {
     let uid = desired.pod.metadata().uid.clone();
     let (volumes, sandbox) = (watch::Sender::new(VolumeStage::Pending), Arc::new(watch::Sender::new(SandboxStage::Pending)));
     let (written, written_at) = (desired.pod.status().clone(), revision(&desired.pod));
+    let starting_since = desired.pod.status().container_statuses.is_empty().then(Instant::now);
     let mut worker = Worker {
         ctx,
         uid,
@@ -96,6 +100,7 @@ pub async fn run(ctx: Arc<Context>, mailbox: Mailbox) {
         deleted: false,
         retry_at: None,
         resync: true,
+        starting_since,
     };
     worker.look_at_all().await;
     worker.recall_probes();
@@ -211,9 +216,11 @@ impl Worker {
     async fn look_at(&mut self, id: &str) {
         match self.ctx.runtime.inspect(id).await {
             Ok(found) => {
-                let others = self.observed.applications().chain(&self.observed.sandboxes).filter(|container| container.id != id).cloned();
+                let others =
+                    self.observed.applications().chain(&self.observed.sandboxes).filter(|container| container.id != id).cloned();
                 let mut observed = Observed::new(others.chain(found));
-                observed.address = observed.sandbox().and_then(|sandbox| self.ctx.network.address(&self.uid, sandbox.labels.attempt));
+                observed.address =
+                    observed.sandbox().and_then(|sandbox| self.ctx.network.address(&self.uid, sandbox.labels.attempt));
                 self.set_observed(observed).await;
             }
             Err(_) => {
@@ -255,7 +262,13 @@ impl Worker {
             return left;
         }
         let options = LogOptions { tail: Some(LOG_TAIL_LINES), ..LogOptions::default() };
-        let log: Vec<u8> = self.ctx.runtime.logs(&container.id, options).filter_map(|chunk| async { chunk.ok().map(Output::into_bytes) }).concat_bytes().await;
+        let log: Vec<u8> = self
+            .ctx
+            .runtime
+            .logs(&container.id, options)
+            .filter_map(|chunk| async { chunk.ok().map(Output::into_bytes) })
+            .concat_bytes()
+            .await;
         String::from_utf8_lossy(&log[log.len().saturating_sub(LOG_TAIL_BYTES)..]).into_owned()
     }
 
@@ -365,7 +378,8 @@ impl Worker {
         let deadline = later(now, stop.grace).unwrap_or(now);
         let forced = stop.grace.is_zero();
         self.memory.stopping.insert(stop.id.clone(), Stopping { deadline, forced });
-        let signal = self.observed.applications().find(|container| container.id == stop.id).map(|container| container.stop_signal.clone());
+        let signal =
+            self.observed.applications().find(|container| container.id == stop.id).map(|container| container.stop_signal.clone());
         self.signal(stop.id, if forced { "SIGKILL".to_owned() } else { signal.unwrap_or_else(|| "SIGTERM".to_owned()) });
     }
 
@@ -378,176 +392,6 @@ impl Worker {
             }
             Done::Signal(id)
         });
-    }
-
-    // --- hear what came of it ---
-
-    async fn finish(&mut self, done: Done) {
-        match done {
-            Done::Sandbox(result) => {
-                self.memory.busy.remove(&Task::Sandbox);
-                self.finish_sandbox(result).await;
-            }
-            Done::Volumes(result) => {
-                self.memory.busy.remove(&Task::Volumes);
-                self.finish_volumes(result);
-            }
-            Done::Start(start, result) => {
-                self.memory.busy.remove(&Task::Start(start.container.clone()));
-                self.finish_start(&start, result).await;
-            }
-            Done::Signal(id) => {
-                self.memory.busy.remove(&Task::Signal(id.clone()));
-                self.look_at(&id).await;
-            }
-            Done::Remove(id, result) => {
-                self.memory.busy.remove(&Task::Remove(id.clone()));
-                if let Err(error) = result {
-                    warn!(container = id, error = %jobs::chain(&error), "cannot remove a container");
-                    self.retry_later();
-                }
-                self.look_at(&id).await;
-            }
-            Done::TearDown(what, result) => {
-                self.memory.busy.remove(&Task::TearDown);
-                match result {
-                    Ok(()) => {
-                        self.memory.sandbox_clean = true;
-                        self.memory.clean = what == TearDown::Everything;
-                        if what == TearDown::Sandbox {
-                            self.look_at_all().await;
-                        }
-                    }
-                    Err(message) => {
-                        warn!(uid = self.uid, message, "cannot clean up after a pod");
-                        self.retry_later();
-                    }
-                }
-            }
-            Done::Status(status, result) => {
-                self.writing = false;
-                match result {
-                    Ok(revision) => {
-                        if revision >= self.written_at {
-                            self.written = *status;
-                            self.written_at = revision;
-                            self.show_written();
-                        }
-                        self.move_on_from_pull_errors();
-                    }
-                    Err(error) => {
-                        debug!(uid = self.uid, error = %jobs::chain(&error), "cannot write the pod's status");
-                        self.retry_later();
-                    }
-                }
-            }
-            Done::Deleted(result) => {
-                self.writing = false;
-                match result {
-                    Ok(()) => self.deleted = true,
-                    Err(error) => {
-                        warn!(uid = self.uid, error = %jobs::chain(&error), "cannot delete the pod's object");
-                        self.retry_later();
-                    }
-                }
-            }
-        }
-    }
-
-    async fn finish_sandbox(&mut self, result: Result<(Container, Option<std::net::Ipv4Addr>), String>) {
-        match result {
-            Ok(_) => self.memory.sandbox = None,
-            Err(message) => {
-                self.sandbox.send_replace(SandboxStage::Failed);
-                self.event(PodEvent::warning("FailedCreatePodSandBox", message.clone()));
-                self.memory.sandbox = Some(Failure { reason: "FailedCreatePodSandBox", message, retry_at: self.soon(RETRY) });
-            }
-        }
-        self.look_at_all().await;
-    }
-
-    fn finish_volumes(&mut self, result: Result<crate::volumes::Mounted, String>) {
-        match result {
-            Ok(mounted) => {
-                let mounted = Arc::new(mounted);
-                self.memory.volumes = VolumeState::Ready(mounted.clone());
-                self.volumes.send_replace(VolumeStage::Ready(mounted));
-            }
-            Err(message) => {
-                self.event(PodEvent::warning("FailedMount", message.clone()));
-                self.memory.volumes = VolumeState::Failed(Failure { reason: "FailedMount", message, retry_at: self.soon(RETRY) });
-                // Containers that run keep what they have; those that wait are told.
-                self.volumes.send_if_modified(|stage| !matches!(stage, VolumeStage::Ready(_)) && {
-                    *stage = VolumeStage::Failed;
-                    true
-                });
-            }
-        }
-    }
-
-    async fn finish_start(&mut self, start: &Start, result: Result<Container, StartFailure>) {
-        let name = &start.container;
-        let now = Timestamp::now();
-        let failure = match result {
-            Ok(container) => {
-                let memory = self.memory.container(name);
-                memory.failure = None;
-                memory.create_failures = 0;
-                memory.pulls.reset();
-                self.look_at(&container.id).await;
-                return;
-            }
-            Err(StartFailure::Aborted) => {
-                self.look_at_all().await;
-                return;
-            }
-            Err(failure) => failure,
-        };
-        let image = self.desired.pod.spec().containers.iter().find(|spec| &spec.name == name).map(|spec| spec.image.clone()).unwrap_or_default();
-        let memory = self.memory.container(name);
-        memory.create_failures += 1;
-        let retry_at = later(now, retry_delay(memory.create_failures)).unwrap_or(now);
-        let (reason, message, retry_at) = match &failure {
-            StartFailure::Image(error) => {
-                memory.pulls.advance(now);
-                let retry_at = later(now, memory.pulls.delay()).unwrap_or(now);
-                let text = error.to_string();
-                match error {
-                    ImageError::InvalidName(_) => ("InvalidImageName", text, retry_at),
-                    ImageError::NeverPull(_) => ("ErrImageNeverPull", text, retry_at),
-                    ImageError::Pull(_) => ("ErrImagePull", text, retry_at),
-                    ImageError::Inspect(_) => ("ImageInspectError", text, retry_at),
-                }
-            }
-            StartFailure::Config(message) => ("CreateContainerConfigError", message.clone(), retry_at),
-            StartFailure::Create(error) => ("CreateContainerError", jobs::chain(error), retry_at),
-            StartFailure::Run(error) => ("RunContainerError", jobs::chain(error), now),
-            StartFailure::Aborted => return,
-        };
-        match &failure {
-            StartFailure::Image(ImageError::Pull(_)) => {
-                self.event(PodEvent::warning("Failed", format!("Failed to pull image {image:?}: {message}")).about(name));
-                self.event(PodEvent::warning("Failed", "Error: ErrImagePull").about(name));
-            }
-            StartFailure::Image(ImageError::InvalidName(_)) => {
-                let text = format!("Failed to apply default image tag {image:?}: {message}");
-                self.event(PodEvent::warning("InspectFailed", text).about(name));
-                self.event(PodEvent::warning("Failed", "Error: InvalidImageName").about(name));
-            }
-            StartFailure::Image(ImageError::NeverPull(_)) => {
-                self.event(PodEvent::warning("ErrImageNeverPull", message.clone()).about(name));
-                self.event(PodEvent::warning("Failed", "Error: ErrImageNeverPull").about(name));
-            }
-            _ => self.event(PodEvent::warning("Failed", format!("Error: {message}")).about(name)),
-        }
-        self.memory.container(name).failure = Some(Failure { reason, message, retry_at });
-        self.look_at_all().await;
-        // It exists and has ended: the restart delay is what counts from now on.
-        if matches!(failure, StartFailure::Run(_)) {
-            let ended = self.observed.newest(name).and_then(|container| container.exit().map(|exit| exit.finished_at));
-            let memory = self.memory.container(name);
-            memory.restarts.advance(ended.unwrap_or(now));
-        }
     }
 
     // --- report ---
@@ -583,31 +427,15 @@ impl Worker {
         };
         let metadata = self.desired.pod.metadata();
         for container in &derived.container_statuses {
-            if container.state().waiting().reason == "CrashLoopBackOff" && was(&container.name).as_deref() != Some("CrashLoopBackOff") {
+            if container.state().waiting().reason == "CrashLoopBackOff"
+                && was(&container.name).as_deref() != Some("CrashLoopBackOff")
+            {
                 let message = format!(
                     "Back-off restarting failed container {} in pod {}_{}({})",
                     container.name, metadata.name, metadata.namespace, metadata.uid
                 );
                 self.event(PodEvent::warning("BackOff", message).about(&container.name));
             }
-        }
-    }
-
-    /// A failed pull has been told; until the next try it is the delay that the container waits for.
-    fn move_on_from_pull_errors(&mut self) {
-        let images: Vec<(String, String)> = self.desired.pod.spec().containers.iter().map(|spec| (spec.name.clone(), spec.image.clone())).collect();
-        let mut told = BTreeSet::new();
-        for (name, image) in images {
-            let Some(failure) = self.memory.containers.get_mut(&name).and_then(|container| container.failure.as_mut()) else { continue };
-            if failure.reason == "ErrImagePull" {
-                failure.reason = "ImagePullBackOff";
-                failure.message = format!("Back-off pulling image {image:?}: ErrImagePull: {}", failure.message);
-                told.insert((name, image));
-            }
-        }
-        for (name, image) in told {
-            self.event(PodEvent::normal("BackOff", format!("Back-off pulling image {image:?}")).about(&name));
-            self.event(PodEvent::warning("Failed", "Error: ImagePullBackOff").about(&name));
         }
     }
 
@@ -649,5 +477,4 @@ impl<S: futures::Stream<Item = bytes::Bytes> + Send> ConcatBytes for S {
 }
 
 #[cfg(test)]
-#[path = "worker_tests.rs"]
 mod tests;
