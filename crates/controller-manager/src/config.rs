@@ -76,6 +76,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_flags_fit_together() {
+        let argv = ["controller-manager", "--kubeconfig=k", "--cluster-cidr", "10.0.0.0/8", "--node-monitor-grace-period=0.5"];
+        let (_, args) = daemon::parse::<Args>("controller-manager", "127.0.0.1:0", argv.map(Into::into)).unwrap();
+        assert_eq!((args.node.cluster_cidr.prefix, args.node.node_monitor_grace_period.as_millis()), (8, 500));
+        assert_eq!(args.api.kubeconfig, Some("k".into()));
+    }
+
+    #[test]
     fn a_range_must_begin_where_it_begins() {
         assert_eq!(cidr("10.244.0.0/16").unwrap(), Cidr { first: Ipv4Addr::new(10, 244, 0, 0), prefix: 16 });
         assert_eq!(cidr("10.244.1.0/16").unwrap_err(), "the range begins at 10.244.0.0/16");

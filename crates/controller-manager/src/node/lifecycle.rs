@@ -122,7 +122,7 @@ impl Reconcile for Lifecycle {
         if plan::readiness(&node) != Readiness::Ready {
             self.unready_pods(name).await?;
         }
-        let wait = self.taint(&node, silence >= grace).await?;
+        let wait = self.taint(&node, silence).await?;
         let next = if silence < grace { Some(grace - silence) } else { None };
         let next = next.into_iter().chain(wait).min();
         Ok(next.map_or(Requeue::Done, |next| Requeue::After(next + Duration::from_millis(1))))
@@ -157,8 +157,8 @@ impl Lifecycle {
     }
 
     /// Brings the taints in order. Returns how long to wait if the node's pods would be evicted but it is not its turn yet.
-    async fn taint(&self, node: &Node, silent: bool) -> Result<Option<Duration>, Error> {
-        let (evict, wait) = self.may_evict(node, silent);
+    async fn taint(&self, node: &Node, silence: Duration) -> Result<Option<Duration>, Error> {
+        let (evict, wait) = self.may_evict(node, silence);
         let taints = plan::taints(node, evict, Time::now());
         if taints != node.spec().taints {
             let meta = node.metadata();
@@ -169,10 +169,17 @@ impl Lifecycle {
     }
 
     /// Whether the node's pods may be sent away, and if not yet, how long to wait.
-    fn may_evict(&self, node: &Node, silent: bool) -> (bool, Option<Duration>) {
+    fn may_evict(&self, node: &Node, silence: Duration) -> (bool, Option<Duration>) {
+        let readiness = plan::readiness(node);
+        let suspicious = self.args.node_monitor_grace_period / 2;
+        if readiness == Readiness::Ready {
+            if silence < suspicious {
+                self.note_recovery(true);
+            }
+            return (false, None);
+        }
         let zone_of = |node: &Node| node.metadata().labels.get(ZONE).cloned().unwrap_or_default();
         let (own, mut ready, mut zone_ready, mut zone_lost) = (zone_of(node), 0, 0, 0);
-        let suspicious = self.args.node_monitor_grace_period / 2;
         let heard = self.heard.lock().clone();
         for other in self.nodes.store().list() {
             // Nodes that are cut off together fall silent one after the other; the first must not be judged as if it were alone.
@@ -184,24 +191,14 @@ impl Lifecycle {
                 zone_lost += usize::from(!is_ready);
             }
         }
-        let mut zones = self.zones.lock();
-        let recovers = std::mem::replace(&mut zones.all_lost, ready == 0) && ready > 0;
-        if recovers {
-            // We, not the nodes, may have been cut off: everyone gets another chance.
-            tracing::info!("nodes are coming back");
-            self.heard.lock().values_mut().for_each(|heard| *heard = Instant::now());
-        }
-        let readiness = plan::readiness(node);
-        if readiness == Readiness::Ready {
-            return (false, None);
-        }
+        let recovers = self.note_recovery(ready > 0);
         if ready == 0 {
             return (false, Some(suspicious));
         }
         if plan::is_evicting(node) {
             return (true, None);
         }
-        if readiness == Readiness::Unknown && (!silent || recovers) {
+        if readiness == Readiness::Unknown && (silence < self.args.node_monitor_grace_period || recovers) {
             return (false, Some(self.args.node_monitor_grace_period));
         }
         let disruption = plan::disruption(zone_ready, zone_lost, self.args.unhealthy_zone_threshold);
@@ -216,11 +213,23 @@ impl Lifecycle {
             return (false, None);
         }
         let now = Instant::now();
+        let mut zones = self.zones.lock();
         let next = zones.next_eviction.entry(own).or_insert(now);
         if *next > now {
             return (false, Some(*next - now));
         }
         *next = now + interval;
         (true, None)
+    }
+
+    /// Notes whether any node is ready. True if none was when last looked at and now one is.
+    fn note_recovery(&self, any_ready: bool) -> bool {
+        let recovers = std::mem::replace(&mut self.zones.lock().all_lost, !any_ready) && any_ready;
+        if recovers {
+            // We, not the nodes, may have been cut off: everyone gets another chance.
+            tracing::info!("nodes are coming back");
+            self.heard.lock().values_mut().for_each(|heard| *heard = Instant::now());
+        }
+        recovers
     }
 }
