@@ -101,7 +101,8 @@ impl Bootstrap {
             self.ensure(self.service()).await?;
         }
         self.replace(self.endpoints(&servers), |old, new: &Endpoints| old.subsets == new.subsets).await?;
-        self.replace(self.slice(&servers), |old, new: &EndpointSlice| old.endpoints == new.endpoints && old.ports == new.ports).await
+        self.replace(self.slice(&servers), |old, new: &EndpointSlice| old.endpoints == new.endpoints && old.ports == new.ports)
+            .await
     }
 
     /// Says that this server is alive, or no longer, and who else is.
@@ -183,7 +184,8 @@ impl Bootstrap {
     }
 
     fn service(&self) -> Service {
-        let mut service = Service { metadata: Self::metadata(&[("component", "apiserver"), ("provider", "kubernetes")]), ..Service::default() };
+        let mut service =
+            Service { metadata: Self::metadata(&[("component", "apiserver"), ("provider", "kubernetes")]), ..Service::default() };
         let spec = service.spec_mut();
         spec.cluster_ip = self.advertised.services.first().to_string();
         spec.ports.push(ServicePort {
@@ -202,7 +204,8 @@ impl Bootstrap {
             ..Endpoints::default()
         };
         if !servers.is_empty() {
-            let addresses = servers.iter().map(|ip| EndpointAddress { ip: ip.to_string(), ..EndpointAddress::default() }).collect();
+            let addresses =
+                servers.iter().map(|ip| EndpointAddress { ip: ip.to_string(), ..EndpointAddress::default() }).collect();
             let port = EndpointPort {
                 name: PORT_NAME.to_owned(),
                 port: self.advertised.port.into(),
@@ -216,7 +219,8 @@ impl Bootstrap {
 
     fn slice(&self, servers: &[IpAddr]) -> EndpointSlice {
         let ready = EndpointConditions { ready: Some(true), ..EndpointConditions::default() };
-        let endpoint = |ip: &IpAddr| Endpoint { addresses: vec![ip.to_string()], conditions: Some(ready.clone()), ..Endpoint::default() };
+        let endpoint =
+            |ip: &IpAddr| Endpoint { addresses: vec![ip.to_string()], conditions: Some(ready), ..Endpoint::default() };
         let port = discovery::EndpointPort {
             name: Some(PORT_NAME.to_owned()),
             port: Some(self.advertised.port.into()),

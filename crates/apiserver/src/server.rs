@@ -31,7 +31,8 @@ use crate::{
     auth::{Credentials, Identity, IdentityConfig},
     bootstrap,
     grpc::{Kubelets, KubeletsConfig, Server, Services},
-    layout, pipeline::Pipeline,
+    layout,
+    pipeline::Pipeline,
     strategies,
 };
 
@@ -50,9 +51,11 @@ const STREAMS: &[&str] = &["/Watch", "/Logs", "/Exec", "/Attach", "/PortForward"
 /// When a file cannot be used or the port is taken.
 pub async fn run(args: Args, kit: Kit) -> anyhow::Result<()> {
     let shutdown = kit.shutdown.clone();
-    let files = store::TlsFiles { ca: args.etcd_cafile.clone(), cert: args.etcd_certfile.clone(), key: args.etcd_keyfile.clone() };
+    let files =
+        store::TlsFiles { ca: args.etcd_cafile.clone(), cert: args.etcd_certfile.clone(), key: args.etcd_keyfile.clone() };
     let config = store::Config::new(args.etcd_servers.clone(), Some(files));
-    let (store, runner) = store::Store::new(config, layout::layouts(Duration::from_secs(args.event_ttl_seconds))).context("etcd")?;
+    let (store, runner) =
+        store::Store::new(config, layout::layouts(Duration::from_secs(args.event_ttl_seconds))).context("etcd")?;
     let (filled, known) = (kit.health.ready_gate("etcd"), kit.health.ready_gate("identity"));
     kit.tasks.spawn_infallible("store", runner.run(shutdown.token().clone()));
 
@@ -95,7 +98,9 @@ pub async fn run(args: Args, kit: Kit) -> anyhow::Result<()> {
     let routes = Routes::new(health)
         .add_service(daemon::rpc::reflection(&[api::FILE_DESCRIPTOR_SET])?)
         .add_service(daemon::rpc::reflection_v1alpha(&[api::FILE_DESCRIPTOR_SET])?)
-        .add_service(ObjectsServer::new(services.clone()).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(usize::MAX))
+        .add_service(
+            ObjectsServer::new(services.clone()).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(usize::MAX),
+        )
         .add_service(PodsServer::new(services).max_decoding_message_size(MAX_MESSAGE));
     let gate = Arc::new(FrontDoor { identity: identity.clone(), turns: Semaphore::new(args.max_requests_inflight) });
     let router = routes.prepare().into_axum_router().layer(middleware::from_fn_with_state(gate, admit));
@@ -118,7 +123,8 @@ pub async fn run(args: Args, kit: Kit) -> anyhow::Result<()> {
 }
 
 fn identity_config(args: &Args) -> IdentityConfig {
-    let audiences = if args.api_audiences.is_empty() { vec![args.service_account_issuer.clone()] } else { args.api_audiences.clone() };
+    let audiences =
+        if args.api_audiences.is_empty() { vec![args.service_account_issuer.clone()] } else { args.api_audiences.clone() };
     IdentityConfig {
         issuer: args.service_account_issuer.clone(),
         audiences,
@@ -142,7 +148,10 @@ async fn admit(State(door): State<Arc<FrontDoor>>, mut request: Request, next: N
         Err(error) => return refuse(error),
     };
     if !user.in_group("system:authenticated") && !PUBLIC.contains(&path.as_str()) {
-        return refuse(StatusError::new(Reason::Unauthorized, "Unauthorized: a client certificate or bearer token is wanted here"));
+        return refuse(StatusError::new(
+            Reason::Unauthorized,
+            "Unauthorized: a client certificate or bearer token is wanted here",
+        ));
     }
     request.extensions_mut().insert(Arc::new(user));
     if STREAMS.iter().any(|stream| path.ends_with(stream)) {

@@ -55,7 +55,10 @@ mod tests {
     use super::*;
 
     fn binding(node: &str) -> Binding {
-        Binding { target: Some(ObjectReference { kind: "Node".to_owned(), name: node.to_owned(), ..Default::default() }), ..Default::default() }
+        Binding {
+            target: Some(ObjectReference { kind: "Node".to_owned(), name: node.to_owned(), ..Default::default() }),
+            ..Default::default()
+        }
     }
 
     #[test]
