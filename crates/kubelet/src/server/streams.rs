@@ -26,6 +26,8 @@ use crate::runtime::{Output, Runtime, Session, TerminalSize};
 
 /// How long a process may take to be gone after its output has ended.
 const EXIT_PATIENCE: Duration = Duration::from_secs(10);
+/// How long it may take to exist.
+const START_PATIENCE: Duration = Duration::from_secs(1);
 const EXIT_POLL: Duration = Duration::from_millis(20);
 /// How long a connection into a pod may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -50,7 +52,7 @@ pub(super) async fn interact(
     start: ExecStart,
 ) -> BoxStream<'static, Result<ExecResponse, Status>> {
     if let Some(first) = start.size.as_ref().filter(|_| start.tty) {
-        resize(&*runtime, &target, size(first)).await;
+        first_size(&*runtime, &target, size(first)).await;
     }
     let Session { mut output, input, .. } = session;
     let inward = AbortOnDropHandle::new(tokio::spawn(feed(runtime.clone(), target.clone(), input, messages, start.stdin)));
@@ -110,17 +112,27 @@ async fn feed(
     }
 }
 
-async fn resize(runtime: &dyn Runtime, target: &Target, size: TerminalSize) {
+/// The engine answers before the process exists, and has no terminal to resize until then.
+async fn first_size(runtime: &dyn Runtime, target: &Target, size: TerminalSize) {
+    let deadline = tokio::time::Instant::now() + START_PATIENCE;
+    while !resize(runtime, target, size).await && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(EXIT_POLL).await;
+    }
+}
+
+/// Sets the size; false if that is not possible (now).
+async fn resize(runtime: &dyn Runtime, target: &Target, size: TerminalSize) -> bool {
     if size.width == 0 || size.height == 0 {
-        return;
+        return true;
     }
     let resized = match target {
         Target::Exec(id) => runtime.resize_exec(id, size).await,
         Target::Container(id) => runtime.resize(id, size).await,
     };
-    if let Err(error) = resized {
+    if let Err(error) = &resized {
         debug!(%error, "cannot resize the terminal");
     }
+    resized.is_ok()
 }
 
 /// The exit code of what has closed its output; the runtime may need a moment to know it.
