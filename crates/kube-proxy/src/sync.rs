@@ -102,11 +102,6 @@ impl<D: Dataplane> Syncer<D> {
         &self.node
     }
 
-    /// The kernel, for looking at in tests.
-    pub fn dataplane(&mut self) -> &mut D {
-        &mut self.dataplane
-    }
-
     /// Remembers the UDP frontends whose flows may have lost their backend, or have begun before there was one.
     fn note_flows(&mut self, key: &ServiceKey, new: &Fragment) {
         let nothing = Fragment::default();

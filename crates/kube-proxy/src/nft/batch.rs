@@ -217,7 +217,7 @@ mod tests {
 
     use super::*;
     use crate::model::Protocol;
-    use crate::nft::encode::{attributes, find};
+    use crate::nft::decode::{attributes, find};
     use crate::ruleset::{ElementId, Key};
 
     /// The attributes of each message of a batch.

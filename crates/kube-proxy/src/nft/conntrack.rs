@@ -28,7 +28,10 @@ pub fn forget(channel: &mut Channel, family: Family, checks: &[FlowCheck]) -> Re
         let Some((flow, original)) = parse(answer) else {
             return Ok(None);
         };
-        Ok(checks.iter().any(|check| check.is_stale(&flow)).then_some(original))
+        let (address, port) = (flow.destination.address, flow.destination.port);
+        let frontends = [Frontend { address: Some(address), port }, Frontend { address: None, port }];
+        let stale = frontends.iter().filter_map(|frontend| by_frontend.get(frontend)).any(|check| check.is_stale(&flow));
+        Ok(stale.then_some(original))
     })?;
     for original in &stale {
         let message = ConntrackMessage::Delete(vec![ConntrackAttribute::CtaTupleOrig(original.clone())]);

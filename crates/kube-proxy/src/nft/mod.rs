@@ -1,10 +1,11 @@
 //! nftables and connection tracking over netlink.
 //!
-//! [`encode`] and [`batch`] turn values into bytes and do no I/O; [`socket`] moves bytes; [`observe`] reads the table back;
+//! [`encode`], [`decode`] and [`batch`] turn values into bytes and back and do no I/O; [`socket`] moves bytes; [`observe`] reads the table back;
 //! [`Monitor`] hears of others' changes; [`Netlink`] is the [`Dataplane`](crate::dataplane::Dataplane) made of them.
 
 mod batch;
 mod conntrack;
+mod decode;
 mod encode;
 mod expr;
 mod monitor;

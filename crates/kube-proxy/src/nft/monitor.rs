@@ -7,7 +7,7 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, TokioSocket};
 
 use super::Netlink;
-use super::encode::{find, text};
+use super::decode::{find, text};
 use super::expr::family_number;
 use super::socket::Error;
 use crate::model::Family;

@@ -6,7 +6,7 @@ use netlink_packet_netfilter::nftables::{
 };
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage};
 
-use super::encode::{self, attributes, find, text};
+use super::decode::{self, attributes, find, text};
 use super::expr::family_number;
 use super::socket::{Channel, Error};
 use crate::model::Family;
@@ -66,7 +66,7 @@ fn hook(chain: &[u8]) -> Option<Hook> {
     let place = find(chain, HOOK)?;
     let number = u32::from_be_bytes(find(place, NUMBER)?.try_into().ok()?);
     let priority = i32::from_be_bytes(find(place, PRIORITY)?.try_into().ok()?);
-    encode::hook_from(text(find(chain, TYPE)?)?, number, priority)
+    decode::hook_from(text(find(chain, TYPE)?)?, number, priority)
 }
 
 fn rules(channel: &mut Channel, family: Family, found: &mut Contents) -> Result<(), Error> {
@@ -77,7 +77,7 @@ fn rules(channel: &mut Channel, family: Family, found: &mut Contents) -> Result<
         let Some(chain) = find(rule, CHAIN).and_then(text).filter(|_| ours(rule)) else {
             return Ok(None);
         };
-        Ok(Some((chain.to_owned(), find(rule, COMMENT).and_then(encode::fingerprint_in))))
+        Ok(Some((chain.to_owned(), find(rule, COMMENT).and_then(decode::fingerprint_in))))
     })?;
     for (chain, fingerprint) in listed {
         if let Some(chain) = found.chains.get_mut(chain.as_str()) {
@@ -99,7 +99,7 @@ fn sets(channel: &mut Channel, family: Family, found: &mut Contents) -> Result<(
         if SetFlags::from_bits_retain(flags).contains(SetFlags::Anonymous) {
             return Ok(None);
         }
-        let kind = encode::set_kind(family, name, &attributes(set).collect::<Vec<_>>());
+        let kind = decode::set_kind(family, name, &attributes(set).collect::<Vec<_>>());
         Ok(Some((Name::from(name), kind)))
     })?;
     for (name, kind) in listed {
@@ -119,7 +119,7 @@ fn elements(channel: &mut Channel, family: Family, name: &Name, kind: SetKind, f
     let request = NfTablesMessage::GetSetElement(SetElementMessage { attributes: listed });
     let listed = channel.dump(&message(family, request), |set| {
         let elements = find(set, ELEMENTS).unwrap_or_default();
-        Ok(Some(attributes(elements).map(|(_, element)| encode::parse_element(family, kind, element)).collect::<Vec<_>>()))
+        Ok(Some(attributes(elements).map(|(_, element)| decode::parse_element(family, kind, element)).collect::<Vec<_>>()))
     })?;
     for element in listed.into_iter().flatten() {
         match element {
