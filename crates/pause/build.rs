@@ -6,15 +6,8 @@
 use std::{env, error::Error, fs, path::Path};
 
 /// What std asks for, and the archive that stands in for it.
-const LIBRARIES: [(&str, &str); 7] = [
-    ("gcc_s", "gcc_eh"),
-    ("util", "util"),
-    ("rt", "rt"),
-    ("pthread", "pthread"),
-    ("m", "m"),
-    ("dl", "dl"),
-    ("c", "c"),
-];
+const LIBRARIES: [(&str, &str); 7] =
+    [("gcc_s", "gcc_eh"), ("util", "util"), ("rt", "rt"), ("pthread", "pthread"), ("m", "m"), ("dl", "dl"), ("c", "c")];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");

@@ -1,14 +1,18 @@
 //! The cluster's API as the administrator and as anybody else.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::Context;
 use client::{Client, Config, config::Token};
-use daemon::tls::Pem;
+use daemon::tls::{self, Pem};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic::transport::{Channel, Endpoint};
 
 use crate::{
     pki,
-    topology::{Cluster, Host},
+    topology::{API_PORT, Cluster, Daemon, Host},
 };
 
 impl Cluster {
@@ -25,7 +29,7 @@ impl Cluster {
     /// # Errors
     /// When a file cannot be read.
     pub fn client_to(&self, host: &Host) -> anyhow::Result<Client> {
-        self.client_of("admin", &[format!("https://{}:{}", host.address, crate::topology::API_PORT)])
+        self.client_of("admin", &[format!("https://{}:{}", host.address, API_PORT)])
     }
 
     /// A client with the certificate of a daemon, such as `kubelet-node-1`.
@@ -62,7 +66,31 @@ impl Cluster {
 
     fn config(&self, urls: &[String]) -> anyhow::Result<Config> {
         let servers = urls.iter().map(|url| url.parse().with_context(|| url.clone())).collect::<anyhow::Result<_>>()?;
-        Ok(Config::new(servers, Pem::File(self.pki("ca.crt"))).named("tests/1"))
+        Ok(Config { servers, ..Config::new(Pem::File(self.pki("ca.crt"))).named("tests/1") })
+    }
+
+    /// A bare gRPC channel to the first API server as the administrator, one connection, with large windows.
+    ///
+    /// # Errors
+    /// When there is no connection.
+    pub async fn channel(&self) -> anyhow::Result<Channel> {
+        let host = self.hosts_of(Daemon::Apiserver).into_iter().next().context("no API server")?;
+        let address = SocketAddr::from((host.address, API_PORT));
+        let pem = |name: &str| Pem::File(self.pki(name));
+        let tls = tls::client_tls(pem("ca.crt"), Some((pem("admin.crt"), pem("admin.key"))))?;
+        let connect = tower::service_fn(move |_: http::Uri| {
+            let tls = TlsConnector::from(tls.current());
+            async move {
+                let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                let name = rustls::pki_types::ServerName::from(address.ip());
+                Ok::<_, std::io::Error>(TokioIo::new(tls.connect(name, stream).await?))
+            }
+        });
+        // TLS is the connector's business; the URL only names the authority.
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
+        let endpoint = endpoint.initial_stream_window_size(16 << 20).initial_connection_window_size(64 << 20);
+        Ok(endpoint.connect_with_connector(connect).await?)
     }
 
     /// The certificate and key files of the administrator, and the CA's certificate: for clients that are none of ours.

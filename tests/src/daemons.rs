@@ -73,7 +73,6 @@ fn config(cluster: &Cluster, host: &Host, daemon: Daemon) -> Value {
         Daemon::ControllerManager => json!({
             "kubeconfig": kubeconfig,
             "clusterCidr": POD_CIDR,
-            "serviceAccountPrivateKeyFile": cluster.pki("sa.key"),
             "rootCaFile": cluster.pki("ca.crt"),
         }),
         Daemon::Kubelet => json!({

@@ -23,11 +23,13 @@ pub mod intstr;
 pub mod json;
 pub mod names;
 pub mod quantity;
+pub mod quota;
 pub mod resource;
 pub mod rules;
 pub mod schema;
 pub mod status;
 pub mod strict;
+pub mod taint;
 pub mod time;
 
 pub mod jsonpath;

@@ -110,7 +110,7 @@ impl Sampler {
             FieldType::Time => json!(format!("2024-01-0{n}T00:00:00Z")),
             FieldType::Duration => json!(format!("{n}s")),
             FieldType::Quantity => json!(format!("{n}Gi")),
-            FieldType::IntOrString if n % 2 == 0 => json!(n),
+            FieldType::IntOrString if n.is_multiple_of(2) => json!(n),
             FieldType::IntOrString => json!(format!("port{n}")),
             FieldType::Strings => json!(["a", "b"]),
             FieldType::Json => json!({"f:a": {"f:b": {}}}),

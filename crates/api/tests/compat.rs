@@ -1,6 +1,8 @@
 //! Our objects are upstream's, in protobuf and in JSON: every kind, with every field filled, goes through the published crates
 //! `k8s-pb` (a newer level than ours) and `k8s-openapi` (the same level) and comes back as it was.
 
+#![expect(clippy::expect_used, reason = "tests state their claims by unwrapping")]
+
 use std::collections::BTreeSet;
 
 use api::{KINDS, Kind, Object, Resource, rules::FieldErrors, sample::Sampler};

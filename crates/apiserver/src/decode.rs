@@ -28,7 +28,9 @@ impl FieldValidation {
             "" | "Strict" => Ok(Self::Strict),
             "Warn" => Ok(Self::Warn),
             "Ignore" => Ok(Self::Ignore),
-            _ => Err(StatusError::bad_request(format!("fieldValidation: {text:?} is not supported: Strict, Warn or Ignore is wanted here"))),
+            _ => Err(StatusError::bad_request(format!(
+                "fieldValidation: {text:?} is not supported: Strict, Warn or Ignore is wanted here"
+            ))),
         }
     }
 }
@@ -37,10 +39,17 @@ impl FieldValidation {
 ///
 /// # Errors
 /// When it is missing, too large, of another kind, or malformed.
-pub fn object(kind: &'static Kind, any: Option<Any>, json: &Bytes, validation: FieldValidation) -> Result<(Box<dyn Object>, Vec<String>), StatusError> {
+pub fn object(
+    kind: &'static Kind,
+    any: Option<Any>,
+    json: &Bytes,
+    validation: FieldValidation,
+) -> Result<(Box<dyn Object>, Vec<String>), StatusError> {
     let size = if json.is_empty() { any.as_ref().map_or(0, |any| any.value.len()) } else { json.len() };
     if size > MAX_OBJECT {
-        let message = format!("Request entity too large: the object has {size} bytes, the limit is {MAX_OBJECT}; split it into several objects");
+        let message = format!(
+            "Request entity too large: the object has {size} bytes, the limit is {MAX_OBJECT}; split it into several objects"
+        );
         return Err(StatusError::new(Reason::RequestEntityTooLarge, message));
     }
     if !json.is_empty() {
@@ -51,12 +60,18 @@ pub fn object(kind: &'static Kind, any: Option<Any>, json: &Bytes, validation: F
         let message = format!("object: {:?} is not what is wanted here: {:?}", any.type_url, kind.type_url);
         return Err(StatusError::bad_request(message));
     }
-    let object = (kind.decode)(any.value).map_err(|e| StatusError::bad_request(format!("object: the protobuf encoding of a {} is broken: {e}", kind.kind)))?;
+    let object = (kind.decode)(any.value)
+        .map_err(|e| StatusError::bad_request(format!("object: the protobuf encoding of a {} is broken: {e}", kind.kind)))?;
     Ok((object, Vec::new()))
 }
 
-fn from_json(kind: &'static Kind, json: &Bytes, validation: FieldValidation) -> Result<(Box<dyn Object>, Vec<String>), StatusError> {
-    let value: Value = serde_json::from_slice(json).map_err(|e| StatusError::bad_request(format!("json: the object is not JSON: {e}")))?;
+fn from_json(
+    kind: &'static Kind,
+    json: &Bytes,
+    validation: FieldValidation,
+) -> Result<(Box<dyn Object>, Vec<String>), StatusError> {
+    let value: Value =
+        serde_json::from_slice(json).map_err(|e| StatusError::bad_request(format!("json: the object is not JSON: {e}")))?;
     from_value(kind, value, validation)
 }
 
@@ -64,15 +79,26 @@ fn from_json(kind: &'static Kind, json: &Bytes, validation: FieldValidation) -> 
 ///
 /// # Errors
 /// When the value does not fit the schema, or has unknown fields that are not to be dropped.
-pub fn from_value(kind: &'static Kind, value: Value, validation: FieldValidation) -> Result<(Box<dyn Object>, Vec<String>), StatusError> {
+pub fn from_value(
+    kind: &'static Kind,
+    value: Value,
+    validation: FieldValidation,
+) -> Result<(Box<dyn Object>, Vec<String>), StatusError> {
     let (unknown, wrong): (Vec<_>, Vec<_>) = strict::check(kind, &value).into_iter().partition(|problem| problem.unknown);
     let refused = if validation == FieldValidation::Strict { [&wrong[..], &unknown[..]].concat() } else { wrong };
     if !refused.is_empty() {
         let list: Vec<String> = refused.iter().map(ToString::to_string).collect();
-        let message = format!("{} in version {:?} cannot be handled as a {}: strict decoding error: {}", kind.kind, kind.version, kind.kind, list.join(", "));
+        let message = format!(
+            "{} in version {:?} cannot be handled as a {}: strict decoding error: {}",
+            kind.kind,
+            kind.version,
+            kind.kind,
+            list.join(", ")
+        );
         return Err(StatusError::bad_request(message));
     }
-    let warnings = if validation == FieldValidation::Warn { unknown.iter().map(ToString::to_string).collect() } else { Vec::new() };
+    let warnings =
+        if validation == FieldValidation::Warn { unknown.iter().map(ToString::to_string).collect() } else { Vec::new() };
     let object = (kind.from_value)(value).map_err(|e| StatusError::bad_request(format!("json: {e}")))?;
     Ok((object, warnings))
 }

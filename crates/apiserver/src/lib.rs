@@ -3,6 +3,7 @@
 pub mod admission;
 mod args;
 pub mod auth;
+pub mod bootstrap;
 pub mod decode;
 pub mod grpc;
 pub mod layout;

@@ -31,7 +31,8 @@ use crate::{
     auth::{Credentials, Identity, IdentityConfig},
     bootstrap,
     grpc::{Kubelets, KubeletsConfig, Server, Services},
-    layout, pipeline::Pipeline,
+    layout,
+    pipeline::Pipeline,
     strategies,
 };
 
@@ -50,10 +51,12 @@ const STREAMS: &[&str] = &["/Watch", "/Logs", "/Exec", "/Attach", "/PortForward"
 /// When a file cannot be used or the port is taken.
 pub async fn run(args: Args, kit: Kit) -> anyhow::Result<()> {
     let shutdown = kit.shutdown.clone();
-    let files = store::TlsFiles { ca: args.etcd_cafile.clone(), cert: args.etcd_certfile.clone(), key: args.etcd_keyfile.clone() };
+    let files =
+        store::TlsFiles { ca: args.etcd_cafile.clone(), cert: args.etcd_certfile.clone(), key: args.etcd_keyfile.clone() };
     let config = store::Config::new(args.etcd_servers.clone(), Some(files));
-    let (store, runner) = store::Store::new(config, layout::layouts(Duration::from_secs(args.event_ttl_seconds))).context("etcd")?;
-    let filled = kit.health.ready_gate("etcd");
+    let (store, runner) =
+        store::Store::new(config, layout::layouts(Duration::from_secs(args.event_ttl_seconds))).context("etcd")?;
+    let (filled, known) = (kit.health.ready_gate("etcd"), kit.health.ready_gate("identity"));
     kit.tasks.spawn_infallible("store", runner.run(shutdown.token().clone()));
 
     let file = |path: &std::path::PathBuf| Pem::File(path.clone());
@@ -74,14 +77,19 @@ pub async fn run(args: Args, kit: Kit) -> anyhow::Result<()> {
         node_ports: args.service_node_port_range.clone(),
     };
     let chain = admission::chain(&store, &admission_config).with_all(identity.plugins());
-    let pipeline = Pipeline::new(store.clone(), strategies::all(), chain);
+    let pipeline = Arc::new(Pipeline::new(store.clone(), strategies::all(), chain));
     let kubelets = Kubelets::new(KubeletsConfig {
         certificate_authority: args.kubelet_certificate_authority.clone(),
         certificate: args.kubelet_client_certificate.clone(),
         key: args.kubelet_client_key.clone(),
     });
-    let advertised = bootstrap::Advertised::new(args.advertise_address.unwrap_or(args.bind_address), args.secure_port);
-    kit.tasks.spawn_infallible("bootstrap", bootstrap::run(store.clone(), admission_config, advertised, shutdown.clone()));
+    let advertised = bootstrap::Advertised {
+        address: args.advertise_address.unwrap_or(args.bind_address),
+        port: args.secure_port,
+        services: args.service_cluster_ip_range,
+    };
+    kit.tasks.spawn_infallible("bootstrap", bootstrap::run(pipeline.clone(), advertised, shutdown.clone()));
+    kit.tasks.spawn_infallible("allocations", admission::repair(store.clone(), shutdown.token().clone()));
 
     let server = Arc::new(Server { pipeline, identity: identity.clone(), kubelets, shutdown: shutdown.clone() });
     let (health, follow) = daemon::rpc::health(&kit.health, &["ferrokube.v1.Objects", "ferrokube.v1.Pods"], shutdown.clone());
@@ -90,24 +98,33 @@ pub async fn run(args: Args, kit: Kit) -> anyhow::Result<()> {
     let routes = Routes::new(health)
         .add_service(daemon::rpc::reflection(&[api::FILE_DESCRIPTOR_SET])?)
         .add_service(daemon::rpc::reflection_v1alpha(&[api::FILE_DESCRIPTOR_SET])?)
-        .add_service(ObjectsServer::new(services.clone()).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(usize::MAX))
+        .add_service(
+            ObjectsServer::new(services.clone()).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(usize::MAX),
+        )
         .add_service(PodsServer::new(services).max_decoding_message_size(MAX_MESSAGE));
-    let gate = Arc::new(FrontDoor { identity, turns: Semaphore::new(args.max_requests_inflight) });
+    let gate = Arc::new(FrontDoor { identity: identity.clone(), turns: Semaphore::new(args.max_requests_inflight) });
     let router = routes.prepare().into_axum_router().layer(middleware::from_fn_with_state(gate, admit));
 
     let incoming = tls::server(listener, serving, IncomingOptions::default(), shutdown.clone());
     kit.tasks.spawn_infallible("server", daemon::serve::serve(incoming, router, HttpOptions::default(), shutdown.clone()));
     tracing::info!(%address, "serving");
 
+    let opened = async {
+        store.ready().await;
+        filled.open();
+        identity.ready().await;
+        known.open();
+    };
     tokio::select! {
-        () = store.ready() => filled.open(),
+        () = opened => {}
         () = shutdown.started() => {}
     }
     Ok(())
 }
 
 fn identity_config(args: &Args) -> IdentityConfig {
-    let audiences = if args.api_audiences.is_empty() { vec![args.service_account_issuer.clone()] } else { args.api_audiences.clone() };
+    let audiences =
+        if args.api_audiences.is_empty() { vec![args.service_account_issuer.clone()] } else { args.api_audiences.clone() };
     IdentityConfig {
         issuer: args.service_account_issuer.clone(),
         audiences,
@@ -131,7 +148,10 @@ async fn admit(State(door): State<Arc<FrontDoor>>, mut request: Request, next: N
         Err(error) => return refuse(error),
     };
     if !user.in_group("system:authenticated") && !PUBLIC.contains(&path.as_str()) {
-        return refuse(StatusError::new(Reason::Unauthorized, "Unauthorized: a client certificate or bearer token is wanted here"));
+        return refuse(StatusError::new(
+            Reason::Unauthorized,
+            "Unauthorized: a client certificate or bearer token is wanted here",
+        ));
     }
     request.extensions_mut().insert(Arc::new(user));
     if STREAMS.iter().any(|stream| path.ends_with(stream)) {

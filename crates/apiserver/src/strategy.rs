@@ -5,7 +5,7 @@
 
 use std::marker::PhantomData;
 
-use api::{Kind, Object, Resource, StatusError, meta::v1::DeleteOptions, rules::FieldErrors};
+use api::{Kind, Object, Resource, StatusError, meta::v1::DeleteOptions, rules::FieldErrors, status::Reason};
 
 /// What becomes of an object's dependents when the request does not say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,12 +67,14 @@ pub trait Strategy: Send + Sync + 'static {
     ///
     /// # Errors
     /// When the body is of the wrong kind or not valid.
-    fn write_subresource(&self, subresource: &str, _body: &dyn Object, object: &mut Self::Kind) -> Result<(), StatusError> {
-        Err(StatusError::new(
-            api::status::Reason::MethodNotAllowed,
-            format!("{}/{subresource} of {:?} cannot be written", Self::Kind::KIND.plural, object.name()),
-        ))
+    fn write_subresource(&self, subresource: &str, _body: &dyn Object, _object: &mut Self::Kind) -> Result<(), StatusError> {
+        Err(not_writable(Self::Kind::KIND, subresource))
     }
+}
+
+/// The answer where a subresource has no body that could be applied.
+pub(crate) fn not_writable(kind: &Kind, subresource: &str) -> StatusError {
+    StatusError::new(Reason::MethodNotAllowed, format!("{}/{subresource} cannot be written", kind.plural))
 }
 
 /// A strategy with its kind erased. Objects of other kinds are left alone.

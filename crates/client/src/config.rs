@@ -42,6 +42,8 @@ pub enum Token {
 
 /// The flags of a process that talks to the API server.
 #[derive(Clone, Debug, Default, clap::Args)]
+// Several flag groups of one daemon have this name.
+#[group(skip)]
 #[command(next_help_heading = "API server")]
 pub struct Args {
     /// Configuration of the API client in kubectl's format [default: $KUBECONFIG, ~/.kube/config, or the pod's service account]

@@ -60,14 +60,12 @@ impl<R: Reconcile> std::fmt::Debug for Controller<R> {
 impl<R: Reconcile> Controller<R> {
     /// A controller that watches nothing yet and works on four keys at once.
     pub fn new(name: &'static str, reconciler: R, metrics: &ControllerMetrics) -> Self {
-        Self {
-            name,
-            reconciler: Arc::new(reconciler),
-            queue: WorkQueue::new(Some(metrics.queue(name))),
-            metrics: metrics.clone(),
-            workers: 4,
-            synced: Vec::new(),
-        }
+        Self::over(name, reconciler, WorkQueue::new(Some(metrics.queue(name))), metrics)
+    }
+
+    /// As [`Self::new`] over a queue that exists, for a reconciler that adds keys itself.
+    pub fn over(name: &'static str, reconciler: R, queue: WorkQueue<R::Key>, metrics: &ControllerMetrics) -> Self {
+        Self { name, reconciler: Arc::new(reconciler), queue, metrics: metrics.clone(), workers: 4, synced: Vec::new() }
     }
 
     /// Works on so many keys at once, at least one.
@@ -170,9 +168,11 @@ async fn attempt<R: Reconcile>(
 
 /// Somebody else was faster, or the server or our lease is gone for the moment: nothing is wrong with the work.
 fn is_benign(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source())
-        .find_map(|error| error.downcast_ref::<Error>())
-        .is_some_and(|error| error.is_conflict() || error.is_unavailable() || matches!(error, Error::NotLeader { .. }))
+    std::iter::successors(Some(error), |error| error.source()).find_map(|error| error.downcast_ref::<Error>()).is_some_and(
+        |error| {
+            error.is_conflict() || error.is_already_exists() || error.is_unavailable() || matches!(error, Error::NotLeader { .. })
+        },
+    )
 }
 
 fn resume_panic(ended: Result<(), tokio::task::JoinError>) {

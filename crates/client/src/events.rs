@@ -217,7 +217,7 @@ impl Writer {
             reason: record.reason.clone(),
             message: message.to_owned(),
             source: Some(self.source.clone()),
-            first_timestamp: at.clone(),
+            first_timestamp: at,
             last_timestamp: at,
             count: 1,
             r#type: record.event_type.as_str().to_owned(),

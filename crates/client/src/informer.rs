@@ -14,7 +14,10 @@ use std::{
     any::{Any, TypeId},
     collections::HashMap,
     fmt,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
 };
 
 use api::{Kind, Resource};
@@ -45,6 +48,8 @@ struct Shared<T> {
     /// Locked over each change of the store, so that a new handler neither misses nor repeats one.
     handlers: Mutex<Vec<Handler<T>>>,
     synced: watch::Sender<bool>,
+    /// The store holds everything up to this revision; 0 before the first list is in.
+    revision: AtomicI64,
     gate: Mutex<Option<Gate>>,
 }
 
@@ -126,7 +131,8 @@ impl<T> fmt::Debug for Informer<T> {
 impl<T: Item> Informer<T> {
     fn new(kind: &'static Kind) -> Self {
         let (store, synced) = (Store::new(), watch::Sender::new(false));
-        Self(Arc::new(Shared { kind, store, handlers: Mutex::default(), synced, gate: Mutex::default() }))
+        let (handlers, revision, gate) = (Mutex::default(), AtomicI64::new(0), Mutex::default());
+        Self(Arc::new(Shared { kind, store, handlers, synced, revision, gate }))
     }
 
     /// The kind.
@@ -172,6 +178,12 @@ impl<T: Item> Informer<T> {
         handlers.push(handler);
     }
 
+    /// The store holds every change up to this revision: what a write returned with a higher one has yet to come in. 0 before the
+    /// first list is in.
+    pub fn revision(&self) -> i64 {
+        self.0.revision.load(Ordering::Acquire)
+    }
+
     /// Whether the first list is in.
     pub fn is_synced(&self) -> bool {
         *self.0.synced.borrow()
@@ -182,18 +194,26 @@ impl<T: Item> Informer<T> {
         wait(self.0.synced.subscribe()).await;
     }
 
+    /// The reflector: everything up to this revision is in.
+    fn advance(&self, revision: i64) {
+        self.0.revision.store(revision, Ordering::Release);
+    }
+
     /// The reflector: puts an object in or takes it out.
-    fn put(&self, key: &ObjectKey, object: Option<Arc<T>>) {
+    fn put(&self, key: &ObjectKey, object: Option<Arc<T>>, revision: i64) {
         let mut handlers = self.0.handlers.lock();
         let former = self.0.store.put(key, object.clone());
+        // Before the handlers, so that whoever they wake sees it.
+        self.advance(revision);
         tell(&mut handlers, former.as_ref(), object.as_ref());
     }
 
     /// The reflector: replaces everything.
-    fn replace(&self, objects: HashMap<ObjectKey, Arc<T>>) {
+    fn replace(&self, objects: HashMap<ObjectKey, Arc<T>>, revision: i64) {
         {
             let mut handlers = self.0.handlers.lock();
             let mut former = self.0.store.swap(objects.clone());
+            self.advance(revision);
             for (key, object) in &objects {
                 let old = former.remove(key);
                 let same = |old: &Arc<T>| {

@@ -138,7 +138,7 @@ impl LeaderElection {
             lease.metadata_mut().name.clone_from(&self.name);
             lease.metadata_mut().namespace.clone_from(&self.namespace);
             let now = MicroTime::now();
-            lease.spec = Some(LeaseSpec { acquire_time: Some(now.clone()), lease_transitions: Some(0), ..self.renewal(now) });
+            lease.spec = Some(LeaseSpec { acquire_time: Some(now), lease_transitions: Some(0), ..self.renewal(now) });
             return leases.create(&lease).await.map(Some);
         };
         let spec = lease.spec();
@@ -153,8 +153,7 @@ impl LeaderElection {
         }
         let (now, transitions) = (MicroTime::now(), spec.lease_transitions.unwrap_or_default());
         // Every change of holder counts, also back to the same one, so that writes of an earlier term never pass.
-        lease.spec =
-            Some(LeaseSpec { acquire_time: Some(now.clone()), lease_transitions: Some(transitions + 1), ..self.renewal(now) });
+        lease.spec = Some(LeaseSpec { acquire_time: Some(now), lease_transitions: Some(transitions + 1), ..self.renewal(now) });
         leases.update(&lease).await.map(Some)
     }
 

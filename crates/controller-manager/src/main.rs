@@ -1,3 +1,5 @@
-//! The controller-manager binary.
+//! The controller manager's process.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    daemon::main("controller-manager", "127.0.0.1:10257", controller_manager::run)
+}

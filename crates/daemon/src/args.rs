@@ -8,6 +8,8 @@ use crate::config::{self, FileFlags};
 
 /// The flags every daemon has.
 #[derive(Clone, Debug, clap::Args)]
+// Several flag groups of one daemon have this name.
+#[group(skip)]
 #[command(next_help_heading = "Common options")]
 pub struct Args {
     /// YAML file in which every flag can stand under its camelCase name; flags beat the file

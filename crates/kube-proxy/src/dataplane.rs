@@ -52,10 +52,7 @@ impl FlowCheck {
             return false;
         }
         match self.frontend.address {
-            Some(address) => {
-                flow.destination.address == address
-                    && (flow.translated || !self.backends.is_empty())
-            }
+            Some(address) => flow.destination.address == address && (flow.translated || !self.backends.is_empty()),
             None => flow.translated,
         }
     }
@@ -94,10 +91,7 @@ impl Dataplane for Recorder {
             self.refuse = left;
             return Err(Refused("refused as told".into()));
         }
-        self.contents = self
-            .contents
-            .after(delta, |rule| self.fingerprint(rule))
-            .map_err(Refused)?;
+        self.contents = self.contents.after(delta, |rule| self.fingerprint(rule)).map_err(Refused)?;
         self.applied.push(delta.clone());
         Ok(())
     }
@@ -117,64 +111,26 @@ mod tests {
     use super::*;
 
     fn backend(last: u8) -> Backend {
-        Backend {
-            address: [10, 244, 0, last].into(),
-            port: 53,
-        }
+        Backend { address: [10, 244, 0, last].into(), port: 53 }
     }
 
     #[test]
     fn only_flows_of_the_frontend_to_other_backends_are_stale() {
-        let service = Backend {
-            address: [10, 96, 0, 10].into(),
-            port: 53,
-        };
-        let check = FlowCheck {
-            frontend: Frontend {
-                address: Some(service.address),
-                port: 53,
-            },
-            backends: BTreeSet::from([backend(1)]),
-        };
-        let flow = |destination, to, translated| Flow {
-            destination,
-            backend: to,
-            translated,
-        };
+        let service = Backend { address: [10, 96, 0, 10].into(), port: 53 };
+        let check =
+            FlowCheck { frontend: Frontend { address: Some(service.address), port: 53 }, backends: BTreeSet::from([backend(1)]) };
+        let flow = |destination, to, translated| Flow { destination, backend: to, translated };
         assert!(!check.is_stale(&flow(service, backend(1), true)));
         assert!(check.is_stale(&flow(service, backend(2), true)));
-        assert!(
-            check.is_stale(&flow(service, service, false)),
-            "it began before the Service was known"
-        );
-        assert!(
-            !check.is_stale(&flow(backend(9), backend(9), false)),
-            "another destination"
-        );
+        assert!(check.is_stale(&flow(service, service, false)), "it began before the Service was known");
+        assert!(!check.is_stale(&flow(backend(9), backend(9), false)), "another destination");
     }
 
     #[test]
     fn a_node_port_check_leaves_untranslated_flows_alone() {
-        let check = FlowCheck {
-            frontend: Frontend {
-                address: None,
-                port: 30_053,
-            },
-            backends: BTreeSet::new(),
-        };
-        let there = Backend {
-            address: [192, 0, 2, 1].into(),
-            port: 30_053,
-        };
-        assert!(check.is_stale(&Flow {
-            destination: there,
-            backend: backend(1),
-            translated: true
-        }));
-        assert!(!check.is_stale(&Flow {
-            destination: there,
-            backend: there,
-            translated: false
-        }));
+        let check = FlowCheck { frontend: Frontend { address: None, port: 30_053 }, backends: BTreeSet::new() };
+        let there = Backend { address: [192, 0, 2, 1].into(), port: 30_053 };
+        assert!(check.is_stale(&Flow { destination: there, backend: backend(1), translated: true }));
+        assert!(!check.is_stale(&Flow { destination: there, backend: there, translated: false }));
     }
 }

@@ -126,11 +126,7 @@ pub struct Node {
 impl Family {
     /// The family of an address.
     pub fn of(address: IpAddr) -> Self {
-        if address.is_ipv4() {
-            Self::V4
-        } else {
-            Self::V6
-        }
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }
 
     /// Bytes in an address of this family.
@@ -156,9 +152,7 @@ impl Protocol {
 
     /// The protocol with an IANA number, if a Service can have it.
     pub fn from_number(number: u8) -> Option<Self> {
-        [Self::Tcp, Self::Udp, Self::Sctp]
-            .into_iter()
-            .find(|protocol| protocol.number() == number)
+        [Self::Tcp, Self::Udp, Self::Sctp].into_iter().find(|protocol| protocol.number() == number)
     }
 
     /// The protocol a Service names (`TCP`, `UDP`, `SCTP`; empty is `TCP`).
@@ -191,11 +185,7 @@ impl Cidr {
             return None;
         }
         let mut cidr = Self { address, length };
-        let octets: Vec<u8> = octets(address)
-            .iter()
-            .zip(cidr.mask())
-            .map(|(byte, mask)| byte & mask)
-            .collect();
+        let octets: Vec<u8> = octets(address).iter().zip(cidr.mask()).map(|(byte, mask)| byte & mask).collect();
         cidr.address = address_from(&octets)?;
         Some(cidr)
     }
@@ -245,10 +235,7 @@ impl fmt::Display for Cidr {
 impl ServiceKey {
     /// The key of a Service.
     pub fn new(namespace: &str, name: &str) -> Self {
-        Self {
-            namespace: namespace.into(),
-            name: name.into(),
-        }
+        Self { namespace: namespace.into(), name: name.into() }
     }
 }
 
@@ -263,10 +250,7 @@ impl fmt::Display for ServiceKey {
 impl Node {
     /// The pod prefixes of the table's family.
     pub fn pod_cidrs(&self) -> impl Iterator<Item = Cidr> + '_ {
-        self.pod_cidrs
-            .iter()
-            .copied()
-            .filter(|cidr| cidr.family() == self.family)
+        self.pod_cidrs.iter().copied().filter(|cidr| cidr.family() == self.family)
     }
 }
 
@@ -295,29 +279,14 @@ mod tests {
         let cidr: Cidr = "10.244.3.7/17".parse().unwrap();
         assert_eq!(cidr.to_string(), "10.244.0.0/17");
         assert_eq!(cidr.mask(), [255, 255, 128, 0]);
-        assert_eq!(
-            "fd00::1/9".parse::<Cidr>().unwrap().mask()[..3],
-            [255, 128, 0]
-        );
+        assert_eq!("fd00::1/9".parse::<Cidr>().unwrap().mask()[..3], [255, 128, 0]);
         assert_eq!("0.0.0.0/0".parse::<Cidr>().unwrap().mask(), [0; 4]);
     }
 
     #[test]
     fn a_malformed_prefix_is_refused() {
-        for text in [
-            "",
-            "10.0.0.0",
-            "10.0.0.0/33",
-            "10.0.0/8",
-            "::/129",
-            "10.0.0.0/-1",
-            "10.0.0.0/8/8",
-        ] {
-            assert_eq!(
-                text.parse::<Cidr>(),
-                Err(CidrError(text.to_owned())),
-                "{text}"
-            );
+        for text in ["", "10.0.0.0", "10.0.0.0/33", "10.0.0/8", "::/129", "10.0.0.0/-1", "10.0.0.0/8/8"] {
+            assert_eq!(text.parse::<Cidr>(), Err(CidrError(text.to_owned())), "{text}");
         }
     }
 }

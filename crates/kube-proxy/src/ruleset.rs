@@ -188,14 +188,8 @@ pub struct Fragment {
 
 impl SetKind {
     /// The sets that exist once, in the order they are made.
-    pub const STATIC: [Self; 6] = [
-        Self::ClusterIps,
-        Self::Hairpins,
-        Self::Services,
-        Self::NodePorts,
-        Self::Unserved,
-        Self::UnservedNodePorts,
-    ];
+    pub const STATIC: [Self; 6] =
+        [Self::ClusterIps, Self::Hairpins, Self::Services, Self::NodePorts, Self::Unserved, Self::UnservedNodePorts];
 
     /// The name of a static set; `None` for [`SetKind::Sticky`], which is named after its backend.
     pub fn name(self) -> Option<&'static str> {
@@ -215,9 +209,7 @@ impl SetKind {
         match self {
             Self::ClusterIps => &[Field::Destination],
             Self::Hairpins => &[Field::Source, Field::Destination],
-            Self::Services | Self::Unserved => {
-                &[Field::Destination, Field::Protocol, Field::DestinationPort]
-            }
+            Self::Services | Self::Unserved => &[Field::Destination, Field::Protocol, Field::DestinationPort],
             Self::NodePorts | Self::UnservedNodePorts => &[Field::Protocol, Field::DestinationPort],
             Self::Sticky => &[Field::Source],
         }
@@ -225,10 +217,7 @@ impl SetKind {
 
     /// Whether its elements carry a verdict.
     pub fn is_verdict_map(self) -> bool {
-        matches!(
-            self,
-            Self::Services | Self::NodePorts | Self::Unserved | Self::UnservedNodePorts
-        )
+        matches!(self, Self::Services | Self::NodePorts | Self::Unserved | Self::UnservedNodePorts)
     }
 }
 
@@ -270,19 +259,12 @@ impl fmt::Display for ElementId {
 impl Fragment {
     /// Adds a chain that is only jumped to.
     pub fn chain(&mut self, name: &Name, rules: Vec<Rule>) {
-        self.chains
-            .insert(name.clone(), Chain { hook: None, rules });
+        self.chains.insert(name.clone(), Chain { hook: None, rules });
     }
 
     /// Adds a base chain.
     pub fn base_chain(&mut self, name: &str, hook: Hook, rules: Vec<Rule>) {
-        self.chains.insert(
-            name.into(),
-            Chain {
-                hook: Some(hook),
-                rules,
-            },
-        );
+        self.chains.insert(name.into(), Chain { hook: Some(hook), rules });
     }
 
     /// Adds an element.

@@ -77,16 +77,9 @@ pub struct ChainContents {
 impl Ruleset {
     /// The table with nothing but its frame.
     pub fn new(base: Fragment) -> Self {
-        let mut ruleset = Self {
-            rules: base.rule_count(),
-            ..Self::default()
-        };
+        let mut ruleset = Self { rules: base.rule_count(), ..Self::default() };
         for (id, verdict) in &base.elements {
-            ruleset
-                .claims
-                .entry(*id)
-                .or_default()
-                .insert(Owner::Base, verdict.clone());
+            ruleset.claims.entry(*id).or_default().insert(Owner::Base, verdict.clone());
         }
         ruleset.base = base;
         ruleset
@@ -132,21 +125,9 @@ impl Ruleset {
         self.claims.len()
     }
 
-    fn claim(
-        &mut self,
-        key: &ServiceKey,
-        old: &Fragment,
-        new: &Fragment,
-        touched: &mut BTreeMap<ElementId, Option<Verdict>>,
-    ) {
+    fn claim(&mut self, key: &ServiceKey, old: &Fragment, new: &Fragment, touched: &mut BTreeMap<ElementId, Option<Verdict>>) {
         let changed = |id: &ElementId| old.elements.get(id) != new.elements.get(id);
-        let ids: BTreeSet<ElementId> = old
-            .elements
-            .keys()
-            .chain(new.elements.keys())
-            .copied()
-            .filter(|id| changed(id))
-            .collect();
+        let ids: BTreeSet<ElementId> = old.elements.keys().chain(new.elements.keys()).copied().filter(|id| changed(id)).collect();
         for id in ids {
             let before = self.verdict(&id).cloned();
             touched.entry(id).or_insert(before);
@@ -163,10 +144,7 @@ impl Ruleset {
     }
 
     fn verdict(&self, id: &ElementId) -> Option<&Verdict> {
-        self.claims
-            .get(id)?
-            .first_key_value()
-            .map(|(_, verdict)| verdict)
+        self.claims.get(id)?.first_key_value().map(|(_, verdict)| verdict)
     }
 
     fn fragments(&self) -> impl Iterator<Item = &Fragment> {
@@ -174,10 +152,7 @@ impl Ruleset {
     }
 
     fn elements(&self) -> BTreeMap<ElementId, Verdict> {
-        self.claims
-            .iter()
-            .filter_map(|(id, claims)| Some((*id, claims.first_key_value()?.1.clone())))
-            .collect()
+        self.claims.iter().filter_map(|(id, claims)| Some((*id, claims.first_key_value()?.1.clone()))).collect()
     }
 }
 
@@ -192,59 +167,27 @@ pub fn adopt(found: &Contents, desired: &Ruleset, fingerprint: impl Fn(&Rule) ->
     let nothing = Contents::default();
     let in_place = found.exists
         && !found.foreign
-        && found
-            .chains
-            .iter()
-            .all(|(name, c)| chains.get(name).is_none_or(|d| d.hook == c.hook))
-        && found
-            .sets
-            .iter()
-            .all(|(name, kind)| sets.get(name).is_none_or(|desired| desired == kind));
+        && found.chains.iter().all(|(name, c)| chains.get(name).is_none_or(|d| d.hook == c.hook))
+        && found.sets.iter().all(|(name, kind)| sets.get(name).is_none_or(|desired| desired == kind));
     let from = if in_place { found } else { &nothing };
 
-    let mut delta = Delta {
-        reset: !in_place,
-        ..Delta::default()
-    };
+    let mut delta = Delta { reset: !in_place, ..Delta::default() };
     for (&name, &chain) in &chains {
         let had = from.chains.get(name);
         if had.is_none() {
             delta.new_chains.insert(name.clone(), chain.hook);
         }
         let wanted = chain.rules.iter().map(|rule| Some(fingerprint(rule)));
-        if !wanted.eq(had
-            .map(|c| c.rules.as_slice())
-            .unwrap_or_default()
-            .iter()
-            .copied())
-        {
+        if !wanted.eq(had.map(|c| c.rules.as_slice()).unwrap_or_default().iter().copied()) {
             delta.rules.insert(name.clone(), chain.rules.clone());
         }
     }
-    delta.old_chains = from
-        .chains
-        .keys()
-        .filter(|name| !chains.contains_key(name))
-        .cloned()
-        .collect();
-    delta.new_sets = sets
-        .iter()
-        .filter(|(name, _)| !from.sets.contains_key(**name))
-        .map(|(name, kind)| ((*name).clone(), *kind))
-        .collect();
-    delta.old_sets = from
-        .sets
-        .keys()
-        .filter(|name| !sets.contains_key(name))
-        .cloned()
-        .collect();
+    delta.old_chains = from.chains.keys().filter(|name| !chains.contains_key(name)).cloned().collect();
+    delta.new_sets =
+        sets.iter().filter(|(name, _)| !from.sets.contains_key(**name)).map(|(name, kind)| ((*name).clone(), *kind)).collect();
+    delta.old_sets = from.sets.keys().filter(|name| !sets.contains_key(name)).cloned().collect();
     let wanted = desired.elements();
-    for id in from
-        .elements
-        .keys()
-        .chain(wanted.keys())
-        .collect::<BTreeSet<_>>()
-    {
+    for id in from.elements.keys().chain(wanted.keys()).collect::<BTreeSet<_>>() {
         delta.element(*id, from.elements.get(id).cloned(), wanted.get(id).cloned());
     }
     delta
@@ -268,16 +211,13 @@ impl Delta {
                 self.rules.insert(name.clone(), chain.rules.clone());
             }
         }
-        self.old_chains
-            .extend(old.keys().filter(|name| !new.contains_key(*name)).cloned());
+        self.old_chains.extend(old.keys().filter(|name| !new.contains_key(*name)).cloned());
     }
 
     fn sets(&mut self, old: &BTreeMap<Name, SetKind>, new: &BTreeMap<Name, SetKind>) {
         let missing = new.iter().filter(|(name, _)| !old.contains_key(*name));
-        self.new_sets
-            .extend(missing.map(|(name, kind)| (name.clone(), *kind)));
-        self.old_sets
-            .extend(old.keys().filter(|name| !new.contains_key(*name)).cloned());
+        self.new_sets.extend(missing.map(|(name, kind)| (name.clone(), *kind)));
+        self.old_sets.extend(old.keys().filter(|name| !new.contains_key(*name)).cloned());
     }
 
     fn element(&mut self, id: ElementId, before: Option<Verdict>, after: Option<Verdict>) {
@@ -299,11 +239,7 @@ impl Contents {
     /// What a table with these contents holds after the delta, or which step the kernel would refuse. This is the kernel of the
     /// tests and of [`crate::dataplane::Recorder`]; it is as strict as the real one about what exists and what is referred to.
     pub fn after(&self, delta: &Delta, fingerprint: impl Fn(&Rule) -> u64) -> Result<Self, String> {
-        let mut next = if delta.reset {
-            Self::default()
-        } else {
-            self.clone()
-        };
+        let mut next = if delta.reset { Self::default() } else { self.clone() };
         next.exists = true;
         for (name, kind) in &delta.new_sets {
             if next.sets.insert(name.clone(), *kind).is_some() {
@@ -311,25 +247,12 @@ impl Contents {
             }
         }
         for (name, hook) in &delta.new_chains {
-            if next
-                .chains
-                .insert(
-                    name.clone(),
-                    ChainContents {
-                        hook: *hook,
-                        rules: vec![],
-                    },
-                )
-                .is_some()
-            {
+            if next.chains.insert(name.clone(), ChainContents { hook: *hook, rules: vec![] }).is_some() {
                 return Err(format!("chain {name} exists"));
             }
         }
         for (name, rules) in &delta.rules {
-            let chain = next
-                .chains
-                .get_mut(name)
-                .ok_or_else(|| format!("no chain {name} for rules"))?;
+            let chain = next.chains.get_mut(name).ok_or_else(|| format!("no chain {name} for rules"))?;
             chain.rules = rules.iter().map(|rule| Some(fingerprint(rule))).collect();
         }
         for (id, verdict) in &delta.old_elements {
@@ -351,11 +274,7 @@ impl Contents {
             if next.chains.remove(name).is_none() {
                 return Err(format!("no chain {name} to delete"));
             }
-            if next
-                .elements
-                .values()
-                .any(|verdict| *verdict == Verdict::Goto(name.clone()))
-            {
+            if next.elements.values().any(|verdict| *verdict == Verdict::Goto(name.clone())) {
                 return Err(format!("chain {name} is in use"));
             }
         }
@@ -386,11 +305,7 @@ mod tests {
     }
 
     fn node() -> Node {
-        Node {
-            family: Family::V4,
-            pod_cidrs: vec!["10.244.0.0/24".parse().unwrap()],
-            zone: None,
-        }
+        Node { family: Family::V4, pod_cidrs: vec!["10.244.0.0/24".parse().unwrap()], zone: None }
     }
 
     fn key(index: u8) -> ServiceKey {
@@ -436,9 +351,7 @@ mod tests {
     }
 
     fn fragments(world: &World) -> impl Iterator<Item = (ServiceKey, Fragment)> + '_ {
-        world
-            .iter()
-            .map(|(index, s)| (key(*index), plan::service(&key(*index), s, &node())))
+        world.iter().map(|(index, s)| (key(*index), plan::service(&key(*index), s, &node())))
     }
 
     fn built(world: &World) -> Ruleset {
@@ -449,9 +362,7 @@ mod tests {
 
     fn contents(ruleset: &Ruleset) -> Contents {
         let nothing = Contents::default();
-        nothing
-            .after(&adopt(&nothing, ruleset, fingerprint), fingerprint)
-            .unwrap()
+        nothing.after(&adopt(&nothing, ruleset, fingerprint), fingerprint).unwrap()
     }
 
     proptest! {
@@ -494,13 +405,8 @@ mod tests {
         let mut moved_hook = good.clone();
         moved_hook.chains.get_mut("nat-output").unwrap().hook = None;
         let mut other_kind = good.clone();
-        other_kind
-            .sets
-            .insert("services".into(), SetKind::NodePorts);
-        let foreign = Contents {
-            foreign: true,
-            ..good.clone()
-        };
+        other_kind.sets.insert("services".into(), SetKind::NodePorts);
+        let foreign = Contents { foreign: true, ..good.clone() };
         for broken in [moved_hook, other_kind, foreign, Contents::default()] {
             let delta = adopt(&broken, &desired, fingerprint);
             assert!(delta.reset);

@@ -50,13 +50,7 @@ impl<D: Dataplane> Syncer<D> {
     /// A syncer that has not looked at anything yet.
     pub fn new(node: Node, dataplane: D) -> Self {
         let ruleset = Ruleset::new(plan::base(&node));
-        Self {
-            node,
-            ruleset,
-            dataplane,
-            in_step: false,
-            flows: BTreeMap::new(),
-        }
+        Self { node, ruleset, dataplane, in_step: false, flows: BTreeMap::new() }
     }
 
     /// Takes in the changes and applies whatever follows from them, and from earlier ones that failed.
@@ -66,25 +60,17 @@ impl<D: Dataplane> Syncer<D> {
     /// What the kernel refused. The changes are remembered: call again, with no changes or new ones, to retry.
     pub fn sync(&mut self, changes: Changes) -> Result<Summary, D::Error> {
         let begun = Instant::now();
-        let mut summary = Summary {
-            planned: changes.len(),
-            listed: !self.in_step,
-            ..Summary::default()
-        };
+        let mut summary = Summary { planned: changes.len(), listed: !self.in_step, ..Summary::default() };
         let mut fragments = Vec::with_capacity(changes.len());
         for (key, service) in changes {
-            let fragment = service
-                .map(|service| plan::service(&key, &service, &self.node))
-                .unwrap_or_default();
+            let fragment = service.map(|service| plan::service(&key, &service, &self.node)).unwrap_or_default();
             self.note_flows(&key, &fragment);
             fragments.push((key, fragment));
         }
         let mut delta = self.ruleset.update(fragments);
         if !self.in_step {
             let found = self.dataplane.observe()?;
-            delta = adopt(&found, &self.ruleset, |rule| {
-                self.dataplane.fingerprint(rule)
-            });
+            delta = adopt(&found, &self.ruleset, |rule| self.dataplane.fingerprint(rule));
         }
         if !delta.is_empty() {
             self.in_step = false;
@@ -116,11 +102,6 @@ impl<D: Dataplane> Syncer<D> {
         &self.node
     }
 
-    /// The kernel, for looking at in tests.
-    pub fn dataplane(&mut self) -> &mut D {
-        &mut self.dataplane
-    }
-
     /// Remembers the UDP frontends whose flows may have lost their backend, or have begun before there was one.
     fn note_flows(&mut self, key: &ServiceKey, new: &Fragment) {
         let nothing = Fragment::default();
@@ -145,14 +126,8 @@ impl<D: Dataplane> Syncer<D> {
         if self.flows.is_empty() {
             return Ok(0);
         }
-        let checks: Vec<FlowCheck> = self
-            .flows
-            .iter()
-            .map(|(frontend, backends)| FlowCheck {
-                frontend: *frontend,
-                backends: backends.clone(),
-            })
-            .collect();
+        let checks: Vec<FlowCheck> =
+            self.flows.iter().map(|(frontend, backends)| FlowCheck { frontend: *frontend, backends: backends.clone() }).collect();
         let ended = self.dataplane.forget_flows(&checks)?;
         self.flows.clear();
         Ok(ended)
@@ -166,42 +141,16 @@ mod tests {
     use crate::model::{Endpoint, Family, Port, Protocol};
 
     fn syncer() -> Syncer<Recorder> {
-        Syncer::new(
-            Node {
-                family: Family::V4,
-                pod_cidrs: vec![],
-                zone: None,
-            },
-            Recorder::default(),
-        )
+        Syncer::new(Node { family: Family::V4, pod_cidrs: vec![], zone: None }, Recorder::default())
     }
 
     fn dns(pods: &[u8]) -> Service {
         let endpoints = pods.iter().map(|last| {
-            let backend = Backend {
-                address: [10, 244, 0, *last].into(),
-                port: 53,
-            };
-            Endpoint {
-                backend,
-                ready: true,
-                serving: true,
-                terminating: false,
-                local: true,
-                zones: vec![],
-            }
+            let backend = Backend { address: [10, 244, 0, *last].into(), port: 53 };
+            Endpoint { backend, ready: true, serving: true, terminating: false, local: true, zones: vec![] }
         });
-        let port = Port {
-            protocol: Protocol::Udp,
-            port: 53,
-            node_port: None,
-            endpoints: endpoints.collect(),
-        };
-        Service {
-            cluster_ips: vec![[10, 96, 0, 10].into()],
-            ports: vec![port],
-            ..Service::default()
-        }
+        let port = Port { protocol: Protocol::Udp, port: 53, node_port: None, endpoints: endpoints.collect() };
+        Service { cluster_ips: vec![[10, 96, 0, 10].into()], ports: vec![port], ..Service::default() }
     }
 
     fn change(service: Option<Service>) -> Changes {
@@ -229,26 +178,11 @@ mod tests {
     #[test]
     fn a_change_of_one_service_does_not_touch_another() {
         let mut syncer = syncer();
-        let all = (0..50)
-            .map(|n| {
-                (
-                    ServiceKey::new("default", &format!("s{n}")),
-                    Some(dns(&[n])),
-                )
-            })
-            .collect();
+        let all = (0..50).map(|n| (ServiceKey::new("default", &format!("s{n}")), Some(dns(&[n])))).collect();
         syncer.sync(all).unwrap();
-        syncer
-            .sync(Changes::from([(
-                ServiceKey::new("default", "s7"),
-                Some(dns(&[7, 8])),
-            )]))
-            .unwrap();
+        syncer.sync(Changes::from([(ServiceKey::new("default", "s7"), Some(dns(&[7, 8])))])).unwrap();
         let delta = syncer.dataplane.applied.last().unwrap();
-        assert_eq!(
-            delta.rules.keys().map(|name| &**name).collect::<Vec<_>>(),
-            ["all/default/s7/udp/53"]
-        );
+        assert_eq!(delta.rules.keys().map(|name| &**name).collect::<Vec<_>>(), ["all/default/s7/udp/53"]);
     }
 
     #[test]
@@ -261,20 +195,14 @@ mod tests {
         let summary = syncer.sync(Changes::new()).unwrap();
         assert!(summary.listed && summary.changed);
         let delta = syncer.dataplane.applied.last().unwrap();
-        assert!(
-            !delta.reset && delta.rules.len() == 1,
-            "only what was missing is written"
-        );
+        assert!(!delta.reset && delta.rules.len() == 1, "only what was missing is written");
     }
 
     #[test]
     fn a_successor_adopts_the_table_without_writing() {
         let mut first = syncer();
         first.sync(change(Some(dns(&[1, 2])))).unwrap();
-        let kernel = Recorder {
-            contents: first.dataplane.contents.clone(),
-            ..Recorder::default()
-        };
+        let kernel = Recorder { contents: first.dataplane.contents.clone(), ..Recorder::default() };
         let mut second = Syncer::new(first.node.clone(), kernel);
         let summary = second.sync(change(Some(dns(&[1, 2])))).unwrap();
         assert!(summary.listed && !summary.changed);
@@ -283,13 +211,7 @@ mod tests {
     #[test]
     fn flows_are_checked_when_a_udp_backend_leaves_and_when_the_first_comes() {
         let mut syncer = syncer();
-        for (pods, checks) in [
-            (Some(&[1, 2][..]), 1),
-            (Some(&[1, 2, 3]), 1),
-            (Some(&[1, 3]), 2),
-            (None, 3),
-            (None, 3),
-        ] {
+        for (pods, checks) in [(Some(&[1, 2][..]), 1), (Some(&[1, 2, 3]), 1), (Some(&[1, 3]), 2), (None, 3), (None, 3)] {
             syncer.sync(change(pods.map(dns))).unwrap();
             assert_eq!(syncer.dataplane.checked.len(), checks, "{pods:?}");
         }

@@ -58,7 +58,9 @@ impl Cgroups {
     pub fn prepare(&self, pod: &Pod) -> io::Result<()> {
         let parent = self.pod_parent(pod);
         let containers = &pod.spec().containers;
-        let total = |amount: fn(&api::core::v1::Container, &str) -> i64, name: &str| containers.iter().map(|c| amount(c, name)).sum::<i64>();
+        let total = |amount: fn(&api::core::v1::Container, &str) -> i64, name: &str| {
+            containers.iter().map(|c| amount(c, name)).sum::<i64>()
+        };
         let limited = |name: &str| containers.iter().all(|container| qos::limit(container, name) > 0);
         let write = |controller: &str, file: &str, value: String| -> io::Result<()> {
             let dir = self.hierarchy(controller).join(parent.trim_start_matches('/'));
@@ -119,7 +121,10 @@ impl Cgroups {
             let cpu = keyed(&fs::read_to_string(dir.join("cpu.stat")).ok()?, "usage_usec")?.checked_mul(1000)?;
             let stat = fs::read_to_string(dir.join("memory.stat")).ok()?;
             let memory = number(&dir.join("memory.current"))?;
-            return Some(Usage { cpu_nanos: cpu, memory_bytes: memory.saturating_sub(keyed(&stat, "inactive_file").unwrap_or(0)) });
+            return Some(Usage {
+                cpu_nanos: cpu,
+                memory_bytes: memory.saturating_sub(keyed(&stat, "inactive_file").unwrap_or(0)),
+            });
         }
         let cpu = number(&self.hierarchy("cpuacct").join(group).join("cpuacct.usage"))?;
         let dir = self.hierarchy("memory").join(group);

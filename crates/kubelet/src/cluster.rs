@@ -3,6 +3,10 @@
 //! *Invariant:* the machine never waits for the API server to keep containers running; only what a container needs to start (its
 //! ConfigMaps, Secrets, tokens) and what others see (status, events) goes through here.
 
+#[cfg(test)]
+#[path = "cluster_fake.rs"]
+pub(crate) mod fake;
+
 use std::{collections::BTreeSet, sync::Arc};
 
 use api::core::v1::{ConfigMap, Pod, PodStatus, Secret, Service};
@@ -19,8 +23,8 @@ pub trait Cluster: Send + Sync {
     fn token<'a>(&'a self, pod: &'a Pod, request: &'a TokenSpec) -> BoxFuture<'a, Result<Token>>;
     /// The Services of a namespace that are known now.
     fn services(&self, namespace: &str) -> Vec<Arc<Service>>;
-    /// Writes a pod's status; a pod that is gone, or has another UID by now, is no error.
-    fn write_status<'a>(&'a self, pod: &'a Pod, status: &'a PodStatus) -> BoxFuture<'a, Result<()>>;
+    /// Writes a pod's status and says at which revision it now stands; a pod that is gone, or has another UID by now, is no error.
+    fn write_status<'a>(&'a self, pod: &'a Pod, status: &'a PodStatus) -> BoxFuture<'a, Result<u64>>;
     /// Takes the object of a pod that has ended off the API server; gone already is no error.
     fn delete_pod<'a>(&'a self, pod: &'a Pod) -> BoxFuture<'a, Result<()>>;
     /// Records an event about a pod. Never waits; events may be merged or dropped under load.

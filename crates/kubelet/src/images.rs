@@ -86,14 +86,22 @@ impl Images {
         let started = Instant::now();
         let pull = self.join_pull(image, credentials);
         let result = pull.clone().await;
+        self.forget_pull(image, &pull);
+        result.map_err(ImageError::Pull)?;
+        let image = self
+            .runtime
+            .image(image)
+            .await
+            .map_err(ImageError::Inspect)?
+            .ok_or_else(|| ImageError::NeverPull(image.to_owned()))?;
+        Ok(Present { image, pulled: Some(started.elapsed()) })
+    }
+
+    fn forget_pull(&self, image: &str, pull: &Pull) {
         let mut pulls = self.pulls.lock();
-        if pulls.get(image).is_some_and(|current| current.ptr_eq(&pull)) {
+        if pulls.get(image).is_some_and(|current| current.ptr_eq(pull)) {
             pulls.remove(image);
         }
-        drop(pulls);
-        result.map_err(ImageError::Pull)?;
-        let image = self.runtime.image(image).await.map_err(ImageError::Inspect)?.ok_or_else(|| ImageError::NeverPull(image.to_owned()))?;
-        Ok(Present { image, pulled: Some(started.elapsed()) })
     }
 
     fn join_pull(&self, image: &str, credentials: Option<Credentials>) -> Pull {
@@ -146,7 +154,10 @@ mod tests {
         for bad in ["", "Busy Box", "a b", "UPPER", "x/", ":v1"] {
             assert!(!is_reference(bad), "{bad}");
         }
-        assert_eq!((registry("busybox"), registry("lib/x"), registry("localhost:5000/x")), ("docker.io", "docker.io", "localhost:5000"));
+        assert_eq!(
+            (registry("busybox"), registry("lib/x"), registry("localhost:5000/x")),
+            ("docker.io", "docker.io", "localhost:5000")
+        );
     }
 
     #[tokio::test]
@@ -157,7 +168,8 @@ mod tests {
         assert!(matches!(images.ensure("gone:1", "Never", None, || ()).await, Err(ImageError::NeverPull(_))));
         assert!(matches!(images.ensure("not a name", "Always", None, || ()).await, Err(ImageError::InvalidName(_))));
         assert!(runtime.take_calls().is_empty());
-        let both = tokio::join!(images.ensure("gone:1", "Always", None, || ()), images.ensure("gone:1", "IfNotPresent", None, || ()));
+        let both =
+            tokio::join!(images.ensure("gone:1", "Always", None, || ()), images.ensure("gone:1", "IfNotPresent", None, || ()));
         assert!(matches!(both, (Err(ImageError::Pull(_)), Err(ImageError::Pull(_)))));
         assert_eq!(runtime.take_calls(), ["pull gone:1"], "two containers, one pull");
     }

@@ -1,3 +1,5 @@
 //! The kubelet binary.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    daemon::main("kubelet", "127.0.0.1:10248", kubelet::run)
+}

@@ -5,7 +5,9 @@ mod support;
 use std::{collections::BTreeMap, time::Duration};
 
 use futures::StreamExt as _;
-use kubelet::runtime::{ContainerKind, ContainerSpec, Docker, ExecSpec, Labels, LogOptions, Output, Runtime, State, TerminalSize, ensure_pause_image};
+use kubelet::runtime::{
+    ContainerKind, ContainerSpec, Docker, ExecSpec, Labels, LogOptions, Output, Runtime, State, TerminalSize, ensure_pause_image,
+};
 use support::Engine;
 use tokio::io::AsyncWriteExt as _;
 
@@ -73,14 +75,20 @@ async fn run_through() {
     let inspected = docker.inspect(&app).await.unwrap().unwrap();
     assert_eq!((inspected.state.clone(), inspected.labels.container.as_str()), (State::Running, "main"));
     assert!(inspected.pid > 0);
-    assert_eq!(engine.docker_output("ps --format '{{.Names}}' | sort"), "k8s_POD_web_default_uid-1_0\nk8s_main_web_default_uid-1_0");
+    assert_eq!(
+        engine.docker_output("ps --format '{{.Names}}' | sort"),
+        "k8s_POD_web_default_uid-1_0\nk8s_main_web_default_uid-1_0"
+    );
     let event = events.next().await.unwrap().unwrap();
     assert_eq!((event.id, event.pod_uid), (sandbox.clone(), "uid-1".to_owned()));
     assert!(matches!(docker.create(sandbox_spec(&image, 0)).await, Err(kubelet::runtime::Error::Conflict { .. })));
 
     tokio::time::sleep(Duration::from_millis(300)).await;
     // Exec: output, exit code, standard input, terminal.
-    let session = docker.exec(&app, ExecSpec { command: ["sh", "-c", "echo out; exit 3"].map(String::from).into(), ..ExecSpec::default() }).await.unwrap();
+    let session = docker
+        .exec(&app, ExecSpec { command: ["sh", "-c", "echo out; exit 3"].map(String::from).into(), ..ExecSpec::default() })
+        .await
+        .unwrap();
     let id = session.id.clone();
     assert_eq!(collect(session.output).await, "out\n");
     assert_eq!(docker.exec_exit_code(&id).await.unwrap(), Some(3));
@@ -114,7 +122,8 @@ async fn run_through() {
     assert!(docker.pull("localhost:1/none:v1", None).await.is_err());
     assert_eq!(docker.image("none:such").await.unwrap(), None);
 
-    let found: BTreeMap<_, _> = docker.list(Some("uid-1")).await.unwrap().into_iter().map(|c| (c.labels.container, c.running)).collect();
+    let found: BTreeMap<_, _> =
+        docker.list(Some("uid-1")).await.unwrap().into_iter().map(|c| (c.labels.container, c.running)).collect();
     assert_eq!(found, BTreeMap::from([("POD".into(), true), ("main".into(), false), ("broken".into(), false)]));
     assert!(docker.list(Some("uid-2")).await.unwrap().is_empty());
     for container in docker.list(None).await.unwrap() {

@@ -29,7 +29,10 @@ fn pods_reach_each_other_their_host_and_the_world() {
         assert!(sh(&format!("busybox ping -c1 -w5 {ip_a}")), "host to pod");
 
         // The world knows no route to pods: it answers only because the pods' traffic is masqueraded.
-        assert!(sh(&format!("ip link add up0 type veth peer name eth0 netns {} && ip addr add 192.0.2.1/24 dev up0 && ip link set up0 up", world.pid())));
+        assert!(sh(&format!(
+            "ip link add up0 type veth peer name eth0 netns {} && ip addr add 192.0.2.1/24 dev up0 && ip link set up0 up",
+            world.pid()
+        )));
         assert!(world.run("ip addr add 192.0.2.2/24 dev eth0 && ip link set eth0 up"));
         assert!(a.run("busybox ping -c1 -w5 192.0.2.2"), "pod to the world");
         // Another node's pods are in the cluster: not masqueraded, so without a route back there is no answer.
@@ -75,6 +78,8 @@ fn addresses_and_links_are_found_again_and_orphans_are_removed() {
         assert!(sh("! ip link | grep -q fkaaaa"), "nothing is left");
 
         second.configure("10.244.8.0/24".parse().unwrap()).await.unwrap();
-        assert!(sh("ip addr show dev ferrokube0 | grep -q 'inet 10.244.8.1/24' && ! ip addr show dev ferrokube0 | grep -q 10.244.7.1"));
+        assert!(sh(
+            "ip addr show dev ferrokube0 | grep -q 'inet 10.244.8.1/24' && ! ip addr show dev ferrokube0 | grep -q 10.244.7.1"
+        ));
     });
 }

@@ -1,3 +1,7 @@
-//! The scheduler binary.
+//! The scheduler's binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    daemon::main("scheduler", "127.0.0.1:10259", scheduler::run)
+}

@@ -11,10 +11,7 @@ use std::time::{Duration, Instant};
 use futures::{StreamExt, stream};
 use store::testing::EtcdCluster;
 use store::wire::put_bytes;
-use store::{
-    Collection, Config, FieldLayout, IndexKey, KindLayout, ListOptions, ReadAt, Selection, Store,
-    Watch, WatchStart,
-};
+use store::{Collection, Config, FieldLayout, IndexKey, KindLayout, ListOptions, ReadAt, Selection, Store, Watch, WatchStart};
 use tokio_util::sync::CancellationToken;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -49,10 +46,7 @@ static ALLOCATOR: Counting = Counting;
 async fn main() -> Result<(), BoxError> {
     let members = std::env::args().nth(1).map_or(Ok(3), |text| text.parse())?;
     let cluster = EtcdCluster::start(members).await?;
-    println!(
-        "{members} etcd members, pods of {} bytes",
-        pod("pod-1", 0).len()
-    );
+    println!("{members} etcd members, pods of {} bytes", pod("pod-1", 0).len());
     let stop = CancellationToken::new();
     let store = start(cluster.config(), &stop).await?;
     let pods = store.collection("pods").ok_or("no pods")?;
@@ -76,10 +70,7 @@ async fn start(config: Config, stop: &CancellationToken) -> Result<Store, BoxErr
         prefix: Cow::Borrowed("/registry/pods/"),
         namespaced: true,
         ttl: None,
-        fields: vec![
-            FieldLayout::text("spec.nodeName", &[2, 10]).indexed(),
-            FieldLayout::text("status.phase", &[3, 1]),
-        ],
+        fields: vec![FieldLayout::text("spec.nodeName", &[2, 10]).indexed(), FieldLayout::text("status.phase", &[3, 1])],
     };
     let (store, runner) = Store::new(config, vec![layout])?;
     tokio::spawn(runner.run(stop.clone()));
@@ -105,9 +96,7 @@ async fn creates(pods: &Collection, config: &Config) -> Result<(), BoxError> {
         let began = Instant::now();
         let create = async |i: usize| {
             let name = format!("pod-{i}");
-            pods.create("default", &name, &pod(&name, i))
-                .await
-                .map(drop)
+            pods.create("default", &name, &pod(&name, i)).await.map(drop)
         };
         at_once(numbers, create).await?;
         ours += began.elapsed();
@@ -126,26 +115,16 @@ async fn creates(pods: &Collection, config: &Config) -> Result<(), BoxError> {
 async fn bare(config: &Config) -> Result<etcd_client::Client, BoxError> {
     let files = config.tls.as_ref().ok_or("no certificates")?;
     let tls = etcd_client::TlsOptions::new()
-        .ca_certificate(etcd_client::Certificate::from_pem(std::fs::read(
-            &files.ca,
-        )?))
-        .identity(etcd_client::Identity::from_pem(
-            std::fs::read(&files.cert)?,
-            std::fs::read(&files.key)?,
-        ));
+        .ca_certificate(etcd_client::Certificate::from_pem(std::fs::read(&files.ca)?))
+        .identity(etcd_client::Identity::from_pem(std::fs::read(&files.cert)?, std::fs::read(&files.key)?));
     let options = etcd_client::ConnectOptions::new().with_tls(tls);
     Ok(etcd_client::Client::connect(&config.endpoints, Some(options)).await?)
 }
 
 /// Runs a request for each number, some at a time.
-async fn at_once<E>(
-    numbers: impl Iterator<Item = usize>,
-    request: impl AsyncFn(usize) -> Result<(), E>,
-) -> Result<(), E> {
+async fn at_once<E>(numbers: impl Iterator<Item = usize>, request: impl AsyncFn(usize) -> Result<(), E>) -> Result<(), E> {
     let requests = stream::iter(numbers.map(|i| request(i))).buffer_unordered(AT_ONCE);
-    requests
-        .fold(Ok(()), |all, one| async { all.and(one) })
-        .await
+    requests.fold(Ok(()), |all, one| async { all.and(one) }).await
 }
 
 /// What a second cache of the same objects takes.
@@ -157,15 +136,7 @@ async fn memory(mut config: Config) -> Result<(), BoxError> {
     tokio::time::sleep(Duration::from_millis(500)).await;
     let idle = ALLOCATED.load(Ordering::Relaxed) - before;
     let pods = store.collection("pods").ok_or("no pods")?;
-    let list = pods
-        .list(
-            &Selection::all(),
-            ListOptions {
-                at: ReadAt::Any,
-                ..Default::default()
-            },
-        )
-        .await?;
+    let list = pods.list(&Selection::all(), ListOptions { at: ReadAt::Any, ..Default::default() }).await?;
     // Handing an object out makes its bytes shared, which costs a little once.
     let objects: Vec<_> = list.items.iter().map(|entry| entry.object()).collect();
     let encoded: usize = objects.iter().map(|object| object.len()).sum();
@@ -193,44 +164,25 @@ async fn list(pods: &Collection) -> Result<(), BoxError> {
     for _ in 0..50 {
         let list = pods.list(&Selection::all(), ListOptions::default()).await?;
         out.clear();
-        list.items
-            .iter()
-            .for_each(|entry| out.extend_from_slice(&entry.object()));
+        list.items.iter().for_each(|entry| out.extend_from_slice(&entry.object()));
         bytes += out.len();
     }
     let rate = bytes as f64 / began.elapsed().as_secs_f64() / 1e6;
     println!("consistent lists of {PODS} pods: {rate:.0} MB/s (wanted over gRPC: 300)");
     let (mut selected, began) = (0, Instant::now());
     for node in 0..1_000 {
-        let index = IndexKey::Field {
-            field: 0,
-            value: format!("node-{node}"),
-        };
-        let options = ListOptions {
-            at: ReadAt::Any,
-            ..Default::default()
-        };
-        selected += pods
-            .list(&Selection::all().with_index(index), options)
-            .await?
-            .items
-            .len();
+        let index = IndexKey::Field { field: 0, value: format!("node-{node}") };
+        let options = ListOptions { at: ReadAt::Any, ..Default::default() };
+        selected += pods.list(&Selection::all().with_index(index), options).await?.items.len();
     }
-    println!(
-        "lists of one node's pods: {:.1} µs each, {selected} pods",
-        began.elapsed().as_secs_f64() * 1e3
-    );
+    println!("lists of one node's pods: {:.1} µs each, {selected} pods", began.elapsed().as_secs_f64() * 1e3);
     Ok(())
 }
 
 /// Watchers of everything while objects change; one of them may not read at all.
 async fn watch(pods: &Collection, stalled: bool) -> Result<(), BoxError> {
     let start = WatchStart::After(pods.store().revision());
-    let _stalled: Option<Watch> = if stalled {
-        Some(pods.watch(Selection::all(), start).await?)
-    } else {
-        None
-    };
+    let _stalled: Option<Watch> = if stalled { Some(pods.watch(Selection::all(), start).await?) } else { None };
     let began = Instant::now();
     let mut readers = Vec::new();
     for _ in 0..WATCHERS {
@@ -240,17 +192,8 @@ async fn watch(pods: &Collection, stalled: bool) -> Result<(), BoxError> {
             while seen.len() < UPDATES {
                 let batch = watch.next().await?;
                 let now = began.elapsed();
-                bytes += batch
-                    .events
-                    .iter()
-                    .map(|event| event.entry.object().len())
-                    .sum::<usize>();
-                seen.extend(
-                    batch
-                        .events
-                        .iter()
-                        .map(|event| (event.entry.revision(), now)),
-                );
+                bytes += batch.events.iter().map(|event| event.entry.object().len()).sum::<usize>();
+                seen.extend(batch.events.iter().map(|event| (event.entry.revision(), now)));
             }
             Ok::<_, store::Error>((seen, bytes))
         }));
@@ -258,9 +201,7 @@ async fn watch(pods: &Collection, stalled: bool) -> Result<(), BoxError> {
     let update = async |i: usize| {
         let name = format!("pod-{i}");
         let at = pods.get("default", &name, ReadAt::Any).await?.revision();
-        pods.update("default", &name, at, &pod(&name, i + 1))
-            .await
-            .map(drop)
+        pods.update("default", &name, at, &pod(&name, i + 1)).await.map(drop)
     };
     at_once(0..UPDATES, update).await?;
     let wrote = began.elapsed();
@@ -273,10 +214,7 @@ async fn watch(pods: &Collection, stalled: bool) -> Result<(), BoxError> {
         }
     }
     let took = began.elapsed();
-    let mut lags: Vec<_> = all
-        .iter()
-        .map(|(revision, at)| *at - first[revision])
-        .collect();
+    let mut lags: Vec<_> = all.iter().map(|(revision, at)| *at - first[revision]).collect();
     lags.sort_unstable();
     println!(
         "{WATCHERS} watchers × {UPDATES} updates{}: {:.0} deliveries/s (wanted: 60,000, upstream: 11,700), updates alone took {:.0} %, p99 behind the first watcher {:?}",
@@ -293,13 +231,8 @@ async fn node_watches(pods: &Collection) -> Result<(), BoxError> {
     let start = WatchStart::After(pods.store().revision());
     let seen = Arc::<AtomicUsize>::default();
     for node in 0..1_000 {
-        let index = IndexKey::Field {
-            field: 0,
-            value: format!("node-{node}"),
-        };
-        let mut watch = pods
-            .watch(Selection::all().with_index(index), start)
-            .await?;
+        let index = IndexKey::Field { field: 0, value: format!("node-{node}") };
+        let mut watch = pods.watch(Selection::all().with_index(index), start).await?;
         let seen = seen.clone();
         tokio::spawn(async move {
             while let Ok(batch) = watch.next().await {
@@ -312,23 +245,15 @@ async fn node_watches(pods: &Collection) -> Result<(), BoxError> {
         let update = async |i: usize| {
             let name = format!("pod-{i}");
             let at = pods.get("default", &name, ReadAt::Latest).await?.revision();
-            pods.update("default", &name, at, &pod(&name, i))
-                .await
-                .map(drop)
+            pods.update("default", &name, at, &pod(&name, i)).await.map(drop)
         };
         at_once(0..PODS, update).await?;
         let rate = PODS as f64 / began.elapsed().as_secs_f64();
-        println!(
-            "{what}: {rate:.0} updates/s, {:.0} µs of CPU each",
-            (cpu()? - busy) * 1e6 / PODS as f64
-        );
+        println!("{what}: {rate:.0} updates/s, {:.0} µs of CPU each", (cpu()? - busy) * 1e6 / PODS as f64);
         Ok(())
     };
     measure("consistent read and update beside 1,000 node watchers").await?;
-    println!(
-        "the node watchers were told {} changes",
-        seen.load(Ordering::Relaxed)
-    );
+    println!("the node watchers were told {} changes", seen.load(Ordering::Relaxed));
     Ok(())
 }
 
@@ -336,12 +261,7 @@ async fn node_watches(pods: &Collection) -> Result<(), BoxError> {
 fn cpu() -> Result<f64, BoxError> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     let after_name = stat.rsplit_once(')').ok_or("no name")?.1;
-    let ticks: Vec<f64> = after_name
-        .split_whitespace()
-        .skip(11)
-        .take(2)
-        .map(str::parse)
-        .collect::<Result<_, _>>()?;
+    let ticks: Vec<f64> = after_name.split_whitespace().skip(11).take(2).map(str::parse).collect::<Result<_, _>>()?;
     Ok(ticks.iter().sum::<f64>() / 100.0)
 }
 
@@ -350,16 +270,8 @@ fn pod(name: &str, i: usize) -> Vec<u8> {
     let mut metadata = Vec::new();
     put_bytes(&mut metadata, 1, name.as_bytes());
     put_bytes(&mut metadata, 3, b"default");
-    put_bytes(
-        &mut metadata,
-        5,
-        format!("8d9f2b9c-6f5e-4c3b-9d8a-{i:012}").as_bytes(),
-    );
-    for (key, value) in [
-        ("app", "frontend"),
-        ("tier", "web"),
-        ("pod-template-hash", "6d4f8b7c9"),
-    ] {
+    put_bytes(&mut metadata, 5, format!("8d9f2b9c-6f5e-4c3b-9d8a-{i:012}").as_bytes());
+    for (key, value) in [("app", "frontend"), ("tier", "web"), ("pod-template-hash", "6d4f8b7c9")] {
         let mut label = Vec::new();
         put_bytes(&mut label, 1, key.as_bytes());
         put_bytes(&mut label, 2, value.as_bytes());

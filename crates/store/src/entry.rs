@@ -45,12 +45,7 @@ impl Entry {
     ///
     /// # Errors
     /// The object is no protobuf message, or a length is out of range.
-    pub fn new(
-        key: &str,
-        prefix_len: usize,
-        object: &[u8],
-        revision: i64,
-    ) -> Result<Self, EntryError> {
+    pub fn new(key: &str, prefix_len: usize, object: &[u8], revision: i64) -> Result<Self, EntryError> {
         let object = wire::normalized(object)?;
         let mut metadata = (0, 0);
         for field in wire::fields(&object) {
@@ -67,10 +62,7 @@ impl Entry {
         buffer.extend_from_slice(&object);
         buffer.extend_from_slice(&suffix);
         Ok(Self {
-            metadata: (
-                u32::try_from(metadata.0).map_err(too_long)?,
-                u32::try_from(metadata.1).map_err(too_long)?,
-            ),
+            metadata: (u32::try_from(metadata.0).map_err(too_long)?, u32::try_from(metadata.1).map_err(too_long)?),
             key_len: u16::try_from(key.len()).map_err(too_long)?,
             prefix_len: u16::try_from(prefix_len.min(key.len())).map_err(too_long)?,
             suffix_len: suffix.len() as u8,
@@ -102,23 +94,17 @@ impl Entry {
 
     /// The key without the kind's prefix: `namespace/name` or `name`.
     pub fn path(&self) -> &str {
-        self.key()
-            .get(usize::from(self.prefix_len)..)
-            .unwrap_or_default()
+        self.key().get(usize::from(self.prefix_len)..).unwrap_or_default()
     }
 
     /// The namespace, empty for a kind that has none.
     pub fn namespace(&self) -> &str {
-        self.path()
-            .split_once('/')
-            .map_or("", |(namespace, _)| namespace)
+        self.path().split_once('/').map_or("", |(namespace, _)| namespace)
     }
 
     /// The name.
     pub fn name(&self) -> &str {
-        self.path()
-            .split_once('/')
-            .map_or_else(|| self.path(), |(_, name)| name)
+        self.path().split_once('/').map_or_else(|| self.path(), |(_, name)| name)
     }
 
     /// The revision of this version, as in `metadata.resourceVersion`.
@@ -143,17 +129,13 @@ impl Entry {
 
     /// The encoded `ObjectMeta`, without resource version.
     pub fn metadata(&self) -> &[u8] {
-        self.buffer
-            .get(self.metadata.0 as usize..self.metadata.1 as usize)
-            .unwrap_or_default()
+        self.buffer.get(self.metadata.0 as usize..self.metadata.1 as usize).unwrap_or_default()
     }
 
     /// The encoded `PartialObjectMetadata` of the object, with its resource version.
     pub fn partial(&self) -> Bytes {
         let metadata = self.metadata();
-        let mut out = Vec::with_capacity(
-            wire::bytes_field_len(object_meta::IN_OBJECT, metadata.len()) + MAX_SUFFIX,
-        );
+        let mut out = Vec::with_capacity(wire::bytes_field_len(object_meta::IN_OBJECT, metadata.len()) + MAX_SUFFIX);
         wire::put_bytes(&mut out, object_meta::IN_OBJECT, metadata);
         put_revision(&mut out, self.revision);
         out.into()
@@ -171,10 +153,7 @@ impl Entry {
 
     /// The value of a label.
     pub fn label(&self, key: &str) -> Option<&str> {
-        self.labels()
-            .filter(|(k, _)| *k == key)
-            .last()
-            .map(|(_, value)| value)
+        self.labels().filter(|(k, _)| *k == key).last().map(|(_, value)| value)
     }
 
     /// The annotations in wire order.
@@ -215,10 +194,7 @@ impl Entry {
 impl fmt::Debug for Entry {
     /// Key and revision only: an object may be a Secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry")
-            .field("key", &self.key())
-            .field("revision", &self.revision)
-            .finish_non_exhaustive()
+        f.debug_struct("Entry").field("key", &self.key()).field("revision", &self.revision).finish_non_exhaustive()
     }
 }
 
@@ -274,8 +250,7 @@ mod tests {
     use super::*;
 
     fn object() -> Vec<u8> {
-        let (mut metadata, mut label, mut owner, mut out) =
-            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut metadata, mut label, mut owner, mut out) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         wire::put_bytes(&mut label, 1, b"app");
         wire::put_bytes(&mut label, 2, b"web");
         wire::put_bytes(&mut owner, 4, b"uid-2");
@@ -291,16 +266,10 @@ mod tests {
     #[test]
     fn an_entry_reads_its_object() {
         let entry = Entry::new("/registry/pods/default/web-1", 15, &object(), 42).unwrap();
-        assert_eq!(
-            (entry.namespace(), entry.name(), entry.uid()),
-            ("default", "web-1", "uid-1")
-        );
+        assert_eq!((entry.namespace(), entry.name(), entry.uid()), ("default", "web-1", "uid-1"));
         assert_eq!(entry.label("app"), Some("web"));
         assert_eq!(entry.owners().collect::<Vec<_>>(), ["uid-2"]);
-        assert_eq!(
-            entry.field(&FieldLayout::text("spec.nodeName", &[2, 10])),
-            "node-a"
-        );
+        assert_eq!(entry.field(&FieldLayout::text("spec.nodeName", &[2, 10])), "node-a");
         assert_eq!(entry.stored(), object());
         assert_eq!(wire::text(&entry.object(), &[1, 6]), "42");
         assert_eq!(wire::text(&entry.partial(), &[1, 6]), "42");
@@ -311,10 +280,7 @@ mod tests {
     fn a_later_revision_changes_nothing_else() {
         let entry = Entry::new("/registry/nodes/a", 16, &object(), 9).unwrap();
         let later = entry.at_revision(1_000_000);
-        assert_eq!(
-            (later.revision(), later.key(), later.stored()),
-            (1_000_000, entry.key(), entry.stored())
-        );
+        assert_eq!((later.revision(), later.key(), later.stored()), (1_000_000, entry.key(), entry.stored()));
         assert_eq!(wire::text(&later.object(), &[1, 6]), "1000000");
         assert_eq!((later.namespace(), later.name()), ("", "a"));
     }
@@ -323,14 +289,8 @@ mod tests {
     fn json_is_made_once() {
         let entry = Entry::new("/registry/nodes/a", 16, &object(), 9).unwrap();
         assert_eq!(entry.json(|_| Err("broken")), Err("broken"));
-        assert_eq!(
-            entry.json(|_| Ok::<_, ()>(Bytes::from_static(b"{}"))),
-            Ok(Bytes::from_static(b"{}"))
-        );
-        assert_eq!(
-            entry.json(|_| Err("not called")),
-            Ok(Bytes::from_static(b"{}"))
-        );
+        assert_eq!(entry.json(|_| Ok::<_, ()>(Bytes::from_static(b"{}"))), Ok(Bytes::from_static(b"{}")));
+        assert_eq!(entry.json(|_| Err("not called")), Ok(Bytes::from_static(b"{}")));
     }
 
     proptest! {

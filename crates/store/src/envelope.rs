@@ -58,9 +58,7 @@ pub struct Unknown<'a> {
 /// [`EnvelopeError::NoEnvelope`], [`EnvelopeError::Malformed`] or [`EnvelopeError::Encoded`]. The object
 /// itself is not looked into.
 pub fn decode(value: &[u8]) -> Result<Unknown<'_>, EnvelopeError> {
-    let body = value
-        .strip_prefix(&MAGIC)
-        .ok_or(EnvelopeError::NoEnvelope)?;
+    let body = value.strip_prefix(&MAGIC).ok_or(EnvelopeError::NoEnvelope)?;
     let mut unknown = Unknown::default();
     for field in wire::fields(body) {
         let field = field?;
@@ -71,9 +69,7 @@ pub fn decode(value: &[u8]) -> Result<Unknown<'_>, EnvelopeError> {
             }
             (RAW, Some(raw)) => unknown.raw = raw,
             (CONTENT_ENCODING, Some(encoding)) if !encoding.is_empty() => {
-                return Err(EnvelopeError::Encoded(
-                    String::from_utf8_lossy(encoding).into_owned(),
-                ));
+                return Err(EnvelopeError::Encoded(String::from_utf8_lossy(encoding).into_owned()));
             }
             _ => {}
         }
@@ -83,8 +79,7 @@ pub fn decode(value: &[u8]) -> Result<Unknown<'_>, EnvelopeError> {
 
 /// Wraps an encoded object for storage, in one allocation of the exact size.
 pub fn encode(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
-    let type_meta = wire::bytes_field_len(API_VERSION, api_version.len())
-        + wire::bytes_field_len(KIND, kind.len());
+    let type_meta = wire::bytes_field_len(API_VERSION, api_version.len()) + wire::bytes_field_len(KIND, kind.len());
     let body = wire::bytes_field_len(TYPE_META, type_meta) + wire::bytes_field_len(RAW, raw.len());
     let mut out = Vec::with_capacity(MAGIC.len() + body);
     out.extend_from_slice(&MAGIC);
@@ -108,22 +103,13 @@ mod tests {
         let mut value = encode("v1", "Pod", b"\x0a\x00");
         value.extend_from_slice(&[0x1a, 0, 0x22, 0]);
         let unknown = decode(&value).unwrap();
-        assert_eq!(
-            (unknown.api_version, unknown.kind, unknown.raw),
-            ("v1", "Pod", &b"\x0a\x00"[..])
-        );
+        assert_eq!((unknown.api_version, unknown.kind, unknown.raw), ("v1", "Pod", &b"\x0a\x00"[..]));
     }
 
     #[test]
     fn foreign_values_are_refused() {
-        assert_eq!(
-            decode(b"{\"kind\":\"Pod\"}"),
-            Err(EnvelopeError::NoEnvelope)
-        );
-        assert_eq!(
-            decode(b"k8s\0\x0a\x05"),
-            Err(EnvelopeError::Malformed(WireError::Truncated { at: 0 }))
-        );
+        assert_eq!(decode(b"{\"kind\":\"Pod\"}"), Err(EnvelopeError::NoEnvelope));
+        assert_eq!(decode(b"k8s\0\x0a\x05"), Err(EnvelopeError::Malformed(WireError::Truncated { at: 0 })));
         let mut zipped = encode("v1", "Pod", b"");
         zipped.extend_from_slice(b"\x1a\x04gzip");
         assert_eq!(decode(&zipped), Err(EnvelopeError::Encoded("gzip".into())));

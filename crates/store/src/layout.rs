@@ -67,9 +67,7 @@ impl KindLayout {
 
     /// The place of a selectable field in [`KindLayout::fields`].
     pub fn field(&self, json_path: &str) -> Option<usize> {
-        self.fields
-            .iter()
-            .position(|field| field.json_path == json_path)
+        self.fields.iter().position(|field| field.json_path == json_path)
     }
 }
 
@@ -78,12 +76,7 @@ impl KindLayout {
 impl FieldLayout {
     /// A text field without an index.
     pub const fn text(json_path: &'static str, path: &'static [u32]) -> Self {
-        Self {
-            json_path: Cow::Borrowed(json_path),
-            path: Cow::Borrowed(path),
-            kind: FieldKind::Text,
-            indexed: false,
-        }
+        Self { json_path: Cow::Borrowed(json_path), path: Cow::Borrowed(path), kind: FieldKind::Text, indexed: false }
     }
 
     /// The same field with an index.

@@ -62,21 +62,12 @@ impl Selection {
 
     /// Every object in a namespace.
     pub fn namespace(namespace: impl Into<String>) -> Self {
-        Self {
-            scope: Scope::Namespace(namespace.into()),
-            ..Self::default()
-        }
+        Self { scope: Scope::Namespace(namespace.into()), ..Self::default() }
     }
 
     /// One object.
     pub fn object(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self {
-            scope: Scope::Object {
-                namespace: namespace.into(),
-                name: name.into(),
-            },
-            ..Self::default()
-        }
+        Self { scope: Scope::Object { namespace: namespace.into(), name: name.into() }, ..Self::default() }
     }
 
     /// Narrowed to objects with a value in an index.
@@ -94,10 +85,7 @@ impl Selection {
     /// Whether an entry is selected.
     pub fn matches(&self, layout: &KindLayout, entry: &Entry) -> bool {
         self.scope.contains(layout, entry)
-            && self
-                .index
-                .as_ref()
-                .is_none_or(|index| index.matches(layout, entry))
+            && self.index.as_ref().is_none_or(|index| index.matches(layout, entry))
             && self.filter.as_ref().is_none_or(|filter| filter(entry))
     }
 }
@@ -119,9 +107,7 @@ impl Scope {
         match self {
             Scope::All => true,
             Scope::Namespace(namespace) => entry.namespace() == namespace,
-            Scope::Object { namespace, name } => {
-                entry.name() == name && (!layout.namespaced || entry.namespace() == namespace)
-            }
+            Scope::Object { namespace, name } => entry.name() == name && (!layout.namespaced || entry.namespace() == namespace),
         }
     }
 
@@ -140,10 +126,9 @@ impl Scope {
 impl IndexKey {
     fn matches(&self, layout: &KindLayout, entry: &Entry) -> bool {
         match self {
-            IndexKey::Field { field, value } => layout
-                .fields
-                .get(*field)
-                .is_some_and(|field| entry.field(field) == value.as_str()),
+            IndexKey::Field { field, value } => {
+                layout.fields.get(*field).is_some_and(|field| entry.field(field) == value.as_str())
+            }
             IndexKey::Owner(uid) => entry.owners().any(|owner| owner == uid),
         }
     }

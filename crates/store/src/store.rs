@@ -82,33 +82,14 @@ impl Store {
     pub fn new(config: Config, kinds: Vec<KindLayout>) -> Result<(Self, Runner), Error> {
         let counters = Arc::<Counters>::default();
         let etcd = Etcd::new(&config, counters.clone())?;
-        let limits = Limits {
-            events: config.ring_events,
-            bytes: config.ring_bytes,
-        };
+        let limits = Limits { events: config.ring_events, bytes: config.ring_bytes };
         let cache = Arc::new(Cache::new(kinds, limits, counters.clone())?);
         let (read_index, read_indexer) = ReadIndex::new(etcd.clone(), counters.clone());
-        let feed = Feed {
-            cache: cache.clone(),
-            etcd: etcd.clone(),
-            replay: config.replay,
-        };
+        let feed = Feed { cache: cache.clone(), etcd: etcd.clone(), replay: config.replay };
         let maintenance = Maintenance::new(etcd.clone(), &config, counters);
         let catch_up_timeout = config.catch_up_timeout;
-        let store = Self(Arc::new(Inner {
-            cache,
-            etcd,
-            read_index,
-            catch_up_timeout,
-        }));
-        Ok((
-            store,
-            Runner {
-                feed,
-                read_indexer,
-                maintenance,
-            },
-        ))
+        let store = Self(Arc::new(Inner { cache, etcd, read_index, catch_up_timeout }));
+        Ok((store, Runner { feed, read_indexer, maintenance }))
     }
 
     /// Waits until the first list is in and has caught up.
@@ -123,18 +104,12 @@ impl Store {
 
     /// The handle of the kind of that [`KindLayout::name`].
     pub fn collection(&self, name: &str) -> Option<Collection> {
-        self.0.cache.kind(name).map(|kind| Collection {
-            store: self.clone(),
-            kind: kind.clone(),
-        })
+        self.0.cache.kind(name).map(|kind| Collection { store: self.clone(), kind: kind.clone() })
     }
 
     /// The handles of all kinds, in the order the store was given them.
     pub fn collections(&self) -> impl Iterator<Item = Collection> + '_ {
-        self.0.cache.kinds().iter().map(|kind| Collection {
-            store: self.clone(),
-            kind: kind.clone(),
-        })
+        self.0.cache.kinds().iter().map(|kind| Collection { store: self.clone(), kind: kind.clone() })
     }
 
     /// The revision up to which the cache has seen everything; 0 before the first list.
@@ -149,19 +124,12 @@ impl Store {
     pub async fn fresh(&self, at: ReadAt) -> Result<i64, Error> {
         let patience = self.0.catch_up_timeout;
         if !self.is_ready() {
-            timeout(patience, self.ready())
-                .await
-                .map_err(|_| Error::NotReady)?;
+            timeout(patience, self.ready()).await.map_err(|_| Error::NotReady)?;
         }
         match at {
             ReadAt::Any => Ok(self.revision()),
             ReadAt::AtLeast(revision) => self.0.cache.wait_for(revision, patience).await,
-            ReadAt::Latest => {
-                self.0
-                    .cache
-                    .wait_for(self.0.read_index.get().await?, patience)
-                    .await
-            }
+            ReadAt::Latest => self.0.cache.wait_for(self.0.read_index.get().await?, patience).await,
         }
     }
 
@@ -198,12 +166,7 @@ impl Runner {
         tasks.spawn(self.feed.run(shutdown.clone()));
         let read_indexer = self.read_indexer;
         let indexing = shutdown.clone();
-        tasks.spawn(async move {
-            indexing
-                .run_until_cancelled(read_indexer.run())
-                .await
-                .unwrap_or_default()
-        });
+        tasks.spawn(async move { indexing.run_until_cancelled(read_indexer.run()).await.unwrap_or_default() });
         tasks.spawn(self.maintenance.run(shutdown));
         // The first to end, for whatever reason, ends the others.
         if let Some(Err(error)) = tasks.join_next().await
@@ -237,19 +200,9 @@ impl Collection {
     ///
     /// # Errors
     /// [`Error::AlreadyExists`], [`Error::InvalidObject`], or an [`Error::Etcd`].
-    pub async fn create(
-        &self,
-        namespace: &str,
-        name: &str,
-        object: &[u8],
-    ) -> Result<Arc<Entry>, Error> {
+    pub async fn create(&self, namespace: &str, name: &str, object: &[u8]) -> Result<Arc<Entry>, Error> {
         let key = self.kind.layout.key(namespace, name);
-        let txn = self.put(
-            Txn::new().guard(&key, Guard::Absent),
-            namespace,
-            name,
-            object,
-        )?;
+        let txn = self.put(Txn::new().guard(&key, Guard::Absent), namespace, name, object)?;
         match self.store.commit(&txn).await? {
             Outcome::Committed(revision) => self.written(&key, object, revision),
             Outcome::Refused(_) => Err(Error::AlreadyExists { key }),
@@ -270,20 +223,9 @@ impl Collection {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Conflict`] with the current object, [`Error::InvalidObject`], or an [`Error::Etcd`].
-    pub async fn update(
-        &self,
-        namespace: &str,
-        name: &str,
-        expected: i64,
-        object: &[u8],
-    ) -> Result<Arc<Entry>, Error> {
+    pub async fn update(&self, namespace: &str, name: &str, expected: i64, object: &[u8]) -> Result<Arc<Entry>, Error> {
         let key = self.kind.layout.key(namespace, name);
-        let txn = self.put(
-            Txn::new().guard(&key, Guard::At(expected)),
-            namespace,
-            name,
-            object,
-        )?;
+        let txn = self.put(Txn::new().guard(&key, Guard::At(expected)), namespace, name, object)?;
         match self.store.commit(&txn).await? {
             Outcome::Committed(revision) => self.written(&key, object, revision),
             Outcome::Refused(found) => Err(self.refused(key, found)),
@@ -294,24 +236,14 @@ impl Collection {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Conflict`] with the current object, or an [`Error::Etcd`].
-    pub async fn delete(
-        &self,
-        namespace: &str,
-        name: &str,
-        expected: i64,
-    ) -> Result<Arc<Entry>, Error> {
+    pub async fn delete(&self, namespace: &str, name: &str, expected: i64) -> Result<Arc<Entry>, Error> {
         let key = self.kind.layout.key(namespace, name);
-        let mut last = self
-            .kind
-            .get(&key)
-            .filter(|entry| entry.revision() == expected);
+        let mut last = self.kind.get(&key).filter(|entry| entry.revision() == expected);
         if last.is_none() {
             last = Some(self.current(&key).await?);
         }
         let Some(last) = last.filter(|entry| entry.revision() == expected) else {
-            return Err(Error::Conflict {
-                current: self.current(&key).await?,
-            });
+            return Err(Error::Conflict { current: self.current(&key).await? });
         };
         let txn = Txn::new().guard(&key, Guard::At(expected)).delete(&key);
         match self.store.commit(&txn).await? {
@@ -370,17 +302,14 @@ impl Collection {
     /// # Errors
     /// [`Error::Expired`] if the page's or the exact revision is no longer known, and what [`Store::fresh`] answers.
     pub async fn list(&self, selection: &Selection, options: ListOptions) -> Result<List, Error> {
-        self.store
-            .fresh(options.exact.map_or(options.at, ReadAt::AtLeast))
-            .await?;
+        self.store.fresh(options.exact.map_or(options.at, ReadAt::AtLeast)).await?;
         match (self.kind.list(selection, &options), options.exact) {
-            (Err(Error::Expired { requested, oldest }), Some(revision)) => self
-                .list_history(selection, &options, revision)
-                .await
-                .map_err(|error| match error {
+            (Err(Error::Expired { requested, oldest }), Some(revision)) => {
+                self.list_history(selection, &options, revision).await.map_err(|error| match error {
                     Error::Etcd(EtcdError::Compacted) => Error::Expired { requested, oldest },
                     other => other,
-                }),
+                })
+            }
             (list, _) => list,
         }
     }
@@ -399,27 +328,15 @@ impl Collection {
     }
 
     /// Lists as of a revision that the cache has forgotten but etcd may still know.
-    async fn list_history(
-        &self,
-        selection: &Selection,
-        options: &ListOptions,
-        revision: i64,
-    ) -> Result<List, Error> {
+    async fn list_history(&self, selection: &Selection, options: &ListOptions, revision: i64) -> Result<List, Error> {
         let layout = &self.kind.layout;
         let prefix = selection.scope.prefix(layout);
-        let mut after = options
-            .after
-            .as_ref()
-            .map(|path| format!("{}{path}", layout.prefix));
+        let mut after = options.after.as_ref().map(|path| format!("{}{path}", layout.prefix));
         // A page that begins before the scope begins with it.
         after = after.filter(|after| after.as_str() >= prefix.as_str());
         let mut items = Vec::new();
         loop {
-            let page = self
-                .store
-                .etcd()
-                .page(&prefix, after.as_deref(), HISTORY_PAGE, revision)
-                .await?;
+            let page = self.store.etcd().page(&prefix, after.as_deref(), HISTORY_PAGE, revision).await?;
             for kv in &page.items {
                 let key = String::from_utf8_lossy(kv.key()).into_owned();
                 match read(layout, &key, kv.value(), kv.mod_revision()) {
@@ -440,27 +357,18 @@ impl Collection {
 
     fn put(&self, txn: Txn, namespace: &str, name: &str, object: &[u8]) -> Result<Txn, Error> {
         txn.put_object(&self.kind.layout, namespace, name, object)
-            .map_err(|source| Error::InvalidObject {
-                key: self.kind.layout.key(namespace, name),
-                source: source.into(),
-            })
+            .map_err(|source| Error::InvalidObject { key: self.kind.layout.key(namespace, name), source: source.into() })
     }
 
     fn written(&self, key: &str, object: &[u8], revision: i64) -> Result<Arc<Entry>, Error> {
         let entry = Entry::new(key, self.kind.layout.prefix.len(), object, revision);
-        entry.map(Arc::new).map_err(|source| Error::InvalidObject {
-            key: key.to_owned(),
-            source,
-        })
+        entry.map(Arc::new).map_err(|source| Error::InvalidObject { key: key.to_owned(), source })
     }
 
     /// The object as etcd has it now.
     async fn current(&self, key: &str) -> Result<Arc<Entry>, Error> {
         let value = self.store.etcd().get(key).await?;
-        let found = vec![KeyState {
-            key: key.to_owned(),
-            value,
-        }];
+        let found = vec![KeyState { key: key.to_owned(), value }];
         match self.refused(key.to_owned(), found) {
             Error::Conflict { current } => Ok(current),
             other => Err(other),
@@ -473,17 +381,12 @@ impl Collection {
             return Error::NotFound { key };
         };
         match read(&self.kind.layout, &key, &value.bytes, value.revision) {
-            Ok(current) => Error::Conflict {
-                current: Arc::new(current),
-            },
+            Ok(current) => Error::Conflict { current: Arc::new(current) },
             Err(source) => Error::Unreadable { key, source },
         }
     }
 }
 
 fn normalized<'a>(key: &str, object: &'a [u8]) -> Result<std::borrow::Cow<'a, [u8]>, Error> {
-    wire::normalized(object).map_err(|error| Error::InvalidObject {
-        key: key.to_owned(),
-        source: EntryError::from(error),
-    })
+    wire::normalized(object).map_err(|error| Error::InvalidObject { key: key.to_owned(), source: EntryError::from(error) })
 }

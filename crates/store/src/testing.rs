@@ -11,8 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
 };
 use tempfile::TempDir;
 use thiserror::Error;
@@ -85,37 +84,17 @@ impl EtcdCluster {
     /// # Errors
     /// As [`EtcdCluster::start`].
     pub async fn start_with(size: usize, arguments: &[&str]) -> Result<Self, TestingError> {
-        let directory = tempfile::Builder::new()
-            .prefix("fk-store-")
-            .tempdir()
-            .map_err(io_error("make a directory"))?;
+        let directory = tempfile::Builder::new().prefix("fk-store-").tempdir().map_err(io_error("make a directory"))?;
         let authority = Authority::new(directory.path())?;
         // Members are each other's clients.
-        authority.issue(
-            directory.path(),
-            "member",
-            vec!["127.0.0.1".to_owned(), "localhost".to_owned()],
-        )?;
+        authority.issue(directory.path(), "member", vec!["127.0.0.1".to_owned(), "localhost".to_owned()])?;
         authority.issue(directory.path(), "client", vec![])?;
         let member = |_| -> Result<TestMember, TestingError> {
-            Ok(TestMember {
-                client_port: free_port()?,
-                peer_port: free_port()?,
-                generation: 0,
-                process: None,
-            })
+            Ok(TestMember { client_port: free_port()?, peer_port: free_port()?, generation: 0, process: None })
         };
         let members = (0..size).map(member).collect::<Result<_, _>>()?;
-        let arguments = arguments
-            .iter()
-            .map(|&argument| argument.to_owned())
-            .collect();
-        let mut cluster = Self {
-            directory,
-            authority,
-            members,
-            arguments,
-        };
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let mut cluster = Self { directory, authority, members, arguments };
         let everyone = cluster.initial_cluster(size);
         for index in 0..size {
             cluster.spawn(index, &everyone, "new")?;
@@ -127,17 +106,8 @@ impl EtcdCluster {
     /// The configuration of a store that uses this cluster.
     pub fn config(&self) -> Config {
         let file = |name: &str| self.directory.path().join(name);
-        let tls = TlsFiles {
-            ca: file("ca.crt"),
-            cert: file("client.crt"),
-            key: file("client.key"),
-        };
-        Config::new(
-            (0..self.members.len())
-                .map(|index| self.endpoint(index))
-                .collect(),
-            Some(tls),
-        )
+        let tls = TlsFiles { ca: file("ca.crt"), cert: file("client.crt"), key: file("client.key") };
+        Config::new((0..self.members.len()).map(|index| self.endpoint(index)).collect(), Some(tls))
     }
 
     /// The address of a member.
@@ -160,11 +130,8 @@ impl EtcdCluster {
         while Instant::now() < deadline {
             for (index, member) in etcd.members().iter().enumerate() {
                 let mut client = member.client.maintenance_client();
-                if let Ok(Ok(status)) =
-                    tokio::time::timeout(Duration::from_secs(1), client.status()).await
-                    && status
-                        .header()
-                        .is_some_and(|header| header.member_id() == status.leader())
+                if let Ok(Ok(status)) = tokio::time::timeout(Duration::from_secs(1), client.status()).await
+                    && status.header().is_some_and(|header| header.member_id() == status.leader())
                 {
                     return Ok(index);
                 }
@@ -236,10 +203,7 @@ impl EtcdCluster {
         let other = (index + 1) % self.members.len();
         let mut members = self.etcd()?.members()[other].client.cluster_client();
         let known = members.member_list().await?;
-        let at_address = known
-            .members()
-            .iter()
-            .find(|member| member.peer_urls().contains(&peer));
+        let at_address = known.members().iter().find(|member| member.peer_urls().contains(&peer));
         match at_address {
             // One without a name has been added by an attempt before.
             Some(member) if member.name().is_empty() => return Ok(()),
@@ -258,8 +222,7 @@ impl EtcdCluster {
         let size = self.members.len();
         for index in 0..size {
             self.kill(index)?;
-            fs::remove_dir_all(self.directory.path().join(self.name(index)))
-                .map_err(io_error("wipe a member"))?;
+            fs::remove_dir_all(self.directory.path().join(self.name(index))).map_err(io_error("wipe a member"))?;
             self.members[index].generation += 1;
         }
         let everyone = self.initial_cluster(size);
@@ -274,8 +237,7 @@ impl EtcdCluster {
     /// # Errors
     /// It cannot be made.
     pub fn renew_client_certificate(&self) -> Result<(), TestingError> {
-        self.authority
-            .issue(self.directory.path(), "client", vec![])
+        self.authority.issue(self.directory.path(), "client", vec![])
     }
 
     /// Waits until every running member answers a linearizable read.
@@ -284,12 +246,7 @@ impl EtcdCluster {
     /// That takes more than 30 s.
     pub async fn ready(&self) -> Result<(), TestingError> {
         let deadline = Instant::now() + READY_TIMEOUT;
-        for (index, member) in self
-            .members
-            .iter()
-            .enumerate()
-            .filter(|(_, member)| member.process.is_some())
-        {
+        for (index, member) in self.members.iter().enumerate().filter(|(_, member)| member.process.is_some()) {
             let mut config = self.config();
             config.endpoints = vec![self.endpoint(index)];
             config.request_timeout = Duration::from_secs(2);
@@ -298,11 +255,7 @@ impl EtcdCluster {
                 if Instant::now() > deadline {
                     let log = fs::read_to_string(self.log(index)).unwrap_or_default();
                     let end: Vec<_> = log.lines().rev().take(5).collect();
-                    return Err(TestingError::NotReady(format!(
-                        "{}: {error}: {}",
-                        member.client_port,
-                        end.join("\n")
-                    )));
+                    return Err(TestingError::NotReady(format!("{}: {error}: {}", member.client_port, end.join("\n"))));
                 }
                 sleep(Duration::from_millis(50)).await;
             }
@@ -323,86 +276,27 @@ impl EtcdCluster {
     }
 
     fn initial_cluster(&self, size: usize) -> String {
-        let peer = |i: usize| {
-            format!(
-                "{}=https://127.0.0.1:{}",
-                self.name(i),
-                self.members[i].peer_port
-            )
-        };
+        let peer = |i: usize| format!("{}=https://127.0.0.1:{}", self.name(i), self.members[i].peer_port);
         (0..size).map(peer).collect::<Vec<_>>().join(",")
     }
 
-    fn spawn(
-        &mut self,
-        index: usize,
-        initial_cluster: &str,
-        state: &str,
-    ) -> Result<(), TestingError> {
+    fn spawn(&mut self, index: usize, initial_cluster: &str, state: &str) -> Result<(), TestingError> {
         let file = |name: &str| self.directory.path().join(name).display().to_string();
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.log(index))
-            .map_err(io_error("open a log"))?;
+        let log = File::options().create(true).append(true).open(self.log(index)).map_err(io_error("open a log"))?;
         let client = self.endpoint(index);
         let peer = format!("https://127.0.0.1:{}", self.members[index].peer_port);
         let mut command = Command::new("etcd");
-        command.args([
-            "--name",
-            &self.name(index),
-            "--data-dir",
-            &file(&self.name(index)),
-        ]);
-        command.args([
-            "--listen-client-urls",
-            &client,
-            "--advertise-client-urls",
-            &client,
-        ]);
-        command.args([
-            "--listen-peer-urls",
-            &peer,
-            "--initial-advertise-peer-urls",
-            &peer,
-        ]);
-        command.args([
-            "--initial-cluster",
-            initial_cluster,
-            "--initial-cluster-state",
-            state,
-        ]);
+        command.args(["--name", &self.name(index), "--data-dir", &file(&self.name(index))]);
+        command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
+        command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+        command.args(["--initial-cluster", initial_cluster, "--initial-cluster-state", state]);
         command.args(["--client-cert-auth", "--trusted-ca-file", &file("ca.crt")]);
-        command.args([
-            "--cert-file",
-            &file("member.crt"),
-            "--key-file",
-            &file("member.key"),
-        ]);
-        command.args([
-            "--peer-client-cert-auth",
-            "--peer-trusted-ca-file",
-            &file("ca.crt"),
-        ]);
-        command.args([
-            "--peer-cert-file",
-            &file("member.crt"),
-            "--peer-key-file",
-            &file("member.key"),
-        ]);
-        command.args([
-            "--heartbeat-interval",
-            "100",
-            "--election-timeout",
-            "1000",
-            "--logger",
-            "zap",
-        ]);
+        command.args(["--cert-file", &file("member.crt"), "--key-file", &file("member.key")]);
+        command.args(["--peer-client-cert-auth", "--peer-trusted-ca-file", &file("ca.crt")]);
+        command.args(["--peer-cert-file", &file("member.crt"), "--peer-key-file", &file("member.key")]);
+        command.args(["--heartbeat-interval", "100", "--election-timeout", "1000", "--logger", "zap"]);
         command.args(&self.arguments);
-        command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().map_err(io_error("open a log"))?)
-            .stderr(log);
+        command.stdin(Stdio::null()).stdout(log.try_clone().map_err(io_error("open a log"))?).stderr(log);
         self.members[index].process = Some(command.spawn().map_err(io_error("run etcd"))?);
         Ok(())
     }
@@ -411,20 +305,14 @@ impl EtcdCluster {
         let Some(pid) = self.pid(index) else {
             return Ok(());
         };
-        let sent = Command::new("kill")
-            .args([signal, &pid.to_string()])
-            .status();
+        let sent = Command::new("kill").args([signal, &pid.to_string()]).status();
         sent.map(drop).map_err(io_error("signal etcd"))
     }
 }
 
 impl Drop for EtcdCluster {
     fn drop(&mut self) {
-        for process in self
-            .members
-            .iter_mut()
-            .filter_map(|member| member.process.as_mut())
-        {
+        for process in self.members.iter_mut().filter_map(|member| member.process.as_mut()) {
             // Either it has ended already or SIGKILL reaches it; there is nobody left to tell.
             process.kill().ok();
             process.wait().ok();
@@ -433,19 +321,13 @@ impl Drop for EtcdCluster {
 }
 
 fn io_error(what: &str) -> impl Fn(io::Error) -> TestingError + '_ {
-    move |source| TestingError::Io {
-        what: what.to_owned(),
-        source,
-    }
+    move |source| TestingError::Io { what: what.to_owned(), source }
 }
 
 /// A port nobody listens on at present.
 fn free_port() -> Result<u16, TestingError> {
     let listener = TcpListener::bind("127.0.0.1:0").map_err(io_error("find a port"))?;
-    Ok(listener
-        .local_addr()
-        .map_err(io_error("find a port"))?
-        .port())
+    Ok(listener.local_addr().map_err(io_error("find a port"))?.port())
 }
 
 // === impl Authority ===
@@ -453,14 +335,9 @@ fn free_port() -> Result<u16, TestingError> {
 impl Authority {
     fn new(directory: &Path) -> Result<Self, TestingError> {
         let mut params = CertificateParams::default();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "test-etcd-ca");
+        params.distinguished_name.push(DnType::CommonName, "test-etcd-ca");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![
-            KeyUsagePurpose::KeyCertSign,
-            KeyUsagePurpose::DigitalSignature,
-        ];
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
         let ca = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
         fs::write(directory.join("ca.crt"), ca.pem()).map_err(io_error("write a certificate"))?;
         Ok(Self(ca))
@@ -476,10 +353,7 @@ impl Authority {
         let mut params = CertificateParams::new(hosts)?;
         params.distinguished_name.push(DnType::CommonName, name);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         write("crt", params.signed_by(&key, &self.0)?.pem())?;
         write("key", key.serialize_pem())
     }

@@ -109,10 +109,7 @@ pub fn fields(message: &[u8]) -> Fields<'_> {
 pub fn last<'a>(message: &'a [u8], path: &[u32]) -> Option<Value<'a>> {
     let (number, rest) = path.split_first()?;
     let mut found = None;
-    for field in fields(message)
-        .map_while(Result::ok)
-        .filter(|f| f.number == *number)
-    {
+    for field in fields(message).map_while(Result::ok).filter(|f| f.number == *number) {
         if rest.is_empty() {
             found = Some(field.value);
         } else if let Some(inner) = field.value.bytes().and_then(|inner| last(inner, rest)) {
@@ -124,17 +121,12 @@ pub fn last<'a>(message: &'a [u8], path: &[u32]) -> Option<Value<'a>> {
 
 /// The text at a path of field numbers; empty if it is absent or no valid UTF-8.
 pub fn text<'a>(message: &'a [u8], path: &[u32]) -> &'a str {
-    last(message, path)
-        .and_then(Value::text)
-        .unwrap_or_default()
+    last(message, path).and_then(Value::text).unwrap_or_default()
 }
 
 /// The length-delimited values of a repeated field, in wire order.
 pub fn repeated(message: &[u8], number: u32) -> impl Iterator<Item = &[u8]> + '_ {
-    fields(message)
-        .map_while(Result::ok)
-        .filter(move |f| f.number == number)
-        .filter_map(|f| f.value.bytes())
+    fields(message).map_while(Result::ok).filter(move |f| f.number == number).filter_map(|f| f.value.bytes())
 }
 
 /// The entries of a `map<string, string>` field, in wire order (a later entry overrides an earlier one).
@@ -144,11 +136,7 @@ pub fn string_map(message: &[u8], number: u32) -> impl Iterator<Item = (&str, &s
 
 /// Number of bytes that `value` takes as a varint.
 pub const fn varint_len(value: u64) -> usize {
-    if value == 0 {
-        1
-    } else {
-        (70 - value.leading_zeros() as usize) / 7
-    }
+    if value == 0 { 1 } else { (70 - value.leading_zeros() as usize) / 7 }
 }
 
 /// Appends `value` as a varint.
@@ -219,10 +207,7 @@ impl<'a> Fields<'a> {
     fn varint(&mut self, tag: usize) -> Result<u64, WireError> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
-            let byte = *self
-                .message
-                .get(self.at)
-                .ok_or(WireError::Truncated { at: tag })?;
+            let byte = *self.message.get(self.at).ok_or(WireError::Truncated { at: tag })?;
             self.at += 1;
             value |= u64::from(byte & 0x7f) << shift;
             if byte < 0x80 {
@@ -242,9 +227,7 @@ impl<'a> Fields<'a> {
 
     fn array<const N: usize>(&mut self, tag: usize) -> Result<[u8; N], WireError> {
         let bytes = self.take(N as u64, tag)?;
-        bytes
-            .try_into()
-            .map_err(|_| WireError::Truncated { at: tag })
+        bytes.try_into().map_err(|_| WireError::Truncated { at: tag })
     }
 
     fn field(&mut self) -> Result<Field<'a>, WireError> {
@@ -264,12 +247,7 @@ impl<'a> Fields<'a> {
             5 => Value::Fixed32(u32::from_le_bytes(self.array(start)?)),
             _ => return Err(WireError::InvalidTag { at: start }),
         };
-        Ok(Field {
-            number: number as u32,
-            value,
-            start,
-            end: self.at,
-        })
+        Ok(Field { number: number as u32, value, start, end: self.at })
     }
 }
 
@@ -317,31 +295,16 @@ mod tests {
         let second = message(&[(3, b"ns")]);
         let object = message(&[(1, &first), (2, b""), (1, &second)]);
         let normal = normalized(&object).unwrap();
-        assert_eq!(
-            *normal,
-            message(&[(1, &message(&[(1, b"name"), (3, b"ns")])), (2, b"")])
-        );
+        assert_eq!(*normal, message(&[(1, &message(&[(1, b"name"), (3, b"ns")])), (2, b"")]));
         assert!(matches!(normalized(&normal).unwrap(), Cow::Borrowed(_)));
     }
 
     #[test]
     fn broken_messages_are_refused_with_their_place() {
-        assert_eq!(
-            fields(&[0x0a, 5, 1]).last(),
-            Some(Err(WireError::Truncated { at: 0 }))
-        );
-        assert_eq!(
-            fields(&[0x08, 1, 0x0b]).last(),
-            Some(Err(WireError::InvalidTag { at: 2 }))
-        );
-        assert_eq!(
-            fields(&[0xff; 11]).last(),
-            Some(Err(WireError::Overlong { at: 0 }))
-        );
-        assert_eq!(
-            fields(&[0x00]).last(),
-            Some(Err(WireError::InvalidTag { at: 0 }))
-        );
+        assert_eq!(fields(&[0x0a, 5, 1]).last(), Some(Err(WireError::Truncated { at: 0 })));
+        assert_eq!(fields(&[0x08, 1, 0x0b]).last(), Some(Err(WireError::InvalidTag { at: 2 })));
+        assert_eq!(fields(&[0xff; 11]).last(), Some(Err(WireError::Overlong { at: 0 })));
+        assert_eq!(fields(&[0x00]).last(), Some(Err(WireError::InvalidTag { at: 0 })));
     }
 
     proptest! {

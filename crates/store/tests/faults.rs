@@ -1,11 +1,6 @@
 //! What the store does while etcd's members die, stop, are wiped, or forget.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests state their claims by unwrapping"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests state their claims by unwrapping")]
 
 mod support;
 
@@ -15,10 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use store::testing::EtcdCluster;
-use store::{
-    Change, Collection, Entry, Error, EtcdError, EventKind, ListOptions, ReadAt, Selection,
-    WatchStart,
-};
+use store::{Change, Collection, Entry, Error, EtcdError, EventKind, ListOptions, ReadAt, Selection, WatchStart};
 use support::proxy::Proxy;
 use support::{Running, pod, unwrap_next};
 use tokio::time::{sleep, timeout};
@@ -54,22 +46,12 @@ async fn write(pods: Collection, prefix: String, stop: Arc<AtomicBool>) -> Told 
 
 /// Everything acknowledged is there, at the revision that was told, and nothing is there that nobody wrote.
 async fn check(pods: &Collection, told: &[Told]) {
-    let list = pods
-        .list(&Selection::all(), ListOptions::default())
-        .await
-        .unwrap();
-    let found: BTreeMap<_, _> = list
-        .items
-        .iter()
-        .map(|entry| (entry.name().to_owned(), entry.revision()))
-        .collect();
+    let list = pods.list(&Selection::all(), ListOptions::default()).await.unwrap();
+    let found: BTreeMap<_, _> = list.items.iter().map(|entry| (entry.name().to_owned(), entry.revision())).collect();
     let mut expected = BTreeMap::new();
     for told in told {
         expected.extend(told.acknowledged.clone());
-        let happened = told
-            .unknown
-            .iter()
-            .filter_map(|name| Some((name.clone(), *found.get(name)?)));
+        let happened = told.unknown.iter().filter_map(|name| Some((name.clone(), *found.get(name)?)));
         expected.extend(happened);
     }
     assert_eq!(found, expected);
@@ -78,29 +60,19 @@ async fn check(pods: &Collection, told: &[Told]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_acknowledged_write_is_lost_when_leaders_die_and_members_are_wiped() {
     let mut cluster = EtcdCluster::start(3).await.unwrap();
-    let (one, two) = (
-        Running::start(cluster.config()).await,
-        Running::start(cluster.config()).await,
-    );
+    let (one, two) = (Running::start(cluster.config()).await, Running::start(cluster.config()).await);
     let stop = Arc::<AtomicBool>::default();
     let writers: Vec<_> = [("a", &one), ("b", &one), ("c", &two), ("d", &two)]
         .map(|(name, running)| tokio::spawn(write(running.pods(), name.to_owned(), stop.clone())))
         .into();
     let watching = two.pods();
     let watcher = tokio::spawn(async move {
-        let mut watch = watching
-            .watch(Selection::all(), WatchStart::Initial(ReadAt::Latest))
-            .await
-            .unwrap();
+        let mut watch = watching.watch(Selection::all(), WatchStart::Initial(ReadAt::Latest)).await.unwrap();
         let mut seen = BTreeMap::new();
         while !seen.contains_key("end") {
             for event in watch.next().await.unwrap().events {
                 let known = seen.insert(event.entry.name().to_owned(), event.entry.revision());
-                assert_eq!(
-                    (known, event.kind),
-                    (None, EventKind::Added),
-                    "each creation is told once"
-                );
+                assert_eq!((known, event.kind), (None, EventKind::Added), "each creation is told once");
             }
         }
         seen
@@ -132,20 +104,10 @@ async fn no_acknowledged_write_is_lost_when_leaders_die_and_members_are_wiped() 
     assert!(acknowledged > 20);
     check(&one.pods(), &told).await;
     check(&two.pods(), &told).await;
-    one.pods()
-        .create("load", "end", &pod("load", "end", ""))
-        .await
-        .unwrap();
-    let mut seen = timeout(Duration::from_secs(20), watcher)
-        .await
-        .unwrap()
-        .unwrap();
+    one.pods().create("load", "end", &pod("load", "end", "")).await.unwrap();
+    let mut seen = timeout(Duration::from_secs(20), watcher).await.unwrap().unwrap();
     seen.remove("end");
-    let list = one
-        .pods()
-        .list(&Selection::all(), ListOptions::default())
-        .await
-        .unwrap();
+    let list = one.pods().list(&Selection::all(), ListOptions::default()).await.unwrap();
     assert_eq!(seen.len() + 1, list.items.len());
     assert!(list.items.iter().all(|entry| entry.name() == "end" || seen.get(entry.name()) == Some(&entry.revision())));
     one.stop().await;
@@ -166,37 +128,21 @@ async fn a_stopped_member_costs_about_a_second() {
         running.stop().await;
     };
     let pods = running.pods();
-    pods.create("a", "before", &pod("a", "before", ""))
-        .await
-        .unwrap();
+    pods.create("a", "before", &pod("a", "before", "")).await.unwrap();
     cluster.pause(follower).unwrap();
     let began = Instant::now();
-    let created = pods
-        .create("a", "during", &pod("a", "during", ""))
-        .await
-        .unwrap();
+    let created = pods.create("a", "during", &pod("a", "during", "")).await.unwrap();
     let wrote = began.elapsed();
     let read = pods.get("a", "during", ReadAt::Latest).await.unwrap();
     let total = began.elapsed();
     println!("write {wrote:?}, with consistent read {total:?}");
     assert_eq!(read.revision(), created.revision());
-    assert!(
-        wrote < Duration::from_secs(3) && total < Duration::from_secs(5),
-        "{wrote:?} {total:?}"
-    );
+    assert!(wrote < Duration::from_secs(3) && total < Duration::from_secs(5), "{wrote:?} {total:?}");
     let began = Instant::now();
-    pods.create("a", "after", &pod("a", "after", ""))
-        .await
-        .unwrap();
-    assert!(
-        began.elapsed() < Duration::from_secs(1),
-        "the next ones go straight to another member"
-    );
+    pods.create("a", "after", &pod("a", "after", "")).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(1), "the next ones go straight to another member");
     cluster.resume(follower).unwrap();
-    let list = pods
-        .list(&Selection::all(), ListOptions::default())
-        .await
-        .unwrap();
+    let list = pods.list(&Selection::all(), ListOptions::default()).await.unwrap();
     assert_eq!(list.items.len(), 3);
     running.stop().await;
 }
@@ -213,52 +159,27 @@ async fn a_write_whose_answer_is_lost_is_found_by_reading_back() {
     let created = pods.create("a", "x", &pod("a", "x", "")).await.unwrap();
 
     // The answers of the first attempts vanish; a later attempt finds what the first one wrote.
-    let losing =
-        async |write: std::pin::Pin<Box<dyn Future<Output = Result<Arc<Entry>, Error>> + Send>>| {
-            pods.get("a", "x", ReadAt::Latest).await.unwrap();
-            proxy.swallow_answers();
-            let write = tokio::spawn(write);
-            sleep(Duration::from_millis(500)).await;
-            let seen = direct
-                .pods()
-                .list(&Selection::all(), ListOptions::default())
-                .await
-                .unwrap();
-            proxy.restore();
-            (
-                timeout(Duration::from_secs(15), write)
-                    .await
-                    .unwrap()
-                    .unwrap(),
-                seen,
-            )
-        };
+    let losing = async |write: std::pin::Pin<Box<dyn Future<Output = Result<Arc<Entry>, Error>> + Send>>| {
+        pods.get("a", "x", ReadAt::Latest).await.unwrap();
+        proxy.swallow_answers();
+        let write = tokio::spawn(write);
+        sleep(Duration::from_millis(500)).await;
+        let seen = direct.pods().list(&Selection::all(), ListOptions::default()).await.unwrap();
+        proxy.restore();
+        (timeout(Duration::from_secs(15), write).await.unwrap().unwrap(), seen)
+    };
     let collection = pods.clone();
-    let (written, seen) = losing(Box::pin(async move {
-        collection.create("a", "y", &pod("a", "y", "")).await
-    }))
-    .await;
+    let (written, seen) = losing(Box::pin(async move { collection.create("a", "y", &pod("a", "y", "")).await })).await;
     let written = written.unwrap();
-    assert_eq!(
-        seen.items
-            .last()
-            .map(|entry| (entry.name(), entry.revision())),
-        Some(("y", written.revision()))
-    );
+    assert_eq!(seen.items.last().map(|entry| (entry.name(), entry.revision())), Some(("y", written.revision())));
 
     let (collection, at) = (pods.clone(), created.revision());
-    let (updated, seen) = losing(Box::pin(async move {
-        collection.update("a", "x", at, &pod("a", "x", "n1")).await
-    }))
-    .await;
+    let (updated, seen) = losing(Box::pin(async move { collection.update("a", "x", at, &pod("a", "x", "n1")).await })).await;
     let updated = updated.unwrap();
     assert_eq!(seen.items[0].revision(), updated.revision());
 
     let (collection, at) = (pods.clone(), updated.revision());
-    let (deleted, seen) = losing(Box::pin(
-        async move { collection.delete("a", "x", at).await },
-    ))
-    .await;
+    let (deleted, seen) = losing(Box::pin(async move { collection.delete("a", "x", at).await })).await;
     assert!(deleted.unwrap().revision() > updated.revision());
     assert_eq!(seen.items.len(), 1);
     assert!(running.store.counters().etcd_read_backs.get() >= 3);
@@ -267,11 +188,7 @@ async fn a_write_whose_answer_is_lost_is_found_by_reading_back() {
     // Somebody else's later write does not hide that ours came first.
     let (collection, at) = (pods.clone(), written.revision());
     proxy.swallow_answers();
-    let ours = tokio::spawn(async move {
-        collection
-            .update("a", "y", at, &pod("a", "y", "ours"))
-            .await
-    });
+    let ours = tokio::spawn(async move { collection.update("a", "y", at, &pod("a", "y", "ours")).await });
     let theirs = |entry: &Arc<Entry>| match entry.revision() {
         revision if revision == at => Err(Error::NotReady),
         _ => Ok(Change::Put(pod("a", "y", "theirs").into())),
@@ -280,11 +197,7 @@ async fn a_write_whose_answer_is_lost_is_found_by_reading_back() {
         sleep(Duration::from_millis(20)).await;
     }
     proxy.restore();
-    let ours = timeout(Duration::from_secs(15), ours)
-        .await
-        .unwrap()
-        .unwrap()
-        .unwrap();
+    let ours = timeout(Duration::from_secs(15), ours).await.unwrap().unwrap().unwrap();
     let now = direct.pods().get("a", "y", ReadAt::Latest).await.unwrap();
     assert!(now.revision() > ours.revision());
     running.stop().await;
@@ -302,18 +215,12 @@ async fn without_etcd_writes_fail_in_time_and_say_whether_they_may_have_happened
     pods.create("a", "x", &pod("a", "x", "")).await.unwrap();
     cluster.pause(0).unwrap();
     let lost = pods.create("a", "y", &pod("a", "y", "")).await;
-    assert!(
-        matches!(lost, Err(Error::Etcd(EtcdError::Undetermined(_)))),
-        "{lost:?}"
-    );
+    assert!(matches!(lost, Err(Error::Etcd(EtcdError::Undetermined(_)))), "{lost:?}");
     cluster.kill(0).unwrap();
     // The broken connection may still swallow one request.
     let _first = pods.create("a", "z", &pod("a", "z", "")).await;
     let refused = pods.create("a", "z", &pod("a", "z", "")).await;
-    assert!(
-        matches!(refused, Err(Error::Etcd(EtcdError::Unavailable(_)))),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(Error::Etcd(EtcdError::Unavailable(_)))), "{refused:?}");
     let any = pods.get("a", "x", ReadAt::Any).await.unwrap();
     assert!(pods.get("a", "x", ReadAt::Latest).await.is_err());
     cluster.restart(0).unwrap();
@@ -337,44 +244,24 @@ async fn a_relist_after_compaction_tells_exactly_what_was_missed() {
     for name in ["kept", "changed", "deleted", "replaced"] {
         theirs.create("a", name, &pod("a", name, "")).await.unwrap();
     }
-    let mut watch = pods
-        .watch(Selection::all(), WatchStart::Initial(ReadAt::Latest))
-        .await
-        .unwrap();
+    let mut watch = pods.watch(Selection::all(), WatchStart::Initial(ReadAt::Latest)).await.unwrap();
     assert_eq!(unwrap_next(&mut watch).await.events.len(), 4);
 
     proxy.refuse();
-    let to = |node: &'static str| {
-        move |e: &Arc<Entry>| Ok::<_, Error>(Change::Put(pod("a", e.name(), node).into()))
-    };
+    let to = |node: &'static str| move |e: &Arc<Entry>| Ok::<_, Error>(Change::Put(pod("a", e.name(), node).into()));
     theirs.modify("a", "changed", to("n1")).await.unwrap();
     let changed = theirs.modify("a", "changed", to("n2")).await.unwrap();
-    theirs
-        .modify("a", "deleted", |_| Ok::<_, Error>(Change::Delete))
-        .await
-        .unwrap();
-    theirs
-        .modify("a", "replaced", |_| Ok::<_, Error>(Change::Delete))
-        .await
-        .unwrap();
+    theirs.modify("a", "deleted", |_| Ok::<_, Error>(Change::Delete)).await.unwrap();
+    theirs.modify("a", "replaced", |_| Ok::<_, Error>(Change::Delete)).await.unwrap();
     // A new object of the same name has another UID.
     let mut object = pod("a", "replaced", "n3");
     let mut metadata = Vec::new();
     store::wire::put_bytes(&mut metadata, 5, b"another-uid");
     store::wire::put_bytes(&mut object, 1, &metadata);
     let replaced = theirs.create("a", "replaced", &object).await.unwrap();
-    theirs
-        .create("a", "passing", &pod("a", "passing", ""))
-        .await
-        .unwrap();
-    theirs
-        .modify("a", "passing", |_| Ok::<_, Error>(Change::Delete))
-        .await
-        .unwrap();
-    let new = theirs
-        .create("a", "new", &pod("a", "new", ""))
-        .await
-        .unwrap();
+    theirs.create("a", "passing", &pod("a", "passing", "")).await.unwrap();
+    theirs.modify("a", "passing", |_| Ok::<_, Error>(Change::Delete)).await.unwrap();
+    let new = theirs.create("a", "new", &pod("a", "new", "")).await.unwrap();
     let compactions = other.store.counters().compactions.get();
     while other.store.counters().compactions.get() < compactions + 3 {
         sleep(Duration::from_millis(50)).await;
@@ -384,32 +271,15 @@ async fn a_relist_after_compaction_tells_exactly_what_was_missed() {
     let mut told = Vec::new();
     while told.len() < 5 {
         let batch = unwrap_next(&mut watch).await;
-        told.extend(
-            batch
-                .events
-                .iter()
-                .map(|e| (e.kind, e.entry.name().to_owned(), e.entry.revision())),
-        );
+        told.extend(batch.events.iter().map(|e| (e.kind, e.entry.name().to_owned(), e.entry.revision())));
     }
-    let deletion = told
-        .iter()
-        .find(|(_, name, _)| name == "deleted")
-        .unwrap()
-        .2;
-    let replacing = told
-        .iter()
-        .find(|(kind, name, _)| name == "replaced" && *kind == EventKind::Deleted)
-        .unwrap()
-        .2;
+    let deletion = told.iter().find(|(_, name, _)| name == "deleted").unwrap().2;
+    let replacing = told.iter().find(|(kind, name, _)| name == "replaced" && *kind == EventKind::Deleted).unwrap().2;
     assert!(replacing < replaced.revision() && deletion > new.revision());
     assert_eq!(
         told,
         [
-            (
-                EventKind::Modified,
-                "changed".to_owned(),
-                changed.revision()
-            ),
+            (EventKind::Modified, "changed".to_owned(), changed.revision()),
             (EventKind::Deleted, "replaced".to_owned(), replacing),
             (EventKind::Added, "replaced".to_owned(), replaced.revision()),
             (EventKind::Added, "new".to_owned(), new.revision()),
@@ -418,16 +288,8 @@ async fn a_relist_after_compaction_tells_exactly_what_was_missed() {
     );
     assert!(running.store.counters().relists.get() >= 1);
     let (ours, truth) = (ListOptions::default(), ListOptions::default());
-    let (ours, truth) = (
-        pods.list(&Selection::all(), ours).await.unwrap(),
-        theirs.list(&Selection::all(), truth).await.unwrap(),
-    );
-    let objects = |list: &store::List| {
-        list.items
-            .iter()
-            .map(|e| (e.key().to_owned(), e.object()))
-            .collect::<Vec<_>>()
-    };
+    let (ours, truth) = (pods.list(&Selection::all(), ours).await.unwrap(), theirs.list(&Selection::all(), truth).await.unwrap());
+    let objects = |list: &store::List| list.items.iter().map(|e| (e.key().to_owned(), e.object())).collect::<Vec<_>>();
     assert_eq!(objects(&ours), objects(&truth));
     assert!(watch.try_next().unwrap().is_none());
     running.stop().await;
@@ -444,50 +306,25 @@ async fn a_lagging_watcher_is_told_so_and_never_delays_another() {
     let start = WatchStart::After(running.store.revision());
     let mut lagging = pods.watch(Selection::all(), start).await.unwrap();
     let mut lively = pods.watch(Selection::all(), start).await.unwrap();
-    let mut elsewhere = pods
-        .watch(Selection::namespace("quiet"), start)
-        .await
-        .unwrap();
-    pods.create("quiet", "q", &pod("quiet", "q", ""))
-        .await
-        .unwrap();
+    let mut elsewhere = pods.watch(Selection::namespace("quiet"), start).await.unwrap();
+    pods.create("quiet", "q", &pod("quiet", "q", "")).await.unwrap();
     let mut seen = 0;
     for i in 0..120 {
-        pods.create("a", &format!("p{i}"), &pod("a", &format!("p{i}"), ""))
-            .await
-            .unwrap();
+        pods.create("a", &format!("p{i}"), &pod("a", &format!("p{i}"), "")).await.unwrap();
         while seen < i + 2 {
             seen += unwrap_next(&mut lively).await.events.len();
         }
     }
     assert!(matches!(lagging.next().await, Err(Error::Expired { .. })));
     // What others missed does not concern whoever selects something else.
-    pods.create("quiet", "r", &pod("quiet", "r", ""))
-        .await
-        .unwrap();
-    assert!(
-        matches!(elsewhere.next().await, Err(Error::Expired { .. })),
-        "its own first event is gone"
-    );
-    let mut elsewhere = pods
-        .watch(
-            Selection::namespace("quiet"),
-            WatchStart::After(running.store.revision()),
-        )
-        .await
-        .unwrap();
+    pods.create("quiet", "r", &pod("quiet", "r", "")).await.unwrap();
+    assert!(matches!(elsewhere.next().await, Err(Error::Expired { .. })), "its own first event is gone");
+    let mut elsewhere = pods.watch(Selection::namespace("quiet"), WatchStart::After(running.store.revision())).await.unwrap();
     for i in 0..60 {
-        pods.create("b", &format!("p{i}"), &pod("b", &format!("p{i}"), ""))
-            .await
-            .unwrap();
+        pods.create("b", &format!("p{i}"), &pod("b", &format!("p{i}"), "")).await.unwrap();
     }
-    pods.create("quiet", "s", &pod("quiet", "s", ""))
-        .await
-        .unwrap();
-    assert_eq!(
-        unwrap_next(&mut elsewhere).await.events[0].entry.name(),
-        "s"
-    );
+    pods.create("quiet", "s", &pod("quiet", "s", "")).await.unwrap();
+    assert_eq!(unwrap_next(&mut elsewhere).await.events[0].entry.name(), "s");
     assert!(running.store.counters().expired_watchers.get() == 2);
     running.stop().await;
 }

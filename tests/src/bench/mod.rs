@@ -1,6 +1,11 @@
 //! What `scripts/bench` measures. Each figure stands beside what it is compared with: a bare time says nothing.
 
+mod bind;
 mod idle;
+mod latency;
+mod rules;
+mod stored;
+mod watch;
 
 use std::fmt;
 
@@ -8,14 +13,22 @@ use anyhow::bail;
 
 use crate::{Cluster, progress::Progress};
 
-/// A benchmark: what it is called, and how it is run on a cluster that is up and otherwise idle.
-struct Bench {
-    name: &'static str,
-    run: fn(&Cluster, &Progress) -> anyhow::Result<Vec<Figure>>,
-}
+/// A benchmark on a cluster that is up and otherwise idle.
+type Bench = fn(&Cluster, &Progress) -> anyhow::Result<Vec<Figure>>;
 
 /// In the order in which they are run: what needs an empty cluster comes first.
-const BENCHES: &[Bench] = &[Bench { name: "idle", run: idle::run }];
+const BENCHES: &[(&str, Bench)] = &[
+    ("idle", idle::run),
+    ("latency", |cluster, progress| block_on(latency::run(cluster, progress))),
+    ("watch", |cluster, progress| block_on(watch::run(cluster, progress))),
+    ("stored", |cluster, progress| block_on(stored::run(cluster, progress))),
+    ("bind", |cluster, progress| block_on(bind::run(cluster, progress))),
+    ("rules", |cluster, progress| block_on(rules::run(cluster, progress))),
+];
+
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Runtime::new()?.block_on(work)
+}
 
 /// What a figure has to keep to.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,19 +59,26 @@ pub struct Figure {
 /// # Errors
 /// When there is no benchmark of a name, or one cannot be run.
 pub fn run(cluster: &Cluster, names: &[String], progress: &Progress) -> anyhow::Result<bool> {
-    if let Some(unknown) = names.iter().find(|name| BENCHES.iter().all(|bench| bench.name != **name)) {
-        let known: Vec<_> = BENCHES.iter().map(|bench| bench.name).collect();
+    if let Some(unknown) = names.iter().find(|name| BENCHES.iter().all(|(known, _)| known != name)) {
+        let known: Vec<_> = BENCHES.iter().map(|(name, _)| *name).collect();
         bail!("there is no benchmark `{unknown}`; there are: {}", known.join(", "));
     }
     let mut reached = true;
-    for bench in BENCHES.iter().filter(|bench| names.is_empty() || names.iter().any(|name| name == bench.name)) {
-        progress.note(format!("bench {}", bench.name));
-        for figure in (bench.run)(cluster, progress)? {
+    for (name, bench) in BENCHES.iter().filter(|(known, _)| names.is_empty() || names.iter().any(|name| name == known)) {
+        progress.note(format!("bench {name}"));
+        for figure in bench(cluster, progress)? {
             reached &= figure.is_reached();
             println!("{figure}");
         }
     }
     Ok(reached)
+}
+
+/// The value below which `share` (0 to 1) of the samples lie.
+fn quantile(samples: &mut [f64], share: f64) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    let index = (samples.len() as f64 * share).ceil() as usize;
+    samples.get(index.max(1) - 1).or(samples.last()).copied().unwrap_or(f64::NAN)
 }
 
 // === impl Figure ===
@@ -96,6 +116,13 @@ impl fmt::Display for Figure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_quantile_is_one_of_the_samples() {
+        let mut samples: Vec<f64> = (1..=100).rev().map(f64::from).collect();
+        assert_eq!((quantile(&mut samples, 0.5), quantile(&mut samples, 0.99), quantile(&mut samples, 1.0)), (50.0, 99.0, 100.0));
+        assert_eq!(quantile(&mut [3.0], 0.99), 3.0);
+    }
 
     #[test]
     fn a_figure_says_whether_it_keeps_to_its_goal() {

@@ -3,7 +3,10 @@
 use json_patch::{PatchErrorKind, PatchOperation};
 use serde_json::Value;
 
-use super::{MAX_COPIED, MAX_OPERATIONS, PatchError, shape::check_depth};
+use super::{
+    MAX_COPIED, MAX_DEPTH, MAX_OPERATIONS, PatchError,
+    shape::{check_depth, depth},
+};
 
 pub(super) fn read(value: Value) -> Result<json_patch::Patch, PatchError> {
     if let Value::Array(operations) = &value
@@ -17,6 +20,8 @@ pub(super) fn read(value: Value) -> Result<json_patch::Patch, PatchError> {
 /// Applies the operations in turn. Copies can double a document with each operation, in size and in depth, so both are watched.
 pub(super) fn apply(mut document: Value, patch: &json_patch::Patch) -> Result<Value, PatchError> {
     let mut copied = 0_usize;
+    // Never less than the document's depth; measured anew only when it says too much.
+    let mut deepest = depth(&document);
     for (index, operation) in patch.0.iter().enumerate() {
         if let PatchOperation::Copy(copy) = operation {
             let size = document.pointer(copy.from.as_str()).map_or(0, |value| value.to_string().len());
@@ -36,8 +41,17 @@ pub(super) fn apply(mut document: Value, patch: &json_patch::Patch) -> Result<Va
                 other => other.to_string(),
             },
         })?;
-        if matches!(operation, PatchOperation::Add(_) | PatchOperation::Copy(_) | PatchOperation::Move(_)) {
+        let at = operation.path().count();
+        deepest = deepest.max(match operation {
+            PatchOperation::Add(add) => at + depth(&add.value),
+            PatchOperation::Replace(replace) => at + depth(&replace.value),
+            PatchOperation::Copy(copy) => at + deepest.saturating_sub(copy.from.count()),
+            PatchOperation::Move(from) => at + deepest.saturating_sub(from.from.count()),
+            PatchOperation::Remove(_) | PatchOperation::Test(_) => 0,
+        });
+        if deepest > MAX_DEPTH {
             check_depth(&document)?;
+            deepest = depth(&document);
         }
     }
     Ok(document)

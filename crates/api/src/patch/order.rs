@@ -1,6 +1,6 @@
 //! The order of merged lists: the patch's items in the patch's order, the others where they stood, as nearly as both can be had.
 
-use std::cmp::Ordering;
+use std::collections::HashMap;
 
 use serde_json::Value;
 
@@ -9,35 +9,63 @@ pub(super) fn identity<'a>(item: &'a Value, merge_key: Option<&str>) -> &'a Valu
     merge_key.and_then(|key| item.get(key)).unwrap_or(item)
 }
 
-fn position(list: &[Value], item: &Value, merge_key: Option<&str>) -> Option<usize> {
-    let wanted = identity(item, merge_key);
-    list.iter().position(|candidate| identity(candidate, merge_key) == wanted)
+/// Where the items of a list are, found by what identifies them, so that merging long lists stays linear.
+pub(super) struct Places(HashMap<String, usize>);
+
+impl Places {
+    /// The places of a list's items; the first counts where several are the same.
+    pub fn new(list: &[Value], merge_key: Option<&str>) -> Self {
+        let mut places = HashMap::with_capacity(list.len());
+        for (i, item) in list.iter().enumerate() {
+            places.entry(identity(item, merge_key).to_string()).or_insert(i);
+        }
+        Self(places)
+    }
+
+    /// The place of what this identifies.
+    pub fn get(&self, identity: &Value) -> Option<usize> {
+        self.0.get(&identity.to_string()).copied()
+    }
+
+    /// Notes a place unless the item has one.
+    pub fn add(&mut self, identity: &Value, place: usize) {
+        self.0.entry(identity.to_string()).or_insert(place);
+    }
 }
 
 /// Puts `merged` in order: items that `wanted` lists as `wanted` has them, the rest relative to them as in `server`.
 pub(super) fn arrange(merged: Vec<Value>, wanted: &[Value], server: &[Value], merge_key: Option<&str>) -> Vec<Value> {
-    let (mut listed, mut others): (Vec<Value>, Vec<Value>) =
-        merged.into_iter().partition(|item| position(wanted, item, merge_key).is_some());
-    listed.sort_by_key(|item| position(wanted, item, merge_key));
-    others.sort_by_key(|item| position(server, item, merge_key).unwrap_or(usize::MAX));
-    interleave(others, listed, server, merge_key)
+    let (wanted, server) = (Places::new(wanted, merge_key), Places::new(server, merge_key));
+    let (mut listed, mut others) = (Vec::new(), Vec::new());
+    for item in merged {
+        let id = identity(&item, merge_key);
+        let on_server = server.get(id);
+        match wanted.get(id) {
+            Some(place) => listed.push((place, on_server, item)),
+            None => others.push((on_server.unwrap_or(usize::MAX), on_server, item)),
+        }
+    }
+    listed.sort_by_key(|(place, ..)| *place);
+    others.sort_by_key(|(place, ..)| *place);
+    interleave(others, listed)
 }
 
-/// Inserts each of `others` before the first of `listed` that comes after it in `server`; both keep their own order.
-fn interleave(others: Vec<Value>, listed: Vec<Value>, server: &[Value], merge_key: Option<&str>) -> Vec<Value> {
+/// An item with the place it is sorted by and its place on the server.
+type Placed = (usize, Option<usize>, Value);
+
+/// Inserts each of `others` before the first of `listed` that comes after it on the server; both keep their own order.
+fn interleave(others: Vec<Placed>, listed: Vec<Placed>) -> Vec<Value> {
     let mut out = Vec::with_capacity(others.len() + listed.len());
     let (mut others, mut listed) = (others.into_iter().peekable(), listed.into_iter().peekable());
     loop {
         let first = match (others.peek(), listed.peek()) {
-            (Some(other), Some(item)) => {
-                let places = position(server, other, merge_key).zip(position(server, item, merge_key));
-                places.is_some_and(|(other, item)| other.cmp(&item) == Ordering::Less)
-            }
+            (Some((_, other, _)), Some((_, item, _))) => other.zip(*item).is_some_and(|(other, item)| other < item),
             (Some(_), None) => true,
             (None, Some(_)) => false,
             (None, None) => return out,
         };
-        out.extend(if first { others.next() } else { listed.next() });
+        let next = if first { others.next() } else { listed.next() };
+        out.extend(next.map(|(.., item)| item));
     }
 }
 

@@ -71,13 +71,19 @@ impl Shape {
 
 /// Refuses what is nested so deeply that recursion would be at risk.
 pub(super) fn check_depth(value: &Value) -> Result<(), PatchError> {
-    fn fits(value: &Value, left: usize) -> bool {
-        let Some(left) = left.checked_sub(1) else { return false };
-        match value {
-            Value::Array(items) => items.iter().all(|item| fits(item, left)),
-            Value::Object(map) => map.values().all(|item| fits(item, left)),
-            _ => true,
-        }
+    if depth(value) > MAX_DEPTH { Err(PatchError::TooDeep) } else { Ok(()) }
+}
+
+/// How deep a value nests: 1 for a scalar. Does not look further than is allowed.
+pub(super) fn depth(value: &Value) -> usize {
+    fn below(value: &Value, left: usize) -> usize {
+        let Some(left) = left.checked_sub(1) else { return 1 };
+        let inner = match value {
+            Value::Array(items) => items.iter().map(|item| below(item, left)).max(),
+            Value::Object(map) => map.values().map(|item| below(item, left)).max(),
+            _ => None,
+        };
+        1 + inner.unwrap_or(0)
     }
-    if fits(value, MAX_DEPTH) { Ok(()) } else { Err(PatchError::TooDeep) }
+    below(value, MAX_DEPTH)
 }

@@ -1,10 +1,12 @@
 //! Applying a strategic merge patch: objects merge field by field, lists as the schema says, directives steer the rest.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use super::{
     PatchError,
-    order::{arrange, identity},
+    order::{Places, arrange, identity},
     shape::{Shape, Slot},
 };
 
@@ -74,7 +76,8 @@ pub(super) fn merge_map(mut original: Object, mut patch: Object, shape: Shape) -
     }
     for (key, gone) in deletions {
         if let Some(Value::Array(items)) = original.get_mut(&key) {
-            items.retain(|item| !gone.contains(item));
+            let gone = Places::new(&gone, None);
+            items.retain(|item| gone.get(item).is_none());
         }
     }
     Ok(original)
@@ -96,7 +99,8 @@ fn take_directives(patch: &mut Object, prefix: &str) -> Result<Vec<(String, Vec<
 /// Drops what is not to stay. Everything the patch sets must be listed.
 fn retain_keys(original: &mut Object, patch: &Object, keys: &Value) -> Result<(), PatchError> {
     let Value::Array(keys) = keys else { return Err(wrong(RETAIN_KEYS, "a list of field names is wanted")) };
-    let listed = |name: &str| keys.iter().any(|k| k.as_str() == Some(name));
+    let keys: HashSet<&str> = keys.iter().filter_map(Value::as_str).collect();
+    let listed = |name: &str| keys.contains(name);
     if let Some((key, _)) = patch.iter().find(|(key, value)| !value.is_null() && !is_directive(key) && !listed(key)) {
         return Err(wrong(RETAIN_KEYS, format!("the patch sets {key:?}, which is not listed")));
     }
@@ -169,11 +173,8 @@ fn merge_scalars(name: &str, original: Vec<Value>, patch: Vec<Value>) -> Result<
     }
     let server = original.clone();
     let mut merged: Vec<Value> = Vec::with_capacity(original.len() + patch.len());
-    for item in original.into_iter().chain(patch.iter().cloned()) {
-        if !merged.contains(&item) {
-            merged.push(item);
-        }
-    }
+    let mut seen = HashSet::new();
+    merged.extend(original.into_iter().chain(patch.iter().cloned()).filter(|item| seen.insert(item.to_string())));
     Ok(arrange(merged, &patch, &server, None))
 }
 
@@ -193,25 +194,30 @@ fn merge_objects(
         key_of(item)?;
     }
     let (mut merged, mut wanted) = (original, Vec::new());
-    let mut changes = Vec::with_capacity(patch.len());
+    let (mut changes, mut gone) = (Vec::with_capacity(patch.len()), HashSet::new());
     for item in patch {
         let id = key_of(&item)?;
         if mode(item.get(PATCH))? == Mode::Delete {
-            merged.retain(|candidate| candidate.get(key) != Some(&id));
+            gone.insert(id.to_string());
         } else {
             changes.push((id, item));
         }
     }
+    merged.retain(|item| !gone.contains(&identity(item, Some(key)).to_string()));
+    let mut places = Places::new(&merged, Some(key));
     for (id, item) in changes {
-        wanted.push(Value::Object(std::iter::once((key.to_owned(), id.clone())).collect()));
-        match merged.iter_mut().find(|candidate| candidate.get(key) == Some(&id)) {
+        match places.get(&id).and_then(|place| merged.get_mut(place)) {
             Some(found) => {
                 if let (Value::Object(o), Value::Object(p)) = (found.take(), item) {
                     *found = Value::Object(merge_map(o, p, shape)?);
                 }
             }
-            None => merged.extend(clean(item)),
+            None => {
+                places.add(&id, merged.len());
+                merged.extend(clean(item));
+            }
         }
+        wanted.push(Value::Object(std::iter::once((key.to_owned(), id)).collect()));
     }
     Ok(arrange(merged, &wanted, &server, Some(key)))
 }

@@ -73,6 +73,18 @@ fn ports_that_share_a_number_keep_what_the_server_chose() {
     assert_eq!(apply(patch, current, schema), expected);
 }
 
+#[test]
+fn long_lists_merge_in_linear_time() {
+    let list = |prefix: &str| (0..10_000).map(|i| json!({"name": format!("{prefix}{i}")})).collect::<Vec<_>>();
+    let document = json!({"spec": {"containers": list("a")}, "metadata": {"finalizers": (0..10_000).collect::<Vec<_>>()}});
+    let patch = json!({"spec": {"containers": list("b"), "$setElementOrder/containers": list("b")},
+        "metadata": {"finalizers": (10_000..20_000).collect::<Vec<_>>()}});
+    let started = std::time::Instant::now();
+    let merged = apply(patch, document, Pod::KIND.message);
+    assert_eq!(merged["spec"]["containers"].as_array().unwrap().len(), 20_000);
+    assert!(started.elapsed().as_secs() < 5, "{:?}", started.elapsed());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 

@@ -1,10 +1,14 @@
 //! Which plugins there are and in which order they run.
 
-use std::ops::RangeInclusive;
+use std::{ops::RangeInclusive, sync::Arc};
 
 use store::Store;
 
-use super::{Chain, ServiceCidr};
+use super::{
+    Chain, ServiceCidr, cluster_ips::ClusterIps, default_toleration_seconds::DefaultTolerationSeconds, ledger::Ledger,
+    limit_ranger::LimitRanger, namespace_lifecycle::NamespaceLifecycle, node_ports::NodePorts, priority::Priority, quota::Quotas,
+    service_account::ServiceAccounts,
+};
 
 /// What the plugins must be told of the cluster.
 #[derive(Clone, Debug)]
@@ -15,7 +19,16 @@ pub struct AdmissionConfig {
     pub node_ports: RangeInclusive<u16>,
 }
 
-/// The plugins over a store.
-pub fn chain(_store: &Store, _config: &AdmissionConfig) -> Chain {
+/// The plugins over a store, in upstream's order: what changes objects before what only judges them, quotas last.
+pub fn chain(store: &Store, config: &AdmissionConfig) -> Chain {
+    let ledger = Arc::new(Ledger::new(store, config));
     Chain::default()
+        .with(NamespaceLifecycle::new(store))
+        .with(LimitRanger::new(store))
+        .with(ServiceAccounts::new(store))
+        .with(Priority::new(store))
+        .with(DefaultTolerationSeconds)
+        .with(ClusterIps(ledger.clone()))
+        .with(NodePorts(ledger))
+        .with(Quotas::new(store))
 }

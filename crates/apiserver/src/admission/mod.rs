@@ -13,10 +13,24 @@ use store::{Guard, Txn};
 use crate::request::Request;
 
 mod chain;
+mod cluster_ips;
+mod default_toleration_seconds;
+mod ledger;
+mod limit_ranger;
+mod lookup;
+mod namespace_lifecycle;
+mod node_ports;
+mod pod_resources;
+mod pool;
+mod priority;
+mod quota;
+mod repair;
+mod service_account;
 mod service_cidr;
 
 pub use self::{
     chain::{AdmissionConfig, chain},
+    repair::repair,
     service_cidr::{ServiceCidr, ServiceCidrError},
 };
 

@@ -152,3 +152,40 @@ fn unauthorized(why: impl std::fmt::Display) -> StatusError {
 pub(super) fn now() -> i64 {
     jiff::Timestamp::now().as_second()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn certificate(common_name: &str) -> PeerIdentity {
+        PeerIdentity {
+            common_name: common_name.to_owned(),
+            organizations: vec!["system:nodes".into()],
+            uris: Vec::new(),
+            dns_names: Vec::new(),
+            not_after: 1000,
+            der: vec![1, 2, 3].into(),
+        }
+    }
+
+    #[test]
+    fn a_certificate_says_user_and_groups() {
+        let user = user_of_certificate(&certificate("system:node:n1"), 1000).unwrap();
+        assert_eq!((user.name.as_str(), user.node_name()), ("system:node:n1", Some("n1")));
+        assert_eq!(user.groups, ["system:nodes", AUTHENTICATED]);
+        let id = &user.extra[CREDENTIAL_ID][0];
+        assert_eq!(id, "X509SHA256=039058c6f2c0cb492c533b0a4d14ef77cc0f78abccced5287d84a1a2011cfb81");
+    }
+
+    #[test]
+    fn a_connection_does_not_outlive_its_certificate() {
+        let error = user_of_certificate(&certificate("ann"), 1001).unwrap_err();
+        assert_eq!(error.reason(), Reason::Unauthorized);
+        assert!(error.message().contains("expired"));
+    }
+
+    #[test]
+    fn a_certificate_without_a_name_is_nobodys() {
+        assert_eq!(user_of_certificate(&certificate(""), 0).unwrap_err().reason(), Reason::Unauthorized);
+    }
+}

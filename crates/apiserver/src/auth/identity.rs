@@ -5,11 +5,12 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use api::{Object, StatusError, authentication::v1::TokenRequest};
 use daemon::Shutdown;
 use store::Store;
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 
 use super::{
     Attributes, Credentials, Decision, MASTERS, Target, Verdict,
     authenticate::Authenticator,
+    bootstrap,
     lookup::Lookup,
     node::NodeAuthorizer,
     node_restriction::NodeRestriction,
@@ -23,6 +24,8 @@ use crate::{
 
 /// How long a request waits for the roles to be known after the server started.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Pause before bringing in the default roles is tried again.
+const BOOTSTRAP_PAUSE: Duration = Duration::from_secs(1);
 
 /// What identity must be told of the cluster.
 #[derive(Clone, Debug)]
@@ -51,6 +54,7 @@ pub enum IdentityError {
 /// Authentication, authorisation and what of admission depends on who asks.
 pub struct Identity {
     store: Store,
+    bootstrapped: watch::Sender<bool>,
     pub(super) authenticator: Authenticator,
     pub(super) authority: Arc<Authority>,
     pub(super) lookup: Lookup,
@@ -74,17 +78,18 @@ impl Identity {
         let tokens = Tokens::new(&config.issuer, &config.signing_key_file, &config.key_files)?;
         Ok(Self {
             store: store.clone(),
+            bootstrapped: watch::Sender::new(false),
             authenticator: Authenticator { tokens, audiences: config.audiences, lookup: lookup.clone() },
             authority: Arc::new(Authority { rbac: Rbac::default(), node: NodeAuthorizer::new(lookup.clone()) }),
             lookup,
         })
     }
 
-    /// Follows roles and bindings until the shutdown begins.
+    /// Brings in the default roles, and follows roles and bindings until the shutdown begins.
     pub async fn run(self: Arc<Self>, shutdown: Shutdown) {
         tokio::select! {
             () = shutdown.started() => {}
-            ended = self.authority.rbac.run(&self.store) => {
+            ((), ended) = futures::future::join(self.bootstrap(), self.authority.rbac.run(&self.store)) => {
                 if let Err(error) = ended {
                     tracing::error!(error = &error as &dyn std::error::Error, "roles cannot be followed");
                 }
@@ -92,14 +97,26 @@ impl Identity {
         }
     }
 
-    /// Waits until decisions can be made.
+    /// Tries until the default roles are in.
+    async fn bootstrap(&self) {
+        self.store.ready().await;
+        while let Err(error) = bootstrap::reconcile(&self.store).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the default roles could not be brought in; trying again");
+            tokio::time::sleep(BOOTSTRAP_PAUSE).await;
+        }
+        self.bootstrapped.send_replace(true);
+    }
+
+    /// Waits until all roles are known, the default ones among them.
     pub async fn ready(&self) {
+        // The sender is ours, so that waiting cannot fail.
+        self.bootstrapped.subscribe().wait_for(|done| *done).await.ok();
         self.authority.rbac.ready().await;
     }
 
-    /// True once decisions can be made.
+    /// True once all roles are known, the default ones among them.
     pub fn is_ready(&self) -> bool {
-        self.authority.rbac.is_ready()
+        *self.bootstrapped.borrow() && self.authority.rbac.is_ready()
     }
 
     /// The user behind the credentials; without credentials, `system:anonymous` in `system:unauthenticated`.

@@ -13,6 +13,7 @@
 
 mod attributes;
 mod authenticate;
+mod bootstrap;
 mod follow;
 mod identity;
 mod issue;
@@ -22,6 +23,8 @@ mod node_restriction;
 mod rbac;
 mod references;
 mod reviews;
+#[cfg(test)]
+mod tests;
 mod tokens;
 
 pub use self::{

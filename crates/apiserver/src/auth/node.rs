@@ -5,7 +5,7 @@
 //! own pods and its own Node through this.
 //!
 //! The pods come from the store's index on `spec.nodeName`; what each names is worked out once per version of the pod and kept.
-//! *Invariant:* `nodes` holds nothing of pods that the index did not have when that node was last asked about.
+//! *Invariant:* what `nodes` holds of a node and a namespace is of pods that were there when it was last asked about.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -26,17 +26,17 @@ use super::{
 
 /// Where nodes keep their heartbeats.
 pub(super) const LEASES: &str = "kube-node-lease";
-/// Nodes of which references are kept; what is beyond is worked out anew.
+/// Nodes of which references are kept at most.
 const REMEMBERED: usize = 10_000;
 
-/// What the pods of one node refer to: by pod (`namespace/name`), with the revision it was worked out from.
-type Graph = HashMap<String, (i64, Arc<References>)>;
+/// What the pods of one node refer to: by namespace and name of the pod, with the revision it was worked out from.
+type Graph = HashMap<String, HashMap<String, (i64, References)>>;
 
 /// Decides on requests of kubelets.
 pub(super) struct NodeAuthorizer {
     lookup: Lookup,
     rules: Vec<PolicyRule>,
-    nodes: Mutex<HashMap<String, Graph>>,
+    nodes: Mutex<HashMap<String, Arc<Mutex<Graph>>>>,
 }
 
 /// What a kubelet wants to read because a pod refers to it.
@@ -111,28 +111,36 @@ impl NodeAuthorizer {
         pods: &[Arc<Entry>],
         wanted: impl Fn(&References) -> bool,
     ) -> Result<bool, StatusError> {
-        let known = self.nodes.lock().get(node).cloned().unwrap_or_default();
-        let mut graph = known;
-        let stale = |path: &str| path.split_once('/').is_some_and(|(ns, _)| ns == namespace);
+        let graph = self.graph(node);
+        let mut graph = graph.lock();
+        let mut known = graph.remove(namespace).unwrap_or_default();
+        let mut current = HashMap::with_capacity(pods.len());
         let mut found = false;
-        let mut current = Graph::with_capacity(pods.len());
         for pod in pods {
-            let references = match graph.remove(pod.path()) {
+            let references = match known.remove(pod.name()) {
                 Some((revision, references)) if revision == pod.revision() => references,
-                _ => Arc::new(References::of(&decode(pod)?)),
+                _ => References::of(&decode(pod)?),
             };
             found |= wanted(&references);
-            current.insert(pod.path().to_owned(), (pod.revision(), references));
+            current.insert(pod.name().to_owned(), (pod.revision(), references));
         }
-        graph.retain(|path, _| !stale(path));
-        graph.extend(current);
-        let mut nodes = self.nodes.lock();
-        if graph.is_empty() {
-            nodes.remove(node);
-        } else if nodes.len() < REMEMBERED || nodes.contains_key(node) {
-            nodes.insert(node.to_owned(), graph);
+        if !current.is_empty() {
+            graph.insert(namespace.to_owned(), current);
         }
         Ok(found)
+    }
+
+    /// What is known of a node's pods.
+    fn graph(&self, node: &str) -> Arc<Mutex<Graph>> {
+        let mut nodes = self.nodes.lock();
+        if let Some(graph) = nodes.get(node) {
+            return graph.clone();
+        }
+        // Of nodes that are gone nobody tells us. What is forgotten is worked out anew when it is needed.
+        if nodes.len() >= REMEMBERED {
+            nodes.clear();
+        }
+        nodes.entry(node.to_owned()).or_default().clone()
     }
 
     async fn pod(&self, node: &str, verb: &str, r: &ResourceAttributes<'_>) -> Result<Verdict, StatusError> {

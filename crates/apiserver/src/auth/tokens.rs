@@ -287,3 +287,105 @@ pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
     hash.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref());
     hash
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+    const NOW: i64 = 1_800_000_000;
+
+    /// Keys in files of their own: a server's tokens and those of another cluster with the same issuer.
+    fn tokens(directory: &Path, name: &str) -> Tokens {
+        let (public, private) = (directory.join(format!("{name}.pub")), directory.join(format!("{name}.key")));
+        daemon::pki::signing_key().unwrap().write(&public, &private).unwrap();
+        Tokens::new(ISSUER, &private, &[public]).unwrap()
+    }
+
+    fn claims() -> Claims {
+        Claims {
+            audiences: vec![ISSUER.into()],
+            expires: NOW + 3600,
+            issued: NOW,
+            issuer: ISSUER.into(),
+            id: "id".into(),
+            bound: Bound {
+                namespace: "default".into(),
+                service_account: Reference { name: "builder".into(), uid: "u1".into() },
+                ..Bound::default()
+            },
+            not_before: NOW,
+            subject: "system:serviceaccount:default:builder".into(),
+        }
+    }
+
+    fn audiences() -> Vec<String> {
+        vec![ISSUER.into()]
+    }
+
+    #[test]
+    fn a_token_is_what_was_signed_for_as_long_as_it_says() {
+        let directory = tempfile::tempdir().unwrap();
+        let tokens = tokens(directory.path(), "a");
+        let token = tokens.sign(&claims()).unwrap();
+        // The second time it comes out of the cache.
+        for _ in 0..2 {
+            assert_eq!(*tokens.verify(&token, &audiences(), NOW).unwrap(), claims());
+            assert!(matches!(tokens.verify(&token, &audiences(), NOW + 3700), Err(TokenError::Expired)));
+            assert!(matches!(tokens.verify(&token, &audiences(), NOW - 60), Err(TokenError::TooEarly)));
+            assert!(matches!(tokens.verify(&token, &["vault".into()], NOW), Err(TokenError::Audience)));
+        }
+    }
+
+    #[test]
+    fn tokens_that_are_not_ours_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let (ours, theirs) = (tokens(directory.path(), "a"), tokens(directory.path(), "b"));
+        let good = ours.sign(&claims()).unwrap();
+        let foreign = theirs.sign(&claims()).unwrap();
+        let other_issuer = ours.sign(&Claims { issuer: "https://elsewhere".into(), ..claims() }).unwrap();
+        let other_subject = ours.sign(&Claims { subject: "system:serviceaccount:default:other".into(), ..claims() }).unwrap();
+        let mut parts: Vec<&str> = good.split('.').collect();
+        let none = URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#);
+        let unsigned = format!("{none}.{}.", parts[1]);
+        let hmac_header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#);
+        let hmac = format!("{hmac_header}.{}.{}", parts[1], parts[2]);
+        let changed = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&Claims { expires: NOW * 2, ..claims() }).unwrap());
+        parts[1] = &changed;
+        let changed = parts.join(".");
+        let long = "a".repeat(1 << 20);
+        let all = [&foreign, &other_issuer, &other_subject, &unsigned, &hmac, &changed, &long];
+        for token in all.into_iter().map(String::as_str).chain(["", ".", "..", "garbage", "a.b.c", &good[..good.len() - 8]]) {
+            let refused = ours.verify(token, &audiences(), NOW);
+            assert!(matches!(refused, Err(TokenError::Foreign)), "{}", &token[..token.len().min(80)]);
+        }
+    }
+
+    #[test]
+    fn a_former_key_still_verifies_but_a_private_key_without_its_public_one_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let former = tokens(directory.path(), "a");
+        let token = former.sign(&claims()).unwrap();
+        tokens(directory.path(), "b");
+        let file = |name: &str| directory.path().join(name);
+        let both = Tokens::new(ISSUER, &file("b.key"), &[file("a.pub"), file("b.pub")]).unwrap();
+        assert!(both.verify(&token, &audiences(), NOW).is_ok());
+        assert!(both.verify(&both.sign(&claims()).unwrap(), &audiences(), NOW).is_ok());
+        let unmatched = Tokens::new(ISSUER, &file("b.key"), &[file("a.pub")]);
+        assert!(matches!(unmatched, Err(TokenKeyError::Unmatched { .. })));
+        assert!(matches!(Tokens::new(ISSUER, &file("a.pub"), &[file("a.pub")]), Err(TokenKeyError::Key { .. })));
+    }
+
+    #[test]
+    fn the_cache_of_tokens_is_bounded() {
+        let directory = tempfile::tempdir().unwrap();
+        let tokens = tokens(directory.path(), "a");
+        let claims = Arc::new(claims());
+        for i in 0..=REMEMBERED as u64 {
+            tokens.remember(sha256(&i.to_le_bytes()), claims.clone(), NOW);
+        }
+        assert_eq!(tokens.seen.lock().len(), REMEMBERED);
+        tokens.remember([0; 32], claims, NOW + 7200);
+        assert_eq!(tokens.seen.lock().len(), 1);
+    }
+}

@@ -13,7 +13,6 @@ use api::{
     resource::Quantity,
 };
 use futures::{StreamExt, stream};
-use prost::Message as _;
 
 use super::{Server, objects::not_readable};
 use crate::request::Request;
@@ -53,7 +52,8 @@ impl Server {
             }
             let wanted = |p: &&api::ferrokube::v1::PodUsage| {
                 let pod = p.pod.clone().unwrap_or_default();
-                (request.namespace.is_empty() || pod.namespace == request.namespace) && (request.name.is_empty() || pod.name == request.name)
+                (request.namespace.is_empty() || pod.namespace == request.namespace)
+                    && (request.name.is_empty() || pod.name == request.name)
             };
             items.extend(stats.pods.iter().filter(wanted).map(pod_metrics));
         }
@@ -83,7 +83,12 @@ fn any<K: Resource>(object: &K) -> Any {
 
 fn meta(kind: &Kind, namespace: &str, name: &str) -> ObjectMeta {
     debug_assert_eq!(kind.namespaced, !namespace.is_empty());
-    ObjectMeta { name: name.to_owned(), namespace: namespace.to_owned(), creation_timestamp: Some(Time::now()), ..ObjectMeta::default() }
+    ObjectMeta {
+        name: name.to_owned(),
+        namespace: namespace.to_owned(),
+        creation_timestamp: Some(Time::now()),
+        ..ObjectMeta::default()
+    }
 }
 
 fn window(usage: &Usage) -> (Option<Time>, Option<Duration>) {
@@ -112,6 +117,12 @@ fn pod_metrics(pod: &api::ferrokube::v1::PodUsage) -> Any {
     let of = pod.pod.clone().unwrap_or_default();
     let first = pod.containers.iter().find_map(|c| c.usage.as_ref());
     let (timestamp, window) = first.map(window).unwrap_or_default();
-    let containers = pod.containers.iter().filter_map(|c| Some(ContainerMetrics { name: c.name.clone(), usage: amounts(c.usage.as_ref()?) }));
-    any(&PodMetrics { metadata: Some(meta(PodMetrics::KIND, &of.namespace, &of.name)), timestamp, window, containers: containers.collect() })
+    let containers =
+        pod.containers.iter().filter_map(|c| Some(ContainerMetrics { name: c.name.clone(), usage: amounts(c.usage.as_ref()?) }));
+    any(&PodMetrics {
+        metadata: Some(meta(PodMetrics::KIND, &of.namespace, &of.name)),
+        timestamp,
+        window,
+        containers: containers.collect(),
+    })
 }

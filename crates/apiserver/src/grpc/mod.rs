@@ -8,12 +8,7 @@ mod pods;
 
 use std::sync::Arc;
 
-use api::{
-    Kind, StatusError,
-    ferrokube::v1::ResourceName,
-    google::protobuf::Any,
-    status::Reason,
-};
+use api::{Kind, StatusError, ferrokube::v1::ResourceName, google::protobuf::Any, status::Reason};
 use client::fence::{Guard, HEADER};
 use tonic::metadata::MetadataMap;
 
@@ -27,7 +22,7 @@ use crate::{
 /// What the services share.
 pub struct Server {
     /// Reads and writes.
-    pub pipeline: Pipeline,
+    pub pipeline: Arc<Pipeline>,
     /// Who asks, and whether they may.
     pub identity: Arc<Identity>,
     /// The way to the nodes.
@@ -70,8 +65,10 @@ fn forbidden(request: &Request, reason: &str) -> StatusError {
 
 /// The kind a request names.
 fn resolve(resource: Option<&ResourceName>) -> Result<&'static Kind, StatusError> {
-    let wanted = resource.ok_or_else(|| StatusError::bad_request("resource: a kind is wanted here, such as {resource: \"pods\"}"))?;
-    let kind = Kind::by_resource(&wanted.group, &wanted.resource).filter(|k| wanted.version.is_empty() || k.version == wanted.version);
+    let wanted =
+        resource.ok_or_else(|| StatusError::bad_request("resource: a kind is wanted here, such as {resource: \"pods\"}"))?;
+    let kind =
+        Kind::by_resource(&wanted.group, &wanted.resource).filter(|k| wanted.version.is_empty() || k.version == wanted.version);
     kind.ok_or_else(|| {
         let version = if wanted.version.is_empty() { String::new() } else { format!(" in version {:?}", wanted.version) };
         let message = format!(
@@ -85,7 +82,9 @@ fn resolve(resource: Option<&ResourceName>) -> Result<&'static Kind, StatusError
 /// Checks that a namespace is given exactly where the kind has one; `all` allows none, for all namespaces.
 fn check_namespace(kind: &Kind, namespace: &str, all: bool) -> Result<(), StatusError> {
     match (kind.namespaced, namespace.is_empty()) {
-        (true, true) if !all => Err(StatusError::bad_request(format!("namespace: {} live in a namespace; name one", kind.plural))),
+        (true, true) if !all => {
+            Err(StatusError::bad_request(format!("namespace: {} live in a namespace; name one", kind.plural)))
+        }
         (false, false) => Err(StatusError::bad_request(format!("namespace: {} live in no namespace", kind.plural))),
         _ => Ok(()),
     }
@@ -97,7 +96,8 @@ fn check_verb(kind: &Kind, verb: Verb, subresource: &str) -> Result<(), StatusEr
     if known {
         return Ok(());
     }
-    let what = if subresource.is_empty() { kind.qualified_plural() } else { format!("{}/{subresource}", kind.qualified_plural()) };
+    let what =
+        if subresource.is_empty() { kind.qualified_plural() } else { format!("{}/{subresource}", kind.qualified_plural()) };
     Err(StatusError::new(Reason::MethodNotAllowed, format!("the server does not allow {verb} of {what}")))
 }
 
@@ -113,7 +113,9 @@ fn fence(metadata: &MetadataMap) -> Result<Option<Fence>, StatusError> {
     let guard = value.to_str().ok().and_then(|text| text.parse::<Guard>().ok());
     match guard {
         Some(guard) => Ok(Some(Fence(guard))),
-        None => Err(StatusError::bad_request(format!("{HEADER}: {value:?} is not of the form NAMESPACE/NAME=HOLDER;TRANSITIONS"))),
+        None => {
+            Err(StatusError::bad_request(format!("{HEADER}: {value:?} is not of the form NAMESPACE/NAME=HOLDER;TRANSITIONS")))
+        }
     }
 }
 

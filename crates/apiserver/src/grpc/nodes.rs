@@ -78,7 +78,12 @@ impl Kubelets {
 fn address(node: &Node) -> Result<SocketAddr, StatusError> {
     let addresses = &node.status().addresses;
     let internal = addresses.iter().find(|a| a.r#type == "InternalIP").and_then(|a| a.address.parse().ok());
-    let ip = internal.ok_or_else(|| StatusError::unavailable(format!("node {:?} has no InternalIP in its status: has its kubelet started?", node.metadata().name)))?;
+    let ip = internal.ok_or_else(|| {
+        StatusError::unavailable(format!(
+            "node {:?} has no InternalIP in its status: has its kubelet started?",
+            node.metadata().name
+        ))
+    })?;
     let port = u16::try_from(node.status().daemon_endpoints().kubelet_endpoint().port).ok().filter(|p| *p > 0).unwrap_or(PORT);
     Ok(SocketAddr::new(ip, port))
 }

@@ -47,7 +47,11 @@ fn select(request: &mut Request, labels: &str, fields: &str) -> Result<Selectors
 }
 
 fn named(kind: &Kind, name: &str) -> Result<(), StatusError> {
-    if name.is_empty() { Err(StatusError::bad_request(format!("name: the name of one of the {} is wanted here", kind.plural))) } else { Ok(()) }
+    if name.is_empty() {
+        Err(StatusError::bad_request(format!("name: the name of one of the {} is wanted here", kind.plural)))
+    } else {
+        Ok(())
+    }
 }
 
 #[tonic::async_trait]
@@ -106,7 +110,10 @@ impl Objects for Services {
             metadata_only: r.metadata_only,
             bookmarks: r.allow_bookmarks,
             tell_initial_end: r.send_initial_events,
-            deadline: u64::try_from(r.timeout_seconds).ok().filter(|s| *s > 0).map(|s| Instant::now() + Duration::from_secs(s.min(86_400))),
+            deadline: u64::try_from(r.timeout_seconds)
+                .ok()
+                .filter(|s| *s > 0)
+                .map(|s| Instant::now() + Duration::from_secs(s.min(86_400))),
         };
         let events = batches::watch(watch, options, self.0.shutdown.clone());
         Ok(Response::new(events.map_err(Status::from).boxed()))
@@ -184,7 +191,8 @@ impl Objects for Services {
         check_namespace(kind, &r.namespace, false)?;
         named(kind, &r.name)?;
         let options = r.options.unwrap_or_default();
-        let request = Request { dry_run: !options.dry_run.is_empty(), ..request(user, Verb::Delete, kind, &r.namespace, &r.name) };
+        let request =
+            Request { dry_run: !options.dry_run.is_empty(), ..request(user, Verb::Delete, kind, &r.namespace, &r.name) };
         self.0.authorize(&request).await?;
         let deleted = self.0.pipeline.delete(&request, &options, fence.as_ref()).await?;
         Ok(Response::new(proto::DeleteResponse { object: Some(any(deleted.object)), deleted: deleted.gone }))
@@ -200,7 +208,8 @@ impl Objects for Services {
         check_verb(kind, Verb::DeleteCollection, "")?;
         check_namespace(kind, &r.namespace, true)?;
         let options = r.options.unwrap_or_default();
-        let mut request = Request { dry_run: !options.dry_run.is_empty(), ..request(user, Verb::DeleteCollection, kind, &r.namespace, "") };
+        let mut request =
+            Request { dry_run: !options.dry_run.is_empty(), ..request(user, Verb::DeleteCollection, kind, &r.namespace, "") };
         let selectors = select(&mut request, &r.label_selector, &r.field_selector)?;
         self.0.authorize(&request).await?;
         let count = self.0.pipeline.delete_collection(&request, &selectors, &options, fence.as_ref()).await?;
@@ -216,7 +225,11 @@ impl Objects for Services {
         Ok(Response::new(proto::VersionResponse {
             git_version: format!("v{}", daemon::VERSION),
             api_level: api::API_LEVEL.to_owned(),
-            platform: format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH.replace("x86_64", "amd64").replace("aarch64", "arm64")),
+            platform: format!(
+                "{}/{}",
+                std::env::consts::OS,
+                std::env::consts::ARCH.replace("x86_64", "amd64").replace("aarch64", "arm64")
+            ),
         }))
     }
 }
@@ -229,16 +242,22 @@ impl super::Server {
         object: Box<dyn Object>,
         fence: Option<&Fence>,
     ) -> Result<api::google::protobuf::Any, StatusError> {
-        let of = |object: Box<dyn Object>| api::google::protobuf::Any { type_url: object.kind().type_url.to_owned(), value: object.encode() };
+        let of = |object: Box<dyn Object>| api::google::protobuf::Any {
+            type_url: object.kind().type_url.to_owned(),
+            value: object.encode(),
+        };
         match (request.kind.plural, request.subresource.as_str()) {
             ("pods", "eviction") => {
-                let eviction = object.downcast_ref::<Eviction>().ok_or_else(|| StatusError::internal("an Eviction is wanted here"))?;
+                let eviction =
+                    object.downcast_ref::<Eviction>().ok_or_else(|| StatusError::internal("an Eviction is wanted here"))?;
                 let name = if request.name.is_empty() { eviction.name() } else { &request.name };
                 self.evict(&Request { name: name.to_owned(), ..request.clone() }, eviction.delete_options(), fence).await?;
                 Ok(of(object))
             }
             ("serviceaccounts", "token") => {
-                let token = object.downcast_ref::<TokenRequest>().ok_or_else(|| StatusError::internal("a TokenRequest is wanted here"))?;
+                let token = object
+                    .downcast_ref::<TokenRequest>()
+                    .ok_or_else(|| StatusError::internal("a TokenRequest is wanted here"))?;
                 Ok(of(Box::new(self.identity.issue_token(request, token.clone()).await?)))
             }
             (_, "") if request.kind.storage.is_none() => match request.kind.plural {
@@ -258,7 +277,12 @@ impl super::Server {
     }
 
     /// Deletes a pod because its place is wanted. The place for disruption budgets.
-    pub(super) async fn evict(&self, request: &Request, options: &DeleteOptions, fence: Option<&Fence>) -> Result<(), StatusError> {
+    pub(super) async fn evict(
+        &self,
+        request: &Request,
+        options: &DeleteOptions,
+        fence: Option<&Fence>,
+    ) -> Result<(), StatusError> {
         named(request.kind, &request.name)?;
         let deletion = Request { subresource: String::new(), ..request.clone() };
         self.pipeline.delete(&deletion, options, fence).await.map(drop)

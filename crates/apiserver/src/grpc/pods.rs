@@ -21,7 +21,8 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl Server {
     /// All nodes.
     pub(super) async fn nodes(&self) -> Result<Vec<Node>, StatusError> {
-        let nodes = self.pipeline.store().collection(Node::KIND.plural).ok_or_else(|| StatusError::internal("nodes are not stored"))?;
+        let nodes =
+            self.pipeline.store().collection(Node::KIND.plural).ok_or_else(|| StatusError::internal("nodes are not stored"))?;
         let list = nodes.list(&store::Selection::all(), store::ListOptions { at: ReadAt::Any, ..Default::default() }).await;
         let list = list.map_err(|e| StatusError::unavailable(e.to_string()))?;
         list.items.iter().map(|entry| Node::decode(entry.object()).map_err(|e| StatusError::internal(e.to_string()))).collect()
@@ -102,7 +103,11 @@ fn pick_container(pod: &Pod, wanted: &str) -> Result<String, StatusError> {
         ("", [only]) => Ok(only.name.clone()),
         ("", _) => {
             let list: Vec<&str> = names().map(String::as_str).collect();
-            Err(StatusError::bad_request(format!("a container name must be specified for pod {}, choose one of: [{}]", pod.name(), list.join(" "))))
+            Err(StatusError::bad_request(format!(
+                "a container name must be specified for pod {}, choose one of: [{}]",
+                pod.name(),
+                list.join(" ")
+            )))
         }
         (wanted, _) if names().any(|n| n == wanted) => Ok(wanted.to_owned()),
         (wanted, _) => Err(StatusError::bad_request(format!("container {wanted} is not valid for pod {}", pod.name()))),
@@ -117,7 +122,8 @@ async fn first<T>(messages: &mut Streaming<T>) -> Result<T, StatusError> {
 
 /// The first message followed by the rest as they come. Ends when the client's stream breaks: the kubelet then sees the end.
 fn followed_by<T: Send + 'static>(first: T, rest: Streaming<T>) -> impl Stream<Item = T> + Send {
-    stream::once(std::future::ready(first)).chain(rest.take_while(|m| std::future::ready(m.is_ok())).filter_map(|m| std::future::ready(m.ok())))
+    stream::once(std::future::ready(first))
+        .chain(rest.take_while(|m| std::future::ready(m.is_ok())).filter_map(|m| std::future::ready(m.ok())))
 }
 
 #[tonic::async_trait]

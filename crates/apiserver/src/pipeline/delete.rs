@@ -35,7 +35,12 @@ impl Pipeline {
     ///
     /// # Errors
     /// When it does not exist, a precondition fails, admission refuses, or etcd does not answer.
-    pub async fn delete(&self, request: &Request, options: &DeleteOptions, fence: Option<&Fence>) -> Result<Deleted, StatusError> {
+    pub async fn delete(
+        &self,
+        request: &Request,
+        options: &DeleteOptions,
+        fence: Option<&Fence>,
+    ) -> Result<Deleted, StatusError> {
         let kind = request.kind;
         let collection = self.collection(kind)?;
         let strategy = self.strategy(kind);
@@ -45,7 +50,9 @@ impl Pipeline {
         for attempt in 0..ATTEMPTS {
             let at = if attempt == 0 && options.preconditions.is_none() { ReadAt::Any } else { ReadAt::Latest };
             let entry = match collection.get(&request.namespace, &request.name, at).await {
-                Err(store::Error::NotFound { .. }) if at == ReadAt::Any => collection.get(&request.namespace, &request.name, ReadAt::Latest).await,
+                Err(store::Error::NotFound { .. }) if at == ReadAt::Any => {
+                    collection.get(&request.namespace, &request.name, ReadAt::Latest).await
+                }
                 other => other,
             };
             let entry = entry.map_err(|e| store_error(kind, &request.name, e))?;
@@ -117,7 +124,8 @@ fn check_options(options: &DeleteOptions) -> Option<StatusError> {
     match policy {
         None | Some("Orphan" | "Background" | "Foreground") => None,
         Some(other) => {
-            let message = format!("propagationPolicy: {other:?} is not supported: Orphan, Background or Foreground is wanted here");
+            let message =
+                format!("propagationPolicy: {other:?} is not supported: Orphan, Background or Foreground is wanted here");
             Some(StatusError::bad_request(message))
         }
     }

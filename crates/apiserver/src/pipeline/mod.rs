@@ -69,7 +69,8 @@ impl Pipeline {
 
     fn collection(&self, kind: &'static Kind) -> Result<Collection, StatusError> {
         let collection = self.store.collection(&kind.qualified_plural());
-        collection.ok_or_else(|| StatusError::new(Reason::MethodNotAllowed, format!("{} are not stored", kind.qualified_plural())))
+        collection
+            .ok_or_else(|| StatusError::new(Reason::MethodNotAllowed, format!("{} are not stored", kind.qualified_plural())))
     }
 
     fn strategy(&self, kind: &Kind) -> &dyn AnyStrategy {
@@ -152,16 +153,17 @@ fn store_error(kind: &Kind, name: &str, error: Error) -> StatusError {
             Reason::Expired,
             format!("too old resource version: {requested} (oldest known: {oldest}); list again and go on from there"),
         ),
-        Error::Future { requested, current } => StatusError::new(
-            Reason::Timeout,
-            format!("Too large resource version: {requested}, current: {current}"),
-        ),
+        Error::Future { requested, current } => {
+            StatusError::new(Reason::Timeout, format!("Too large resource version: {requested}, current: {current}"))
+        }
         Error::NotReady => StatusError::unavailable("the server is starting: its caches are not filled yet"),
         Error::Etcd(EtcdError::TooLarge(_)) => StatusError::new(
             Reason::RequestEntityTooLarge,
             format!("{} {name:?} is too large to be stored: etcd takes at most 1.5 MiB; split it up", kind.kind),
         ),
-        Error::Etcd(EtcdError::NoSpace(_)) => StatusError::unavailable("etcd's database is full; free space in it or raise its quota"),
+        Error::Etcd(EtcdError::NoSpace(_)) => {
+            StatusError::unavailable("etcd's database is full; free space in it or raise its quota")
+        }
         Error::Etcd(EtcdError::Undetermined(_)) => StatusError::new(
             Reason::Timeout,
             "etcd did not answer in time: the write may or may not have happened; read the object before trying again",
@@ -179,7 +181,8 @@ fn store_error(kind: &Kind, name: &str, error: Error) -> StatusError {
 
 /// Decodes an entry. What is stored was encoded by an API server, so failing here means the data is damaged.
 fn decode(kind: &'static Kind, entry: &Arc<Entry>) -> Result<Box<dyn Object>, StatusError> {
-    (kind.decode)(entry.object()).map_err(|e| StatusError::internal(format!("{}: the stored object cannot be decoded: {e}", entry.key())))
+    (kind.decode)(entry.object())
+        .map_err(|e| StatusError::internal(format!("{}: the stored object cannot be decoded: {e}", entry.key())))
 }
 
 /// The object's encoding as it is stored: without resource version.

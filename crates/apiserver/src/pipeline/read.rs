@@ -75,7 +75,13 @@ impl Pipeline {
     ///
     /// # Errors
     /// When a selector or the revision is malformed, the revision is too old or too new, or etcd does not answer.
-    pub async fn watch(&self, request: &Request, selectors: &Selectors, resource_version: &str, initial: bool) -> Result<Watch, StatusError> {
+    pub async fn watch(
+        &self,
+        request: &Request,
+        selectors: &Selectors,
+        resource_version: &str,
+        initial: bool,
+    ) -> Result<Watch, StatusError> {
         let collection = self.collection(request.kind)?;
         let selection = selectors.selection(request.kind, collection.layout(), &request.namespace)?;
         let start = match read_at(resource_version)? {
@@ -97,7 +103,9 @@ fn read_at(resource_version: &str) -> Result<ReadAt, StatusError> {
         "0" => Ok(ReadAt::Any),
         text => match text.parse() {
             Ok(revision) if revision > 0 => Ok(ReadAt::AtLeast(revision)),
-            _ => Err(StatusError::bad_request(format!("resourceVersion: {text:?} is none; use one that a list, watch or object carried"))),
+            _ => Err(StatusError::bad_request(format!(
+                "resourceVersion: {text:?} is none; use one that a list, watch or object carried"
+            ))),
         },
     }
 }

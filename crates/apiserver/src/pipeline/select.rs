@@ -19,8 +19,10 @@ impl Selectors {
     /// # Errors
     /// When one of them is malformed; says where.
     pub fn parse(labels: &str, fields: &str) -> Result<Self, StatusError> {
-        let labels = labels.parse().map_err(|e| StatusError::bad_request(format!("unable to parse label selector {labels:?}: {e}")))?;
-        let fields = fields.parse().map_err(|e| StatusError::bad_request(format!("unable to parse field selector {fields:?}: {e}")))?;
+        let labels =
+            labels.parse().map_err(|e| StatusError::bad_request(format!("unable to parse label selector {labels:?}: {e}")))?;
+        let fields =
+            fields.parse().map_err(|e| StatusError::bad_request(format!("unable to parse field selector {fields:?}: {e}")))?;
         Ok(Self { labels, fields })
     }
 
@@ -51,7 +53,11 @@ impl Selectors {
                 field => match layout.field(field) {
                     Some(place) => Place::Selectable(place),
                     None => {
-                        return Err(StatusError::bad_request(format!("field label not supported: {field}; {} can be selected by {}", kind.plural, supported(kind))));
+                        return Err(StatusError::bad_request(format!(
+                            "field label not supported: {field}; {} can be selected by {}",
+                            kind.plural,
+                            supported(kind)
+                        )));
                     }
                 },
             };
@@ -69,7 +75,9 @@ impl Selectors {
                 let equal = match place {
                     Place::Name => entry.name() == requirement.value,
                     Place::Namespace => entry.namespace() == requirement.value,
-                    Place::Selectable(field) => layout.fields.get(*field).is_some_and(|f| entry.field(f) == requirement.value.as_str()),
+                    Place::Selectable(field) => {
+                        layout.fields.get(*field).is_some_and(|f| entry.field(f) == requirement.value.as_str())
+                    }
                 };
                 equal != requirement.negated
             });

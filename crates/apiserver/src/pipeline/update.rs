@@ -98,7 +98,10 @@ impl Pipeline {
             let old = self.current(&collection, request, attempt > 0).await?;
             match self.attempt(&collection, request, fence, attempt, &old, &make).await {
                 // What the cache had may not have been the newest.
-                Err(e) if attempt == 0 && e.reason() != api::status::Reason::Timeout && self.is_stale(&collection, request, &old).await => {}
+                Err(e)
+                    if attempt == 0
+                        && e.reason() != api::status::Reason::Timeout
+                        && self.is_stale(&collection, request, &old).await => {}
                 Err(e) => return Err(e),
                 Ok(Attempt::Done(stored)) => return Ok(stored),
                 Ok(Attempt::Again) => pause(attempt).await,
@@ -204,7 +207,10 @@ fn keep_identity(request: &Request, new: &mut dyn Object, old: &dyn Object) -> R
     let (kind, name, old) = (request.kind, &request.name, old.meta());
     let meta = new.meta_mut();
     if !meta.name.is_empty() && meta.name != *name {
-        return Err(StatusError::bad_request(format!("the name of the object ({}) does not match the name on the request ({name})", meta.name)));
+        return Err(StatusError::bad_request(format!(
+            "the name of the object ({}) does not match the name on the request ({name})",
+            meta.name
+        )));
     }
     if !meta.namespace.is_empty() && meta.namespace != request.namespace {
         return Err(StatusError::bad_request(format!(

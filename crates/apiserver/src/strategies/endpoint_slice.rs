@@ -6,7 +6,6 @@ use std::{
 };
 
 use api::{
-    Resource,
     discovery::v1::EndpointSlice,
     names::{self, Format},
     rules::{FieldErrors, Path},

@@ -47,7 +47,8 @@ mod tests {
 
     #[test]
     fn a_subset_has_addresses() {
-        let found = testing::errors(&EndpointsStrategy, &testing::json(r#"{"subsets": [{"ports": [{"port": 1, "protocol": "TCP"}]}]}"#));
+        let found =
+            testing::errors(&EndpointsStrategy, &testing::json(r#"{"subsets": [{"ports": [{"port": 1, "protocol": "TCP"}]}]}"#));
         assert_eq!(found, ["subsets[0]: Required value: must specify `addresses` or `notReadyAddresses`"]);
     }
 

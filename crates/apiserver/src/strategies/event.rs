@@ -69,7 +69,9 @@ mod tests {
     #[test]
     fn events_on_nodes_live_in_default() {
         let event = |ns: &str| {
-            testing::json(&format!(r#"{{"metadata": {{"name": "e", "namespace": "{ns}"}}, "involvedObject": {{"kind": "Node"}}}}"#))
+            testing::json(&format!(
+                r#"{{"metadata": {{"name": "e", "namespace": "{ns}"}}, "involvedObject": {{"kind": "Node"}}}}"#
+            ))
         };
         assert_eq!(testing::errors(&EventStrategy, &event("default")), [""; 0]);
         assert_eq!(testing::errors(&EventStrategy, &event("other")).len(), 1);

@@ -45,10 +45,11 @@ impl Strategy for LimitRangeStrategy {
                 let why = "either minimum or maximum storage value is required, but neither was provided";
                 errors.required_because(&at.field("limits"), why);
             }
-            let names: BTreeSet<&String> = [&item.max, &item.min, &item.default, &item.default_request, &item.max_limit_request_ratio]
-                .into_iter()
-                .flat_map(|map| map.keys())
-                .collect();
+            let names: BTreeSet<&String> =
+                [&item.max, &item.min, &item.default, &item.default_request, &item.max_limit_request_ratio]
+                    .into_iter()
+                    .flat_map(|map| map.keys())
+                    .collect();
             for name in names {
                 resource(item, name, &at, errors);
             }

@@ -121,7 +121,6 @@ fn finalizers(meta: &ObjectMeta, old: Option<&ObjectMeta>, at: &Path<'_>, errors
 #[cfg(test)]
 mod tests {
     use api::{
-        Resource,
         core::v1::{Namespace, Pod},
         meta::v1::Time,
     };

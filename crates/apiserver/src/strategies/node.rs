@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use api::{Resource, core::v1::Node, rules::FieldErrors};
+use api::{core::v1::Node, rules::FieldErrors};
 
 use super::{SPEC, STATUS};
 use crate::strategy::Strategy;

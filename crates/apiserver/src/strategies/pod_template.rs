@@ -1,6 +1,6 @@
 //! PodTemplates.
 
-use api::{Resource, core::v1::PodTemplate, rules::FieldErrors};
+use api::{core::v1::PodTemplate, rules::FieldErrors};
 
 use super::{ROOT, pod, raise_generation};
 use crate::strategy::Strategy;

@@ -11,11 +11,7 @@ const SYSTEM_PREFIX: &str = "system-";
 pub const HIGHEST_USER: i32 = 1_000_000_000;
 /// The system's classes: name, value, and what they are for.
 pub const SYSTEM: &[(&str, i32, &str)] = &[
-    (
-        "system-cluster-critical",
-        2_000_000_000,
-        "For pods that the cluster cannot do without, on whichever node.",
-    ),
+    ("system-cluster-critical", 2_000_000_000, "For pods that the cluster cannot do without, on whichever node."),
     ("system-node-critical", 2_000_001_000, "For pods that their node cannot do without."),
 ];
 

@@ -1,7 +1,7 @@
 //! ReplicationControllers: the selector picks the template's pods, and the count can be read and set as a Scale.
 
 use api::{
-    Object, Resource, StatusError,
+    Object, StatusError,
     autoscaling::v1::{Scale, ScaleSpec, ScaleStatus},
     core::v1::ReplicationController,
     meta::v1::ObjectMeta,
@@ -115,7 +115,7 @@ impl Strategy for ReplicationControllerStrategy {
                 namespace: meta.namespace.clone(),
                 uid: meta.uid.clone(),
                 resource_version: meta.resource_version.clone(),
-                creation_timestamp: meta.creation_timestamp.clone(),
+                creation_timestamp: meta.creation_timestamp,
                 ..ObjectMeta::default()
             }),
             spec: Some(ScaleSpec { replicas: spec.replicas() }),

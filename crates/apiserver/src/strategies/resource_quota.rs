@@ -128,7 +128,8 @@ fn selector(object: &ResourceQuota, errors: &mut FieldErrors) {
         let at = list.index(i);
         fits(&requirement.scope_name, spec.hard.keys(), &at.field("scopeName"), errors);
         let operator = requirement.operator.as_str();
-        if requirement.scope_name != "PriorityClass" && requirement.scope_name != "VolumeAttributesClass" && operator != "Exists" {
+        if requirement.scope_name != "PriorityClass" && requirement.scope_name != "VolumeAttributesClass" && operator != "Exists"
+        {
             let why = "must be 'Exists' for every scope but PriorityClass and VolumeAttributesClass";
             errors.invalid(&at.field("operator"), operator, why);
         }

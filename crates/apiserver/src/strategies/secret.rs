@@ -1,6 +1,6 @@
 //! Secrets: `stringData` is only a way to write `data`, types demand keys, and values are bounded in size.
 
-use api::{Bytes, Resource, core::v1::Secret, rules::FieldErrors};
+use api::{Bytes, core::v1::Secret, rules::FieldErrors};
 
 use super::{DATA_MAX, META, ROOT};
 use crate::strategy::Strategy;
@@ -32,11 +32,9 @@ impl Strategy for SecretStrategy {
             }
             "kubernetes.io/dockercfg" => registry_logins(object, ".dockercfg", errors),
             "kubernetes.io/dockerconfigjson" => registry_logins(object, ".dockerconfigjson", errors),
-            "kubernetes.io/basic-auth" => {
-                if !object.data.contains_key("username") && !object.data.contains_key("password") {
-                    errors.required(&data.key("username"));
-                    errors.required(&data.key("password"));
-                }
+            "kubernetes.io/basic-auth" if !["username", "password"].iter().any(|key| object.data.contains_key(*key)) => {
+                errors.required(&data.key("username"));
+                errors.required(&data.key("password"));
             }
             "kubernetes.io/ssh-auth" if missing("ssh-privatekey") => errors.required(&data.key("ssh-privatekey")),
             "kubernetes.io/tls" => {

@@ -106,7 +106,7 @@ impl<T: Item> Reflector<T> {
                     None => {}
                 }
                 if initial_events_end {
-                    self.informer.replace(std::mem::take(objects));
+                    self.informer.replace(std::mem::take(objects), revision);
                     self.state = State::Synced(revision);
                 }
             }
@@ -117,8 +117,9 @@ impl<T: Item> Reflector<T> {
                     return Err(Error::Api(api::StatusError::new(api::status::Reason::Expired, reason)));
                 }
                 *seen = revision;
-                if let Some((key, object)) = change {
-                    self.informer.put(&key, object);
+                match change {
+                    Some((key, object)) => self.informer.put(&key, object, revision),
+                    None => self.informer.advance(revision),
                 }
             }
             State::Unsynced => {}

@@ -9,6 +9,7 @@ use api::{
     ferrokube::v1::{self as proto, watch_event::Type},
     google::protobuf::Any,
     meta::v1::{ListMeta, PartialObjectMetadata},
+    patch::{Patch, PatchType},
 };
 use futures::{Stream, stream};
 use prost::Message as _;
@@ -198,17 +199,16 @@ impl proto::objects_server::Objects for MemoryServer {
         self.check_leader(&metadata)?;
         let patch: serde_json::Value =
             serde_json::from_slice(&request.patch).map_err(|e| StatusError::bad_request(e.to_string()))?;
+        let patch_type = match request.r#type() {
+            proto::patch_request::Type::Json => PatchType::Json,
+            proto::patch_request::Type::Strategic => PatchType::Strategic,
+            _ => PatchType::Merge,
+        };
         let answer = self.write(kind, request.options.as_ref(), |state| {
             let old = state.existing(kind, &request.namespace, &request.name)?;
             let mut value = old.to_value().map_err(|e| StatusError::internal(e.to_string()))?;
-            if request.r#type == proto::patch_request::Type::Json as i32 {
-                let patch: json_patch::Patch =
-                    serde_json::from_value(patch).map_err(|e| StatusError::bad_request(e.to_string()))?;
-                json_patch::patch(&mut value, &patch).map_err(|e| StatusError::bad_request(e.to_string()))?;
-            } else {
-                // The few strategic patches that controllers send change no lists.
-                json_patch::merge(&mut value, &patch);
-            }
+            let patch = Patch::new(patch_type, patch).map_err(|e| StatusError::bad_request(e.to_string()))?;
+            value = patch.apply(value, kind.message).map_err(|e| StatusError::bad_request(e.to_string()))?;
             let object = (kind.from_value)(value).map_err(|e| StatusError::bad_request(e.to_string()))?;
             state.update(object, &request.subresource)
         })?;

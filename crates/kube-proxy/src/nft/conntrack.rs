@@ -3,12 +3,12 @@
 //! UDP has no end of connection: as long as a client keeps sending from the same port, connection tracking repeats the translation
 //! it chose first. So when a backend leaves, the flows to it are deleted; the client's next packet is balanced anew.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use netlink_packet_core::{DefaultNla, NlasIterator, Parseable};
 use netlink_packet_netfilter::conntrack::{
-    ConntrackAttribute, ConntrackMessage, ConntrackMessageType, IPTuple, ProtoTuple, Protocol,
-    Status, Tuple,
+    ConntrackAttribute, ConntrackMessage, ConntrackMessageType, IPTuple, ProtoTuple, Protocol, Status, Tuple,
 };
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage};
 
@@ -16,24 +16,25 @@ use super::expr::{family_number, nested};
 use super::socket::{Channel, Error};
 use crate::dataplane::{Flow, FlowCheck};
 use crate::model::{Backend, Family};
+use crate::ruleset::Frontend;
 
 /// Deletes the flows that a check finds stale. Returns how many; one that ended by itself meanwhile counts too.
 pub fn forget(channel: &mut Channel, family: Family, checks: &[FlowCheck]) -> Result<usize, Error> {
     if checks.is_empty() {
         return Ok(0);
     }
+    let by_frontend: HashMap<Frontend, &FlowCheck> = checks.iter().map(|check| (check.frontend, check)).collect();
     let stale = channel.dump(&list(family), |answer| {
         let Some((flow, original)) = parse(answer) else {
             return Ok(None);
         };
-        Ok(checks
-            .iter()
-            .any(|check| check.is_stale(&flow))
-            .then_some(original))
+        let (address, port) = (flow.destination.address, flow.destination.port);
+        let frontends = [Frontend { address: Some(address), port }, Frontend { address: None, port }];
+        let stale = frontends.iter().filter_map(|frontend| by_frontend.get(frontend)).any(|check| check.is_stale(&flow));
+        Ok(stale.then_some(original))
     })?;
     for original in &stale {
-        let message =
-            ConntrackMessage::Delete(vec![ConntrackAttribute::CtaTupleOrig(original.clone())]);
+        let message = ConntrackMessage::Delete(vec![ConntrackAttribute::CtaTupleOrig(original.clone())]);
         match channel.request(&conntrack(family, message)) {
             Err(error) if !error.is_absent() => return Err(error),
             _ => {}
@@ -52,29 +53,14 @@ fn list(family: Family) -> NetfilterMessage {
     const CTA_PROTO_NUM: u16 = 1;
     // Spelt out in plain attributes: the crate's type would lose the filter's nested flag, on which the kernel insists.
     let protocol = DefaultNla::new(CTA_PROTO_NUM, vec![crate::model::Protocol::Udp.number()]);
-    let flags = DefaultNla::new(
-        CTA_FILTER_ORIG_FLAGS,
-        PROTOCOL_NUMBER.to_ne_bytes().to_vec(),
-    );
-    let attributes = vec![
-        nested(CTA_TUPLE_ORIG, &[nested(CTA_TUPLE_PROTO, &[protocol])]),
-        nested(CTA_FILTER, &[flags]),
-    ];
+    let flags = DefaultNla::new(CTA_FILTER_ORIG_FLAGS, PROTOCOL_NUMBER.to_ne_bytes().to_vec());
+    let attributes = vec![nested(CTA_TUPLE_ORIG, &[nested(CTA_TUPLE_PROTO, &[protocol])]), nested(CTA_FILTER, &[flags])];
     let message_type = u8::from(ConntrackMessageType::Get);
-    conntrack(
-        family,
-        ConntrackMessage::Other {
-            message_type,
-            attributes,
-        },
-    )
+    conntrack(family, ConntrackMessage::Other { message_type, attributes })
 }
 
 fn conntrack(family: Family, message: ConntrackMessage) -> NetfilterMessage {
-    NetfilterMessage::new(
-        NetfilterHeader::new(family_number(family).into(), 0, 0),
-        message,
-    )
+    NetfilterMessage::new(NetfilterHeader::new(family_number(family).into(), 0, 0), message)
 }
 
 /// A UDP flow and the tuple that names it.
@@ -93,14 +79,7 @@ fn parse(flow: &[u8]) -> Option<(Flow, Vec<Tuple>)> {
     let original = original?;
     let (_, destination) = ends(&original)?;
     let (backend, _) = ends(&reply?)?;
-    Some((
-        Flow {
-            destination,
-            backend,
-            translated,
-        },
-        original,
-    ))
+    Some((Flow { destination, backend, translated }, original))
 }
 
 fn ends(tuple: &[Tuple]) -> Option<(Backend, Backend)> {
@@ -131,14 +110,5 @@ fn ends(tuple: &[Tuple]) -> Option<(Backend, Backend)> {
             _ => {}
         }
     }
-    Some((
-        Backend {
-            address: source?,
-            port: source_port?,
-        },
-        Backend {
-            address: destination?,
-            port: destination_port?,
-        },
-    ))
+    Some((Backend { address: source?, port: source_port? }, Backend { address: destination?, port: destination_port? }))
 }

@@ -1,23 +1,18 @@
-//! From the words of [`crate::ruleset`] to netlink attributes, and the few that come back.
+//! From the words of [`crate::ruleset`] to netlink attributes.
 //!
 //! A rule may need an anonymous map (what comes in turn); it lives and dies with the rule. Every rule carries as
 //! its comment a fingerprint of what was encoded, so that a restarted proxy, of this build or another, knows which rules it would
 //! write the same way without decoding any.
 
-use std::net::IpAddr;
-
-use netlink_packet_core::{Emitable, NLA_HEADER_SIZE, NlaBuffer, NlasIterator};
+use netlink_packet_core::Emitable;
 use netlink_packet_netfilter::nftables::{
-    DataAttribute, ListAttribute, MetaKey, Operator, Register, SetAttribute, SetDescription,
-    SetElementAttribute, SetFlags, Verdict as Code,
+    DataAttribute, ListAttribute, MetaKey, Operator, Register, SetAttribute, SetDescription, SetElementAttribute, SetFlags,
+    Verdict as Code,
 };
 
 use super::expr::{self, BACKEND, Expr, KEY, key_word};
-use crate::model::{Backend, Family, Protocol, address_from, octets};
-use crate::ruleset::{
-    ElementId, Field, Hook, Key, MASQUERADE_MARK, Name, Rule, STICKY_CAPACITY, SetKind, Statement,
-    Verdict,
-};
+use crate::model::{Backend, Family, octets};
+use crate::ruleset::{ElementId, Field, Hook, Key, MASQUERADE_MARK, Name, Rule, STICKY_CAPACITY, SetKind, Statement, Verdict};
 
 /// A rule, ready to be sent.
 #[derive(Debug)]
@@ -54,20 +49,9 @@ const TYPE_VERDICT: u32 = 0xffff_ff00;
 /// Tells nft that the key is in host byte order (type 0, length, number of that order).
 const HOST_ORDER_KEY: [u8; 6] = [0, 4, 1, 0, 0, 0];
 
-// Attribute numbers of a listed element.
-const ELEMENT_KEY: u16 = 1;
-const ELEMENT_DATA: u16 = 2;
-const DATA_VALUE: u16 = 1;
-const DATA_VERDICT: u16 = 2;
-const VERDICT_CODE: u16 = 1;
-const VERDICT_CHAIN: u16 = 2;
-
 /// Encodes a rule whose anonymous sets get the ids from `first_id` on.
 pub fn rule(family: Family, rule: &Rule, first_id: u32) -> Encoded {
-    let mut out = Encoded {
-        expressions: Vec::with_capacity(rule.len() * 3),
-        anonymous: Vec::new(),
-    };
+    let mut out = Encoded { expressions: Vec::with_capacity(rule.len() * 3), anonymous: Vec::new() };
     for statement in rule {
         out.statement(family, statement, first_id);
     }
@@ -93,26 +77,13 @@ pub fn comment(fingerprint: u64) -> Vec<u8> {
     bytes
 }
 
-/// The fingerprint in a rule's comment, if it is one.
-pub fn fingerprint_in(comment: &[u8]) -> Option<u64> {
-    let text = comment.strip_prefix(&[0, 17])?.get(..16)?;
-    u64::from_str_radix(std::str::from_utf8(text).ok()?, 16).ok()
-}
-
 /// What a set is made of: all its attributes but table, name and id.
 pub fn set(family: Family, kind: SetKind) -> Vec<SetAttribute> {
     let fields = kind.fields();
     let mut flags = SetFlags::empty();
     let mut attributes = vec![
-        SetAttribute::KeyType(concat(
-            fields.iter().map(|field| field_type(family, *field)),
-        )),
-        SetAttribute::KeyLen(len_u32(
-            fields
-                .iter()
-                .map(|field| field_words(family, *field) * 4)
-                .sum(),
-        )),
+        SetAttribute::KeyType(concat(fields.iter().map(|field| field_type(family, *field)))),
+        SetAttribute::KeyLen(len_u32(fields.iter().map(|field| field_words(family, *field) * 4).sum())),
     ];
     if kind.is_verdict_map() {
         flags |= SetFlags::Map;
@@ -121,9 +92,7 @@ pub fn set(family: Family, kind: SetKind) -> Vec<SetAttribute> {
     }
     if kind == SetKind::Sticky {
         flags |= SetFlags::Timeout | SetFlags::Eval;
-        attributes.push(SetAttribute::Description(vec![SetDescription::Size(
-            STICKY_CAPACITY,
-        )]));
+        attributes.push(SetAttribute::Description(vec![SetDescription::Size(STICKY_CAPACITY)]));
     }
     // The kernel does not list what is zero, and would not need it either.
     if !flags.is_empty() {
@@ -132,63 +101,16 @@ pub fn set(family: Family, kind: SetKind) -> Vec<SetAttribute> {
     attributes
 }
 
-/// The kind of a set from its attributes as the kernel lists them, or `None` if it is none of ours.
-pub fn set_kind(family: Family, name: &str, listed: &[(u16, &[u8])]) -> Option<SetKind> {
-    let named = SetKind::STATIC
-        .into_iter()
-        .find(|kind| kind.name() == Some(name));
-    let kind = named.or_else(|| name.starts_with("pod/").then_some(SetKind::Sticky))?;
-    // The kernel leaves out, or completes, what says nothing about the kind.
-    let told =
-        |a: &SetAttribute| !matches!(a, SetAttribute::DataLen(0) | SetAttribute::Description(_));
-    let expected: Vec<SetAttribute> = set(family, kind).into_iter().filter(told).collect();
-    let bytes = emitted(expected.as_slice());
-    attributes(&bytes)
-        .all(|expected| listed.contains(&expected))
-        .then_some(kind)
-}
-
 /// An element of a static set.
 pub fn element(family: Family, id: ElementId, verdict: &Verdict) -> Element {
     let mut attributes = vec![SetElementAttribute::Key(DataAttribute::Value(key(id)))];
     match verdict {
         Verdict::Member => {}
-        Verdict::Goto(chain) => {
-            attributes.push(SetElementAttribute::Data(expr::to_chain(Code::Goto, chain)))
-        }
+        Verdict::Goto(chain) => attributes.push(SetElementAttribute::Data(expr::to_chain(Code::Goto, chain))),
         Verdict::Drop => attributes.push(SetElementAttribute::Data(expr::to_drop())),
     }
-    debug_assert!(
-        key(id).len()
-            == id
-                .set
-                .fields()
-                .iter()
-                .map(|f| field_words(family, *f) * 4)
-                .sum::<usize>()
-    );
+    debug_assert!(key(id).len() == id.set.fields().iter().map(|f| field_words(family, *f) * 4).sum::<usize>());
     ListAttribute::Element(attributes)
-}
-
-/// An element of a static set as the kernel lists it, or `None` if we would not have put it there.
-pub fn parse_element(family: Family, set: SetKind, listed: &[u8]) -> Option<(ElementId, Verdict)> {
-    let id = ElementId::new(
-        set,
-        parse_key(family, set, find(find(listed, ELEMENT_KEY)?, DATA_VALUE)?)?,
-    );
-    let Some(data) = find(listed, ELEMENT_DATA) else {
-        return Some((id, Verdict::Member));
-    };
-    let verdict = find(data, DATA_VERDICT)?;
-    let code = Code::from(u32::from_be_bytes(
-        find(verdict, VERDICT_CODE)?.try_into().ok()?,
-    ));
-    let verdict = match (code, find(verdict, VERDICT_CHAIN)) {
-        (Code::Goto, Some(chain)) => Verdict::Goto(text(chain)?.into()),
-        (Code::Other(0), None) => Verdict::Drop,
-        _ => return None,
-    };
-    Some((id, verdict))
 }
 
 /// How a base chain is attached: chain type, hook number, priority.
@@ -208,20 +130,6 @@ pub fn hook(hook: Hook) -> (&'static str, u32, i32) {
     }
 }
 
-/// The hook with these properties, if one of ours has them.
-pub fn hook_from(kind: &str, number: u32, priority: i32) -> Option<Hook> {
-    let all = [
-        Hook::NatPrerouting,
-        Hook::NatOutput,
-        Hook::NatPostrouting,
-        Hook::FilterInput,
-        Hook::FilterForward,
-        Hook::FilterOutput,
-    ];
-    all.into_iter()
-        .find(|candidate| hook(*candidate) == (kind, number, priority))
-}
-
 // === impl Encoded ===
 
 impl Encoded {
@@ -229,9 +137,7 @@ impl Encoded {
         match statement {
             Statement::SourceIn(cidr) => self.prefix(Field::Source, *cidr, Operator::Equal),
             Statement::SourceNotIn(cidr) => self.prefix(Field::Source, *cidr, Operator::NotEqual),
-            Statement::DestinationNotIn(cidr) => {
-                self.prefix(Field::Destination, *cidr, Operator::NotEqual)
-            }
+            Statement::DestinationNotIn(cidr) => self.prefix(Field::Destination, *cidr, Operator::NotEqual),
             Statement::SourceLocal => self.local(true),
             Statement::DestinationLocal => self.local(false),
             Statement::NewConnection => {
@@ -248,11 +154,7 @@ impl Encoded {
             Statement::Dispatch(set) => self.lookup(family, *set, Some(Register::Verdict)),
             Statement::Mark => {
                 self.push(expr::meta_load(MetaKey::Mark, KEY));
-                self.push(expr::bitwise(
-                    KEY,
-                    host(!MASQUERADE_MARK),
-                    host(MASQUERADE_MARK),
-                ));
+                self.push(expr::bitwise(KEY, host(!MASQUERADE_MARK), host(MASQUERADE_MARK)));
                 self.push(expr::meta_set(MetaKey::Mark, KEY));
             }
             Statement::TakeMark => {
@@ -332,14 +234,8 @@ impl Encoded {
             self.push(expr::verdict(expr::to_chain(Code::Goto, only)));
             return;
         }
-        let verdicts = chains
-            .iter()
-            .map(|chain| expr::to_chain(Code::Goto, chain))
-            .collect();
-        let data = [
-            SetAttribute::DataType(TYPE_VERDICT),
-            SetAttribute::DataLen(0),
-        ];
+        let verdicts = chains.iter().map(|chain| expr::to_chain(Code::Goto, chain)).collect();
+        let data = [SetAttribute::DataType(TYPE_VERDICT), SetAttribute::DataLen(0)];
         self.in_turn(verdicts, data, Register::Verdict, first_id);
     }
 
@@ -347,34 +243,17 @@ impl Encoded {
     fn backend(&mut self, family: Family, backends: &[Backend], first_id: u32) {
         if let [only] = backends {
             self.push(expr::immediate(BACKEND, octets(only.address)));
-            self.push(expr::immediate(
-                expr::backend_port(family),
-                only.port.to_be_bytes().to_vec(),
-            ));
+            self.push(expr::immediate(expr::backend_port(family), only.port.to_be_bytes().to_vec()));
             return;
         }
-        let backends = backends
-            .iter()
-            .map(|backend| DataAttribute::Value(backend_bytes(*backend)))
-            .collect();
+        let backends = backends.iter().map(|backend| DataAttribute::Value(backend_bytes(*backend))).collect();
         let len = len_u32(family.address_len() + 4);
         let kind = concat([address_type(family), TYPE_SERVICE].into_iter());
-        self.in_turn(
-            backends,
-            [SetAttribute::DataType(kind), SetAttribute::DataLen(len)],
-            BACKEND,
-            first_id,
-        );
+        self.in_turn(backends, [SetAttribute::DataType(kind), SetAttribute::DataLen(len)], BACKEND, first_id);
     }
 
     /// Loads, or obeys, one of `choices` after the other.
-    fn in_turn(
-        &mut self,
-        choices: Vec<DataAttribute>,
-        data: [SetAttribute; 2],
-        to: Register,
-        first_id: u32,
-    ) {
+    fn in_turn(&mut self, choices: Vec<DataAttribute>, data: [SetAttribute; 2], to: Register, first_id: u32) {
         let count = len_u32(choices.len());
         let elements = (0..count).zip(choices).map(|(turn, choice)| {
             ListAttribute::Element(vec![
@@ -402,15 +281,8 @@ impl Encoded {
         elements: Vec<Element>,
     ) -> (&'static str, u32) {
         let id = first_id.wrapping_add(len_u32(self.anonymous.len()));
-        attributes.push(SetAttribute::Description(vec![SetDescription::Size(
-            len_u32(elements.len()),
-        )]));
-        self.anonymous.push(Anonymous {
-            name,
-            id,
-            attributes,
-            elements,
-        });
+        attributes.push(SetAttribute::Description(vec![SetDescription::Size(len_u32(elements.len()))]));
+        self.anonymous.push(Anonymous { name, id, attributes, elements });
         (name, id)
     }
 }
@@ -432,33 +304,8 @@ impl Fnv {
     }
 }
 
-/// The attributes in a stretch of netlink bytes; ends at the first that is malformed.
-pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    NlasIterator::new(bytes).map_while(|attribute| {
-        let attribute = attribute.ok()?;
-        Some((attribute.kind(), bytes_of(attribute)))
-    })
-}
-
-/// The value of the first attribute of a kind.
-pub fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
-    attributes(bytes).find_map(|(k, value)| (k == kind).then_some(value))
-}
-
-/// The text of a NUL-terminated attribute.
-pub fn text(value: &[u8]) -> Option<&str> {
-    std::str::from_utf8(value.strip_suffix(&[0])?).ok()
-}
-
-fn bytes_of(attribute: NlaBuffer<&[u8]>) -> &[u8] {
-    let end = usize::from(attribute.length());
-    attribute
-        .into_inner()
-        .get(NLA_HEADER_SIZE..end)
-        .unwrap_or_default()
-}
-
-fn emitted(encoded: impl Emitable) -> Vec<u8> {
+/// The bytes of attributes.
+pub fn emitted(encoded: impl Emitable) -> Vec<u8> {
     let mut bytes = vec![0; encoded.buffer_len()];
     encoded.emit(&mut bytes);
     bytes
@@ -510,7 +357,8 @@ fn backend_bytes(backend: Backend) -> Vec<u8> {
     bytes
 }
 
-fn key(id: ElementId) -> Vec<u8> {
+/// The bytes of a key.
+pub fn key(id: ElementId) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(16);
     match id.key {
         Key::Address(address) => {
@@ -531,91 +379,15 @@ fn key(id: ElementId) -> Vec<u8> {
     bytes
 }
 
-fn parse_key(family: Family, set: SetKind, bytes: &[u8]) -> Option<Key> {
-    let take = |from: usize| -> Option<IpAddr> {
-        address_from(bytes.get(from..from + family.address_len())?)
-    };
-    let port = |from: usize| -> Option<(Protocol, u16)> {
-        let protocol = Protocol::from_number(*bytes.get(from)?)?;
-        Some((
-            protocol,
-            u16::from_be_bytes([*bytes.get(from + 4)?, *bytes.get(from + 5)?]),
-        ))
-    };
-    match set {
-        SetKind::ClusterIps => Some(Key::Address(take(0)?)),
-        SetKind::Hairpins => {
-            let address = take(0)?;
-            (take(family.address_len())? == address).then_some(Key::Address(address))
-        }
-        SetKind::Services | SetKind::Unserved => {
-            let (protocol, port) = port(family.address_len())?;
-            Some(Key::Frontend(take(0)?, protocol, port))
-        }
-        SetKind::NodePorts | SetKind::UnservedNodePorts => {
-            let (protocol, port) = port(0)?;
-            Some(Key::NodePort(protocol, port))
-        }
-        SetKind::Sticky => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::decode::fingerprint_in;
     use super::*;
-
-    fn ids() -> Vec<ElementId> {
-        let v4 = IpAddr::from([10, 96, 0, 1]);
-        vec![
-            ElementId::new(SetKind::ClusterIps, Key::Address(v4)),
-            ElementId::new(SetKind::Hairpins, Key::Address(v4)),
-            ElementId::new(SetKind::Services, Key::Frontend(v4, Protocol::Sctp, 65_535)),
-            ElementId::new(
-                SetKind::UnservedNodePorts,
-                Key::NodePort(Protocol::Udp, 30_000),
-            ),
-        ]
-    }
-
-    #[test]
-    fn an_element_reads_back_as_it_was_written() {
-        for (id, verdict) in ids().into_iter().zip([
-            Verdict::Member,
-            Verdict::Member,
-            Verdict::Goto("all/x".into()),
-            Verdict::Drop,
-        ]) {
-            let ListAttribute::Element(attributes) = element(Family::V4, id, &verdict) else {
-                panic!("an element")
-            };
-            assert_eq!(
-                parse_element(Family::V4, id.set, &emitted(attributes.as_slice())),
-                Some((id, verdict))
-            );
-        }
-    }
-
-    #[test]
-    fn a_key_of_another_size_is_no_key_of_ours() {
-        for id in ids() {
-            let bytes = key(id);
-            assert_eq!(parse_key(Family::V4, id.set, &bytes), Some(id.key));
-            assert_eq!(
-                parse_key(Family::V4, id.set, &bytes[..bytes.len() - 3]),
-                None
-            );
-            assert_eq!(parse_key(Family::V4, id.set, &[]), None);
-        }
-    }
 
     #[test]
     fn fingerprints_survive_the_comment_and_tell_rules_apart() {
-        let backend = |port| Backend {
-            address: [10, 244, 0, 1].into(),
-            port,
-        };
-        let balance =
-            |ports: &[u16]| vec![Statement::Dnat(ports.iter().map(|p| backend(*p)).collect())];
+        let backend = |port| Backend { address: [10, 244, 0, 1].into(), port };
+        let balance = |ports: &[u16]| vec![Statement::Dnat(ports.iter().map(|p| backend(*p)).collect())];
         let one = fingerprint(Family::V4, &balance(&[80, 81]));
         assert_eq!(fingerprint_in(&comment(one)), Some(one));
         assert_eq!(one, fingerprint(Family::V4, &balance(&[80, 81])));
@@ -628,28 +400,7 @@ mod tests {
 
     #[test]
     fn concatenations_have_nfts_numbers() {
-        let SetAttribute::KeyType(number) = set(Family::V4, SetKind::Services)[0] else {
-            panic!("a key type")
-        };
+        let SetAttribute::KeyType(number) = set(Family::V4, SetKind::Services)[0] else { panic!("a key type") };
         assert_eq!(number, (7 << 12) | (12 << 6) | 13);
-    }
-
-    #[test]
-    fn a_set_that_differs_is_not_ours() {
-        let listed = |kind| emitted(set(Family::V4, kind).as_slice());
-        let kind = |name: &str, bytes: &[u8]| {
-            set_kind(Family::V4, name, &attributes(bytes).collect::<Vec<_>>())
-        };
-        assert_eq!(
-            kind("services", &listed(SetKind::Services)),
-            Some(SetKind::Services)
-        );
-        assert_eq!(kind("node-ports", &listed(SetKind::Services)), None);
-        assert_eq!(kind("strange", &listed(SetKind::Services)), None);
-        assert_eq!(
-            kind("pod/x", &listed(SetKind::Sticky)),
-            Some(SetKind::Sticky)
-        );
-        assert_eq!(kind("services", &[]), None);
     }
 }

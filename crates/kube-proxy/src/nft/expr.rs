@@ -4,8 +4,8 @@
 
 use netlink_packet_core::{DefaultNla, NLA_F_NESTED};
 use netlink_packet_netfilter::nftables::{
-    Bitwise, Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute,
-    Lookup, Meta, MetaKey, Operator, Payload, Register, Verdict, VerdictAttribute,
+    Bitwise, Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute, Lookup, Meta, MetaKey, Operator,
+    Payload, Register, Verdict, VerdictAttribute,
 };
 
 use crate::model::Family;
@@ -47,13 +47,8 @@ pub fn destination_port(to: Register) -> Expr {
 }
 
 fn payload(base: u32, offset: u32, len: u32, to: Register) -> Expr {
-    Expressions::Payload(vec![
-        Payload::DestinationRegister(to),
-        Payload::Base(base),
-        Payload::Offset(offset),
-        Payload::Len(len),
-    ])
-    .into()
+    Expressions::Payload(vec![Payload::DestinationRegister(to), Payload::Base(base), Payload::Offset(offset), Payload::Len(len)])
+        .into()
 }
 
 /// Loads a packet property.
@@ -68,12 +63,7 @@ pub fn meta_set(key: MetaKey, from: Register) -> Expr {
 
 /// Goes on only if the register compares so with `data`.
 pub fn cmp(register: Register, operator: Operator, data: Vec<u8>) -> Expr {
-    Expressions::Cmp(vec![
-        Cmp::SourceRegister(register),
-        Cmp::Op(operator),
-        Cmp::Data(DataAttribute::Value(data)),
-    ])
-    .into()
+    Expressions::Cmp(vec![Cmp::SourceRegister(register), Cmp::Op(operator), Cmp::Data(DataAttribute::Value(data))]).into()
 }
 
 /// `register = (register & mask) ^ xor`.
@@ -90,28 +80,17 @@ pub fn bitwise(register: Register, mask: Vec<u8>, xor: Vec<u8>) -> Expr {
 
 /// Loads a constant.
 pub fn immediate(to: Register, data: Vec<u8>) -> Expr {
-    Expressions::Immediate(vec![
-        Immediate::DestinationRegister(to),
-        Immediate::Data(DataAttribute::Value(data)),
-    ])
-    .into()
+    Expressions::Immediate(vec![Immediate::DestinationRegister(to), Immediate::Data(DataAttribute::Value(data))]).into()
 }
 
 /// Ends the rule with a verdict.
 pub fn verdict(data: DataAttribute) -> Expr {
-    Expressions::Immediate(vec![
-        Immediate::DestinationRegister(Register::Verdict),
-        Immediate::Data(data),
-    ])
-    .into()
+    Expressions::Immediate(vec![Immediate::DestinationRegister(Register::Verdict), Immediate::Data(data)]).into()
 }
 
 /// The data of a verdict that leads to a chain.
 pub fn to_chain(code: Verdict, chain: &str) -> DataAttribute {
-    DataAttribute::Verdict(vec![
-        VerdictAttribute::Code(code),
-        VerdictAttribute::Chain(chain.to_owned()),
-    ])
+    DataAttribute::Verdict(vec![VerdictAttribute::Code(code), VerdictAttribute::Chain(chain.to_owned())])
 }
 
 /// The data of the drop verdict.
@@ -135,14 +114,7 @@ pub fn numgen_inc(modulus: u32, to: Register) -> Expr {
     const MODULUS: u16 = 2;
     const TYPE: u16 = 3;
     const INCREMENTAL: u32 = 0;
-    other(
-        "numgen",
-        vec![
-            u32_be(DREG, to.into()),
-            u32_be(MODULUS, modulus),
-            u32_be(TYPE, INCREMENTAL),
-        ],
-    )
+    other("numgen", vec![u32_be(DREG, to.into()), u32_be(MODULUS, modulus), u32_be(TYPE, INCREMENTAL)])
 }
 
 /// Loads the connection-tracking state bits, in host byte order.
@@ -160,14 +132,7 @@ pub fn fib_type(source: bool, to: Register) -> Expr {
     const FLAGS: u16 = 3;
     const ADDRTYPE: u32 = 3;
     let flags = if source { 1 } else { 2 };
-    other(
-        "fib",
-        vec![
-            u32_be(DREG, to.into()),
-            u32_be(RESULT, ADDRTYPE),
-            u32_be(FLAGS, flags),
-        ],
-    )
+    other("fib", vec![u32_be(DREG, to.into()), u32_be(RESULT, ADDRTYPE), u32_be(FLAGS, flags)])
 }
 
 /// Rewrites the destination to the backend in the backend registers.
@@ -198,13 +163,7 @@ pub fn masquerade() -> Expr {
 /// Answers with a TCP reset.
 pub fn reject_reset() -> Expr {
     const TCP_RST: u32 = 1;
-    other(
-        "reject",
-        vec![
-            u32_be(REJECT_TYPE, TCP_RST),
-            DefaultNla::new(REJECT_CODE, vec![0]),
-        ],
-    )
+    other("reject", vec![u32_be(REJECT_TYPE, TCP_RST), DefaultNla::new(REJECT_CODE, vec![0])])
 }
 
 /// Answers with ICMP port unreachable.
@@ -214,13 +173,7 @@ pub fn reject_unreachable(family: Family) -> Expr {
         Family::V4 => 3,
         Family::V6 => 4,
     };
-    other(
-        "reject",
-        vec![
-            u32_be(REJECT_TYPE, ICMP_UNREACH),
-            DefaultNla::new(REJECT_CODE, vec![port_unreachable]),
-        ],
-    )
+    other("reject", vec![u32_be(REJECT_TYPE, ICMP_UNREACH), DefaultNla::new(REJECT_CODE, vec![port_unreachable])])
 }
 
 const REJECT_TYPE: u16 = 1;
@@ -234,15 +187,7 @@ pub fn dynset_update(set: &str, timeout: u64) -> Expr {
     const TIMEOUT: u16 = 6;
     const UPDATE: u32 = 1;
     let timeout = DefaultNla::new(TIMEOUT, timeout.to_be_bytes().to_vec());
-    other(
-        "dynset",
-        vec![
-            string(SET_NAME, set),
-            u32_be(OP, UPDATE),
-            u32_be(SREG_KEY, KEY.into()),
-            timeout,
-        ],
-    )
+    other("dynset", vec![string(SET_NAME, set), u32_be(OP, UPDATE), u32_be(SREG_KEY, KEY.into()), timeout])
 }
 
 /// A 32-bit attribute in network byte order.
@@ -266,9 +211,5 @@ pub fn nested(kind: u16, attributes: &[DefaultNla]) -> DefaultNla {
 }
 
 fn other(name: &str, attributes: Vec<DefaultNla>) -> Expr {
-    Expressions::Other {
-        expression_type: name.to_owned(),
-        attributes,
-    }
-    .into()
+    Expressions::Other { expression_type: name.to_owned(), attributes }.into()
 }

@@ -1,16 +1,19 @@
 //! nftables and connection tracking over netlink.
 //!
-//! [`encode`] and [`batch`] turn values into bytes and do no I/O; [`socket`] moves bytes; [`observe`] reads the table back;
-//! [`Netlink`] is the [`Dataplane`](crate::dataplane::Dataplane) made of them.
+//! [`encode`], [`decode`] and [`batch`] turn values into bytes and back and do no I/O; [`socket`] moves bytes; [`observe`] reads the table back;
+//! [`Monitor`] hears of others' changes; [`Netlink`] is the [`Dataplane`](crate::dataplane::Dataplane) made of them.
 
 mod batch;
 mod conntrack;
+mod decode;
 mod encode;
 mod expr;
+mod monitor;
 mod observe;
 mod socket;
 
 pub use self::encode::fingerprint;
+pub use self::monitor::Monitor;
 pub use self::socket::Error;
 
 use self::batch::Batch;
@@ -29,16 +32,7 @@ pub struct Netlink {
 impl Netlink {
     /// Opens a netlink socket in the calling thread's network namespace.
     pub fn open(family: Family) -> Result<Self, Error> {
-        Ok(Self {
-            family,
-            channel: Channel::open()?,
-        })
-    }
-
-    /// Removes the table and with it every rule of ours. Succeeds if there is none.
-    pub fn remove(&mut self) -> Result<(), Error> {
-        let batch = Batch::removal(self.family, self.channel.sequence());
-        self.channel.transact(&batch)
+        Ok(Self { family, channel: Channel::open()? })
     }
 }
 

@@ -1,12 +1,12 @@
 //! Reads the kernel's table. Needed at start-up and after a failure, never while all goes well.
 
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute,
-    SetElementList, SetElementMessage, SetFlags, SetMessage, TableMessage,
+    ChainAttribute, ChainMessage, NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute, SetElementList, SetElementMessage,
+    SetFlags, SetMessage, TableMessage,
 };
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage};
 
-use super::encode::{self, attributes, find, text};
+use super::decode::{self, attributes, find, text};
 use super::expr::family_number;
 use super::socket::{Channel, Error};
 use crate::model::Family;
@@ -15,10 +15,7 @@ use crate::state::{ChainContents, Contents};
 
 /// What our table of a family holds.
 pub fn contents(channel: &mut Channel, family: Family) -> Result<Contents, Error> {
-    let mut found = Contents {
-        exists: exists(channel, family)?,
-        ..Contents::default()
-    };
+    let mut found = Contents { exists: exists(channel, family)?, ..Contents::default() };
     if !found.exists {
         return Ok(found);
     }
@@ -37,10 +34,7 @@ pub fn contents(channel: &mut Channel, family: Family) -> Result<Contents, Error
 const IN_TABLE: u16 = 1;
 
 fn exists(channel: &mut Channel, family: Family) -> Result<bool, Error> {
-    let request = message(
-        family,
-        NfTablesMessage::GetTable(TableMessage { attributes: vec![] }),
-    );
+    let request = message(family, NfTablesMessage::GetTable(TableMessage { attributes: vec![] }));
     let tables = channel.dump(&request, |table| Ok(ours(table).then_some(())))?;
     Ok(!tables.is_empty())
 }
@@ -48,29 +42,17 @@ fn exists(channel: &mut Channel, family: Family) -> Result<bool, Error> {
 fn chains(channel: &mut Channel, family: Family, found: &mut Contents) -> Result<(), Error> {
     const NAME: u16 = 3;
     const HOOK: u16 = 4;
-    let request = NfTablesMessage::GetChain(ChainMessage {
-        attributes: vec![ChainAttribute::Table(TABLE.into())],
-    });
+    let request = NfTablesMessage::GetChain(ChainMessage { attributes: vec![ChainAttribute::Table(TABLE.into())] });
     let listed = channel.dump(&message(family, request), |chain| {
         // Some kernels list the chains of every table.
         let Some(name) = find(chain, NAME).and_then(text).filter(|_| ours(chain)) else {
             return Ok(None);
         };
-        Ok(Some((
-            Name::from(name),
-            find(chain, HOOK).is_some(),
-            hook(chain),
-        )))
+        Ok(Some((Name::from(name), find(chain, HOOK).is_some(), hook(chain))))
     })?;
     for (name, based, hook) in listed {
         found.foreign |= based && hook.is_none();
-        found.chains.insert(
-            name,
-            ChainContents {
-                hook,
-                rules: vec![],
-            },
-        );
+        found.chains.insert(name, ChainContents { hook, rules: vec![] });
     }
     Ok(())
 }
@@ -84,23 +66,18 @@ fn hook(chain: &[u8]) -> Option<Hook> {
     let place = find(chain, HOOK)?;
     let number = u32::from_be_bytes(find(place, NUMBER)?.try_into().ok()?);
     let priority = i32::from_be_bytes(find(place, PRIORITY)?.try_into().ok()?);
-    encode::hook_from(text(find(chain, TYPE)?)?, number, priority)
+    decode::hook_from(text(find(chain, TYPE)?)?, number, priority)
 }
 
 fn rules(channel: &mut Channel, family: Family, found: &mut Contents) -> Result<(), Error> {
     const CHAIN: u16 = 2;
     const COMMENT: u16 = 7;
-    let request = NfTablesMessage::GetRule(RuleMessage {
-        attributes: vec![RuleAttribute::Table(TABLE.into())],
-    });
+    let request = NfTablesMessage::GetRule(RuleMessage { attributes: vec![RuleAttribute::Table(TABLE.into())] });
     let listed = channel.dump(&message(family, request), |rule| {
         let Some(chain) = find(rule, CHAIN).and_then(text).filter(|_| ours(rule)) else {
             return Ok(None);
         };
-        Ok(Some((
-            chain.to_owned(),
-            find(rule, COMMENT).and_then(encode::fingerprint_in),
-        )))
+        Ok(Some((chain.to_owned(), find(rule, COMMENT).and_then(decode::fingerprint_in))))
     })?;
     for (chain, fingerprint) in listed {
         if let Some(chain) = found.chains.get_mut(chain.as_str()) {
@@ -113,20 +90,16 @@ fn rules(channel: &mut Channel, family: Family, found: &mut Contents) -> Result<
 fn sets(channel: &mut Channel, family: Family, found: &mut Contents) -> Result<(), Error> {
     const NAME: u16 = 2;
     const FLAGS: u16 = 3;
-    let request = NfTablesMessage::GetSet(SetMessage {
-        attributes: vec![SetAttribute::Table(TABLE.into())],
-    });
+    let request = NfTablesMessage::GetSet(SetMessage { attributes: vec![SetAttribute::Table(TABLE.into())] });
     let listed = channel.dump(&message(family, request), |set| {
         let Some(name) = find(set, NAME).and_then(text).filter(|_| ours(set)) else {
             return Ok(None);
         };
-        let flags = find(set, FLAGS)
-            .and_then(|flags| Some(u32::from_be_bytes(flags.try_into().ok()?)))
-            .unwrap_or(0);
+        let flags = find(set, FLAGS).and_then(|flags| Some(u32::from_be_bytes(flags.try_into().ok()?))).unwrap_or(0);
         if SetFlags::from_bits_retain(flags).contains(SetFlags::Anonymous) {
             return Ok(None);
         }
-        let kind = encode::set_kind(family, name, &attributes(set).collect::<Vec<_>>());
+        let kind = decode::set_kind(family, name, &attributes(set).collect::<Vec<_>>());
         Ok(Some((Name::from(name), kind)))
     })?;
     for (name, kind) in listed {
@@ -140,26 +113,13 @@ fn sets(channel: &mut Channel, family: Family, found: &mut Contents) -> Result<(
     Ok(())
 }
 
-fn elements(
-    channel: &mut Channel,
-    family: Family,
-    name: &Name,
-    kind: SetKind,
-    found: &mut Contents,
-) -> Result<(), Error> {
+fn elements(channel: &mut Channel, family: Family, name: &Name, kind: SetKind, found: &mut Contents) -> Result<(), Error> {
     const ELEMENTS: u16 = 3;
-    let listed = vec![
-        SetElementList::Table(TABLE.into()),
-        SetElementList::Set(name.to_string()),
-    ];
+    let listed = vec![SetElementList::Table(TABLE.into()), SetElementList::Set(name.to_string())];
     let request = NfTablesMessage::GetSetElement(SetElementMessage { attributes: listed });
     let listed = channel.dump(&message(family, request), |set| {
         let elements = find(set, ELEMENTS).unwrap_or_default();
-        Ok(Some(
-            attributes(elements)
-                .map(|(_, element)| encode::parse_element(family, kind, element))
-                .collect::<Vec<_>>(),
-        ))
+        Ok(Some(attributes(elements).map(|(_, element)| decode::parse_element(family, kind, element)).collect::<Vec<_>>()))
     })?;
     for element in listed.into_iter().flatten() {
         match element {
@@ -177,8 +137,5 @@ fn ours(object: &[u8]) -> bool {
 }
 
 fn message(family: Family, inner: NfTablesMessage) -> NetfilterMessage {
-    NetfilterMessage::new(
-        NetfilterHeader::new(family_number(family).into(), 0, 0),
-        inner,
-    )
+    NetfilterMessage::new(NetfilterHeader::new(family_number(family).into(), 0, 0), inner)
 }

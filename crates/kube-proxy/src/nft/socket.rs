@@ -6,12 +6,9 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader,
-    NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
-use netlink_packet_netfilter::nftables::{
-    ChainAttribute, NfTablesMessage, RuleAttribute, SetAttribute, SetElementList,
-};
+use netlink_packet_netfilter::nftables::{ChainAttribute, NfTablesMessage, RuleAttribute, SetAttribute, SetElementList};
 use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use nix::sys::socket::{setsockopt, sockopt};
@@ -100,11 +97,14 @@ impl Channel {
         socket.bind_auto().map_err(Error::Open)?;
         // Answers need not repeat what was asked.
         socket.set_cap_ack(true).map_err(Error::Open)?;
-        Ok(Self {
-            socket,
-            sequence: 1,
-            send_bytes: 0,
-        })
+        Ok(Self { socket, sequence: 1, send_bytes: 0 })
+    }
+
+    /// The socket's own address on netlink, which the kernel names as the source of our changes.
+    pub fn port(&self) -> Result<u32, Error> {
+        let mut address = SocketAddr::new(0, 0);
+        self.socket.get_address(&mut address).map_err(Error::Open)?;
+        Ok(address.port_number())
     }
 
     /// The number the next message gets.
@@ -136,9 +136,7 @@ impl Channel {
                 if batch.sequence().contains(&answer.sequence) {
                     match answer.kind {
                         Kind::Ack => done |= answer.sequence == batch.acknowledged(),
-                        Kind::Failed(error) if refused.is_none() => {
-                            refused = Some((answer.sequence, error))
-                        }
+                        Kind::Failed(error) if refused.is_none() => refused = Some((answer.sequence, error)),
                         _ => {}
                     }
                 }
@@ -146,10 +144,7 @@ impl Channel {
             })?;
         }
         match refused {
-            Some((sequence, source)) => Err(Error::Refused {
-                step: describe(batch.bytes(), sequence),
-                source,
-            }),
+            Some((sequence, source)) => Err(Error::Refused { step: describe(batch.bytes(), sequence), source }),
             None if done => Ok(()),
             None => Err(Error::Silent("a transaction")),
         }
@@ -187,10 +182,7 @@ impl Channel {
                 Ok(())
             })?;
         }
-        answer.unwrap_or(Ok(())).map_err(|source| Error::Refused {
-            step: what(request),
-            source,
-        })
+        answer.unwrap_or(Ok(())).map_err(|source| Error::Refused { step: what(request), source })
     }
 
     fn dump_once<T>(
@@ -222,13 +214,8 @@ impl Channel {
             })?;
         }
         match failure {
-            Some(source) if matches!(source.raw_os_error(), Some(libc::EINTR | libc::EAGAIN)) => {
-                Ok(None)
-            }
-            Some(source) => Err(Error::Refused {
-                step: what(request),
-                source,
-            }),
+            Some(source) if matches!(source.raw_os_error(), Some(libc::EINTR | libc::EAGAIN)) => Ok(None),
+            Some(source) => Err(Error::Refused { step: what(request), source }),
             None => Ok(steady.then_some(listed)),
         }
     }
@@ -251,10 +238,7 @@ impl Channel {
         self.socket
             .send_to(bytes, &SocketAddr::new(0, 0), 0)
             .map(drop)
-            .map_err(|source| Error::Send {
-                bytes: bytes.len(),
-                source,
-            })
+            .map_err(|source| Error::Send { bytes: bytes.len(), source })
     }
 
     fn receive(&self, buffer: &mut Vec<u8>) -> Result<(), Error> {
@@ -276,10 +260,8 @@ impl Channel {
         }
         // SAFETY: the socket is open as long as `self` is borrowed.
         let fd = unsafe { BorrowedFd::borrow_raw(self.socket.as_raw_fd()) };
-        setsockopt(&fd, sockopt::SndBufForce, &wanted).map_err(|errno| Error::Reserve {
-            bytes,
-            source: io::Error::from(errno),
-        })?;
+        setsockopt(&fd, sockopt::SndBufForce, &wanted)
+            .map_err(|errno| Error::Reserve { bytes, source: io::Error::from(errno) })?;
         self.send_bytes = wanted;
         Ok(())
     }
@@ -304,17 +286,11 @@ enum Kind<'a> {
 }
 
 /// Calls `each` for every message in what one `recv` returned.
-fn each_answer<'a>(
-    mut bytes: &'a [u8],
-    mut each: impl FnMut(Answer<'a>) -> Result<(), Error>,
-) -> Result<(), Error> {
+fn each_answer<'a>(mut bytes: &'a [u8], mut each: impl FnMut(Answer<'a>) -> Result<(), Error>) -> Result<(), Error> {
     while !bytes.is_empty() {
-        let buffer =
-            NetlinkBuffer::new_checked(bytes).map_err(|error| Error::Decode(error.to_string()))?;
+        let buffer = NetlinkBuffer::new_checked(bytes).map_err(|error| Error::Decode(error.to_string()))?;
         let length = usize::try_from(buffer.length()).unwrap_or(usize::MAX);
-        let payload = bytes
-            .get(NETLINK_HEADER..length)
-            .ok_or_else(|| Error::Decode("a truncated message".into()))?;
+        let payload = bytes.get(NETLINK_HEADER..length).ok_or_else(|| Error::Decode("a truncated message".into()))?;
         let code = payload.first_chunk().map(|code| i32::from_ne_bytes(*code));
         let kind = match (buffer.message_type(), code) {
             (NLMSG_ERROR | NLMSG_DONE, Some(code)) if code != 0 => {
@@ -323,17 +299,9 @@ fn each_answer<'a>(
             (NLMSG_ERROR, Some(_)) => Kind::Ack,
             (NLMSG_ERROR, None) => return Err(Error::Decode("an error without a code".into())),
             (NLMSG_DONE, _) => Kind::Done,
-            _ => Kind::Data(
-                payload
-                    .get(NETFILTER_HEADER..)
-                    .ok_or_else(|| Error::Decode("a message without a header".into()))?,
-            ),
+            _ => Kind::Data(payload.get(NETFILTER_HEADER..).ok_or_else(|| Error::Decode("a message without a header".into()))?),
         };
-        each(Answer {
-            sequence: buffer.sequence_number(),
-            flags: buffer.flags(),
-            kind,
-        })?;
+        each(Answer { sequence: buffer.sequence_number(), flags: buffer.flags(), kind })?;
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     Ok(())
@@ -344,14 +312,8 @@ fn describe(mut bytes: &[u8], sequence: u32) -> String {
     while let Ok(buffer) = NetlinkBuffer::new_checked(bytes) {
         let length = buffer.length() as usize;
         if buffer.sequence_number() == sequence {
-            let message = bytes
-                .get(..length)
-                .map(NetlinkMessage::<NetfilterMessage>::deserialize);
-            if let Some(Ok(NetlinkMessage {
-                payload: NetlinkPayload::InnerMessage(message),
-                ..
-            })) = message
-            {
+            let message = bytes.get(..length).map(NetlinkMessage::<NetfilterMessage>::deserialize);
+            if let Some(Ok(NetlinkMessage { payload: NetlinkPayload::InnerMessage(message), .. })) = message {
                 return what(&message);
             }
         }
@@ -402,16 +364,12 @@ fn what(message: &NetfilterMessage) -> String {
         NfTablesMessage::NewSet(m) => ("make set", set(&m.attributes)),
         NfTablesMessage::DeleteSet(m) => ("delete set", set(&m.attributes)),
         NfTablesMessage::NewSetElement(m) => ("add elements to set", of_element(&m.attributes)),
-        NfTablesMessage::DeleteSetElement(m) => {
-            ("delete elements of set", of_element(&m.attributes))
-        }
+        NfTablesMessage::DeleteSetElement(m) => ("delete elements of set", of_element(&m.attributes)),
         NfTablesMessage::GetTable(_) => ("list the tables", None),
         NfTablesMessage::GetChain(_) => ("list the chains", None),
         NfTablesMessage::GetRule(_) => ("list the rules", None),
         NfTablesMessage::GetSet(_) => ("list the sets", None),
-        NfTablesMessage::GetSetElement(m) => {
-            ("list the elements of set", of_element(&m.attributes))
-        }
+        NfTablesMessage::GetSetElement(m) => ("list the elements of set", of_element(&m.attributes)),
         _ => ("change the table", None),
     };
     match name {
@@ -430,14 +388,9 @@ mod tests {
     #[test]
     fn a_refused_step_is_named_by_its_object() {
         let mut delta = Delta::default();
-        delta
-            .rules
-            .insert("all/default/web/tcp/80".into(), vec![vec![Statement::Drop]]);
+        delta.rules.insert("all/default/web/tcp/80".into(), vec![vec![Statement::Drop]]);
         let batch = Batch::of(Family::V4, &delta, 7);
-        let steps: Vec<String> = batch
-            .sequence()
-            .map(|sequence| describe(batch.bytes(), sequence))
-            .collect();
+        let steps: Vec<String> = batch.sequence().map(|sequence| describe(batch.bytes(), sequence)).collect();
         assert_eq!(
             steps,
             [
@@ -453,11 +406,7 @@ mod tests {
 
     #[test]
     fn garbage_from_the_kernel_is_an_error_not_a_panic() {
-        for garbage in [
-            &[1u8, 2, 3][..],
-            &[255; 20],
-            &[16, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-        ] {
+        for garbage in [&[1u8, 2, 3][..], &[255; 20], &[16, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]] {
             assert!(each_answer(garbage, |_| Ok(())).is_err(), "{garbage:?}");
         }
     }

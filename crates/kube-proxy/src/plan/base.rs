@@ -20,10 +20,7 @@ pub fn base(node: &Node) -> Fragment {
     table.base_chain(
         "nat-postrouting",
         Hook::NatPostrouting,
-        vec![
-            vec![Statement::TakeMark, Statement::Masquerade],
-            vec![Statement::Member(SetKind::Hairpins), Statement::Masquerade],
-        ],
+        vec![vec![Statement::TakeMark, Statement::Masquerade], vec![Statement::Member(SetKind::Hairpins), Statement::Masquerade]],
     );
 
     let mut dispatch = Vec::new();
@@ -42,10 +39,7 @@ pub fn base(node: &Node) -> Fragment {
     table.chain(&SERVICES.into(), dispatch);
 
     // Refusal happens after translation: whatever still carries a service's address was not sent to a backend.
-    let check = vec![vec![
-        Statement::NewConnection,
-        Statement::Jump(UNSERVED.into()),
-    ]];
+    let check = vec![vec![Statement::NewConnection, Statement::Jump(UNSERVED.into())]];
     table.base_chain("filter-input", Hook::FilterInput, check.clone());
     table.base_chain("filter-forward", Hook::FilterForward, check.clone());
     table.base_chain("filter-output", Hook::FilterOutput, check);
@@ -53,23 +47,11 @@ pub fn base(node: &Node) -> Fragment {
         &UNSERVED.into(),
         vec![
             vec![Statement::Dispatch(SetKind::Unserved)],
-            vec![
-                Statement::DestinationLocal,
-                Statement::Dispatch(SetKind::UnservedNodePorts),
-            ],
-            vec![
-                Statement::Member(SetKind::ClusterIps),
-                Statement::Goto(REJECT.into()),
-            ],
+            vec![Statement::DestinationLocal, Statement::Dispatch(SetKind::UnservedNodePorts)],
+            vec![Statement::Member(SetKind::ClusterIps), Statement::Goto(REJECT.into())],
         ],
     );
-    table.chain(
-        &REJECT.into(),
-        vec![
-            vec![Statement::Is(Protocol::Tcp), Statement::Reset],
-            vec![Statement::Unreachable],
-        ],
-    );
+    table.chain(&REJECT.into(), vec![vec![Statement::Is(Protocol::Tcp), Statement::Reset], vec![Statement::Unreachable]]);
     table
 }
 
@@ -87,37 +69,19 @@ mod tests {
 
     #[test]
     fn strangers_are_marked_only_when_the_pods_prefix_is_known() {
-        let unknown = Node {
-            family: Family::V4,
-            pod_cidrs: vec![],
-            zone: None,
-        };
-        let known = Node {
-            pod_cidrs: vec![
-                "10.244.0.0/16".parse().unwrap(),
-                "fd00::/64".parse().unwrap(),
-            ],
-            ..unknown.clone()
-        };
+        let unknown = Node { family: Family::V4, pod_cidrs: vec![], zone: None };
+        let known = Node { pod_cidrs: vec!["10.244.0.0/16".parse().unwrap(), "fd00::/64".parse().unwrap()], ..unknown.clone() };
         assert_eq!(base(&unknown).chains[SERVICES].rules.len(), 2);
         let rules = &base(&known).chains[SERVICES].rules;
         assert_eq!(
             rules[0],
-            [
-                Statement::Member(SetKind::ClusterIps),
-                Statement::SourceNotIn("10.244.0.0/16".parse().unwrap()),
-                Statement::Mark
-            ]
+            [Statement::Member(SetKind::ClusterIps), Statement::SourceNotIn("10.244.0.0/16".parse().unwrap()), Statement::Mark]
         );
     }
 
     #[test]
     fn every_chain_gone_to_is_there() {
-        let table = base(&Node {
-            family: Family::V4,
-            pod_cidrs: vec![],
-            zone: None,
-        });
+        let table = base(&Node { family: Family::V4, pod_cidrs: vec![], zone: None });
         for rule in table.chains.values().flat_map(|chain| &chain.rules) {
             for statement in rule {
                 if let Statement::Goto(name) | Statement::Jump(name) = statement {

@@ -36,13 +36,7 @@ struct PortPlan<'a> {
 impl<'a> PortPlan<'a> {
     fn new(key: &ServiceKey, service: &'a Service, port: &'a Port, node: &'a Node) -> Self {
         let id = format!("{key}/{}/{}", port.protocol.as_str(), port.port);
-        Self {
-            id,
-            service,
-            port,
-            node,
-            choice: choose(&port.endpoints, node),
-        }
+        Self { id, service, port, node, choice: choose(&port.endpoints, node) }
     }
 
     fn add_to(&self, fragment: &mut Fragment) {
@@ -51,11 +45,7 @@ impl<'a> PortPlan<'a> {
         }
         self.external(fragment);
         for backend in &self.choice.here {
-            fragment.element(
-                SetKind::Hairpins,
-                Key::Address(backend.address),
-                Verdict::Member,
-            );
+            fragment.element(SetKind::Hairpins, Key::Address(backend.address), Verdict::Member);
         }
         self.udp(fragment);
     }
@@ -63,11 +53,8 @@ impl<'a> PortPlan<'a> {
     /// A ClusterIP: straight to the backends the internal policy allows.
     fn internal(&self, address: IpAddr, fragment: &mut Fragment) {
         let key = Key::Frontend(address, self.port.protocol, self.port.port);
-        let (scope, backends) = if self.service.internal_local {
-            (LOCAL, &self.choice.local)
-        } else {
-            (ALL, &self.choice.cluster)
-        };
+        let (scope, backends) =
+            if self.service.internal_local { (LOCAL, &self.choice.local) } else { (ALL, &self.choice.cluster) };
         if backends.is_empty() {
             fragment.element(SetKind::Unserved, key, self.refusal());
         } else {
@@ -79,28 +66,15 @@ impl<'a> PortPlan<'a> {
     /// External and load-balancer addresses and the node port: all enter by the `ext` chain.
     fn external(&self, fragment: &mut Fragment) {
         let frontend = |address| Key::Frontend(address, self.port.protocol, self.port.port);
-        let addresses: Vec<Key> = of_family(&self.service.external_ips, self.node.family)
-            .map(frontend)
-            .collect();
-        let balancers: Vec<Key> = of_family(&self.service.load_balancer_ips, self.node.family)
-            .map(frontend)
-            .collect();
-        let node_port = self
-            .port
-            .node_port
-            .map(|port| Key::NodePort(self.port.protocol, port));
+        let addresses: Vec<Key> = of_family(&self.service.external_ips, self.node.family).map(frontend).collect();
+        let balancers: Vec<Key> = of_family(&self.service.load_balancer_ips, self.node.family).map(frontend).collect();
+        let node_port = self.port.node_port.map(|port| Key::NodePort(self.port.protocol, port));
         if addresses.is_empty() && balancers.is_empty() && node_port.is_none() {
             return;
         }
-        if !self.choice.cluster.is_empty()
-            || (self.service.external_local && !self.choice.local.is_empty())
-        {
+        if !self.choice.cluster.is_empty() || (self.service.external_local && !self.choice.local.is_empty()) {
             let entry = self.entry(fragment);
-            let guard = if balancers.is_empty() {
-                entry.clone()
-            } else {
-                self.guard(&entry, fragment)
-            };
+            let guard = if balancers.is_empty() { entry.clone() } else { self.guard(&entry, fragment) };
             for key in &addresses {
                 fragment.element(SetKind::Services, *key, Verdict::Goto(entry.clone()));
             }
@@ -111,11 +85,7 @@ impl<'a> PortPlan<'a> {
                 fragment.element(SetKind::NodePorts, key, Verdict::Goto(entry));
             }
         }
-        let served = if self.service.external_local {
-            &self.choice.local
-        } else {
-            &self.choice.cluster
-        };
+        let served = if self.service.external_local { &self.choice.local } else { &self.choice.cluster };
         if served.is_empty() {
             for key in addresses.into_iter().chain(balancers) {
                 fragment.element(SetKind::Unserved, key, self.refusal());
@@ -133,23 +103,12 @@ impl<'a> PortPlan<'a> {
             if !self.choice.cluster.is_empty() {
                 let all = self.balance(ALL, &self.choice.cluster, fragment);
                 for cidr in self.node.pod_cidrs() {
-                    rules.push(vec![
-                        Statement::SourceIn(cidr),
-                        Statement::Goto(all.clone()),
-                    ]);
+                    rules.push(vec![Statement::SourceIn(cidr), Statement::Goto(all.clone())]);
                 }
-                rules.push(vec![
-                    Statement::SourceLocal,
-                    Statement::Mark,
-                    Statement::Goto(all),
-                ]);
+                rules.push(vec![Statement::SourceLocal, Statement::Mark, Statement::Goto(all)]);
             }
             if !self.choice.local.is_empty() {
-                rules.push(vec![Statement::Goto(self.balance(
-                    LOCAL,
-                    &self.choice.local,
-                    fragment,
-                ))]);
+                rules.push(vec![Statement::Goto(self.balance(LOCAL, &self.choice.local, fragment))]);
             }
         } else {
             let all = self.balance(ALL, &self.choice.cluster, fragment);
@@ -164,14 +123,8 @@ impl<'a> PortPlan<'a> {
         if self.service.source_ranges.is_empty() {
             return entry.clone();
         }
-        let allowed = self
-            .service
-            .source_ranges
-            .iter()
-            .filter(|cidr| cidr.family() == self.node.family);
-        let mut rules: Vec<Rule> = allowed
-            .map(|cidr| vec![Statement::SourceIn(*cidr), Statement::Goto(entry.clone())])
-            .collect();
+        let allowed = self.service.source_ranges.iter().filter(|cidr| cidr.family() == self.node.family);
+        let mut rules: Vec<Rule> = allowed.map(|cidr| vec![Statement::SourceIn(*cidr), Statement::Goto(entry.clone())]).collect();
         rules.push(vec![Statement::Drop]);
         let name: Name = format!("lb/{}", self.id).into();
         fragment.chain(&name, rules);
@@ -194,16 +147,8 @@ impl<'a> PortPlan<'a> {
 
     /// Known clients go back to their backend; the others are shared out in turn, and remembered in their backend's chain. The set
     /// of a backend goes with it, so its clients are then shared out anew.
-    fn sticky(
-        &self,
-        backends: &[Backend],
-        timeout: Duration,
-        fragment: &mut Fragment,
-    ) -> Vec<Rule> {
-        let pods: Vec<Name> = backends
-            .iter()
-            .map(|backend| self.pod(*backend, timeout, fragment))
-            .collect();
+    fn sticky(&self, backends: &[Backend], timeout: Duration, fragment: &mut Fragment) -> Vec<Rule> {
+        let pods: Vec<Name> = backends.iter().map(|backend| self.pod(*backend, timeout, fragment)).collect();
         let known = |pod: &Name| vec![Statement::Known(pod.clone()), Statement::Goto(pod.clone())];
         let mut rules: Vec<Rule> = pods.iter().map(known).collect();
         rules.push(vec![Statement::Balance(pods.into())]);
@@ -217,56 +162,27 @@ impl<'a> PortPlan<'a> {
         fragment.sets.insert(name.clone(), SetKind::Sticky);
         // Remembering fails when the set is full, and with it its rule, but not the next one.
         let remember = vec![Statement::Remember(name.clone(), timeout)];
-        fragment.chain(
-            &name,
-            vec![remember, vec![Statement::Dnat([backend].into())]],
-        );
+        fragment.chain(&name, vec![remember, vec![Statement::Dnat([backend].into())]]);
         name
     }
 
     /// Nothing anywhere: say so. Something, but not on this node: the client should try another node, so stay silent.
     fn refusal(&self) -> Verdict {
-        if self.choice.cluster.is_empty() {
-            Verdict::reject()
-        } else {
-            Verdict::Drop
-        }
+        if self.choice.cluster.is_empty() { Verdict::reject() } else { Verdict::Drop }
     }
 
     fn udp(&self, fragment: &mut Fragment) {
         if self.port.protocol != Protocol::Udp {
             return;
         }
-        let backends: BTreeSet<Backend> = self
-            .choice
-            .cluster
-            .iter()
-            .chain(&self.choice.local)
-            .copied()
-            .collect();
-        let addresses = [
-            &self.service.cluster_ips,
-            &self.service.external_ips,
-            &self.service.load_balancer_ips,
-        ];
-        for address in addresses
-            .into_iter()
-            .flat_map(|list| of_family(list, self.node.family))
-        {
-            let frontend = Frontend {
-                address: Some(address),
-                port: self.port.port,
-            };
+        let backends: BTreeSet<Backend> = self.choice.cluster.iter().chain(&self.choice.local).copied().collect();
+        let addresses = [&self.service.cluster_ips, &self.service.external_ips, &self.service.load_balancer_ips];
+        for address in addresses.into_iter().flat_map(|list| of_family(list, self.node.family)) {
+            let frontend = Frontend { address: Some(address), port: self.port.port };
             fragment.udp.insert(frontend, backends.clone());
         }
         if let Some(port) = self.port.node_port {
-            fragment.udp.insert(
-                Frontend {
-                    address: None,
-                    port,
-                },
-                backends,
-            );
+            fragment.udp.insert(Frontend { address: None, port }, backends);
         }
     }
 }
@@ -275,10 +191,7 @@ const ALL: &str = "all";
 const LOCAL: &str = "local";
 
 fn of_family(addresses: &[IpAddr], family: Family) -> impl Iterator<Item = IpAddr> + '_ {
-    addresses
-        .iter()
-        .copied()
-        .filter(move |address| Family::of(*address) == family)
+    addresses.iter().copied().filter(move |address| Family::of(*address) == family)
 }
 
 #[cfg(test)]
@@ -288,40 +201,17 @@ mod tests {
     use crate::ruleset::ElementId;
 
     fn node() -> Node {
-        Node {
-            family: Family::V4,
-            pod_cidrs: vec!["10.244.1.0/24".parse().unwrap()],
-            zone: None,
-        }
+        Node { family: Family::V4, pod_cidrs: vec!["10.244.1.0/24".parse().unwrap()], zone: None }
     }
 
     fn endpoint(last: u8, local: bool) -> Endpoint {
-        let backend = Backend {
-            address: [10, 244, 1, last].into(),
-            port: 8080,
-        };
-        Endpoint {
-            backend,
-            ready: true,
-            serving: true,
-            terminating: false,
-            local,
-            zones: vec![],
-        }
+        let backend = Backend { address: [10, 244, 1, last].into(), port: 8080 };
+        Endpoint { backend, ready: true, serving: true, terminating: false, local, zones: vec![] }
     }
 
     fn web(endpoints: Vec<Endpoint>) -> Service {
-        let port = Port {
-            protocol: Protocol::Tcp,
-            port: 80,
-            node_port: Some(30080),
-            endpoints,
-        };
-        Service {
-            cluster_ips: vec![[10, 96, 0, 1].into()],
-            ports: vec![port],
-            ..Service::default()
-        }
+        let port = Port { protocol: Protocol::Tcp, port: 80, node_port: Some(30080), endpoints };
+        Service { cluster_ips: vec![[10, 96, 0, 1].into()], ports: vec![port], ..Service::default() }
     }
 
     fn plan(service: &Service) -> Fragment {
@@ -329,31 +219,19 @@ mod tests {
     }
 
     fn services(fragment: &Fragment, address: [u8; 4]) -> Option<&Verdict> {
-        fragment.elements.get(&ElementId::new(
-            SetKind::Services,
-            Key::Frontend(address.into(), Protocol::Tcp, 80),
-        ))
+        fragment.elements.get(&ElementId::new(SetKind::Services, Key::Frontend(address.into(), Protocol::Tcp, 80)))
     }
 
     fn unserved(fragment: &Fragment, address: [u8; 4]) -> Option<&Verdict> {
-        fragment.elements.get(&ElementId::new(
-            SetKind::Unserved,
-            Key::Frontend(address.into(), Protocol::Tcp, 80),
-        ))
+        fragment.elements.get(&ElementId::new(SetKind::Unserved, Key::Frontend(address.into(), Protocol::Tcp, 80)))
     }
 
     #[test]
     fn a_service_without_endpoints_is_refused_not_ignored() {
         let fragment = plan(&web(vec![]));
         assert!(fragment.chains.is_empty());
-        assert_eq!(
-            unserved(&fragment, [10, 96, 0, 1]),
-            Some(&Verdict::reject())
-        );
-        let node_port = ElementId::new(
-            SetKind::UnservedNodePorts,
-            Key::NodePort(Protocol::Tcp, 30080),
-        );
+        assert_eq!(unserved(&fragment, [10, 96, 0, 1]), Some(&Verdict::reject()));
+        let node_port = ElementId::new(SetKind::UnservedNodePorts, Key::NodePort(Protocol::Tcp, 30080));
         assert_eq!(fragment.elements.get(&node_port), Some(&Verdict::reject()));
     }
 
@@ -361,19 +239,9 @@ mod tests {
     fn a_node_port_is_masqueraded_and_shares_the_chain_of_the_cluster_ip() {
         let fragment = plan(&web(vec![endpoint(5, true), endpoint(6, false)]));
         let all: Name = "all/default/web/tcp/80".into();
-        assert_eq!(
-            services(&fragment, [10, 96, 0, 1]),
-            Some(&Verdict::Goto(all.clone()))
-        );
-        assert_eq!(
-            fragment.chains["ext/default/web/tcp/80"].rules,
-            [vec![Statement::Mark, Statement::Goto(all)]]
-        );
-        let hairpins: Vec<_> = fragment
-            .elements
-            .keys()
-            .filter(|id| id.set == SetKind::Hairpins)
-            .collect();
+        assert_eq!(services(&fragment, [10, 96, 0, 1]), Some(&Verdict::Goto(all.clone())));
+        assert_eq!(fragment.chains["ext/default/web/tcp/80"].rules, [vec![Statement::Mark, Statement::Goto(all)]]);
+        let hairpins: Vec<_> = fragment.elements.keys().filter(|id| id.set == SetKind::Hairpins).collect();
         assert_eq!(hairpins.len(), 1, "only a pod of this node can meet itself");
     }
 
@@ -386,10 +254,7 @@ mod tests {
         let fragment = plan(&service);
         assert_eq!(unserved(&fragment, [10, 96, 0, 1]), Some(&Verdict::Drop));
         assert_eq!(unserved(&fragment, [203, 0, 113, 1]), Some(&Verdict::Drop));
-        assert!(
-            services(&fragment, [203, 0, 113, 1]).is_some(),
-            "pods of this node still reach it"
-        );
+        assert!(services(&fragment, [203, 0, 113, 1]).is_some(), "pods of this node still reach it");
         assert!(!fragment.chains.contains_key("local/default/web/tcp/80"));
     }
 
@@ -397,13 +262,8 @@ mod tests {
     fn the_external_local_policy_keeps_the_clients_address() {
         let mut service = web(vec![endpoint(5, true), endpoint(6, false)]);
         service.external_local = true;
-        let rules = plan(&service).chains["ext/default/web/tcp/80"]
-            .rules
-            .clone();
-        assert_eq!(
-            rules.last().unwrap(),
-            &[Statement::Goto("local/default/web/tcp/80".into())]
-        );
+        let rules = plan(&service).chains["ext/default/web/tcp/80"].rules.clone();
+        assert_eq!(rules.last().unwrap(), &[Statement::Goto("local/default/web/tcp/80".into())]);
     }
 
     #[test]
@@ -413,21 +273,9 @@ mod tests {
         service.external_ips = vec![[203, 0, 113, 1].into()];
         service.source_ranges = vec!["198.51.100.0/24".parse().unwrap()];
         let fragment = plan(&service);
-        assert_eq!(
-            services(&fragment, [203, 0, 113, 9]),
-            Some(&Verdict::Goto("lb/default/web/tcp/80".into()))
-        );
-        assert_eq!(
-            services(&fragment, [203, 0, 113, 1]),
-            Some(&Verdict::Goto("ext/default/web/tcp/80".into()))
-        );
-        assert_eq!(
-            fragment.chains["lb/default/web/tcp/80"]
-                .rules
-                .last()
-                .unwrap(),
-            &[Statement::Drop]
-        );
+        assert_eq!(services(&fragment, [203, 0, 113, 9]), Some(&Verdict::Goto("lb/default/web/tcp/80".into())));
+        assert_eq!(services(&fragment, [203, 0, 113, 1]), Some(&Verdict::Goto("ext/default/web/tcp/80".into())));
+        assert_eq!(fragment.chains["lb/default/web/tcp/80"].rules.last().unwrap(), &[Statement::Drop]);
     }
 
     #[test]
@@ -436,18 +284,12 @@ mod tests {
         service.affinity = Some(Duration::from_secs(10_800));
         service.external_local = true;
         let fragment = plan(&service);
-        let pods: Vec<Name> = [5, 6]
-            .map(|n| format!("pod/default/web/tcp/80/10.244.1.{n}/8080").into())
-            .into();
+        let pods: Vec<Name> = [5, 6].map(|n| format!("pod/default/web/tcp/80/10.244.1.{n}/8080").into()).into();
         assert_eq!(fragment.sets.keys().cloned().collect::<Vec<_>>(), pods);
         assert!(pods.iter().all(|pod| fragment.chains.contains_key(pod)));
         let all = &fragment.chains["all/default/web/tcp/80"].rules;
         assert_eq!(all.last().unwrap(), &[Statement::Balance(pods.into())]);
-        assert_eq!(
-            fragment.chains["local/default/web/tcp/80"].rules.len(),
-            2,
-            "one known, one balancing rule"
-        );
+        assert_eq!(fragment.chains["local/default/web/tcp/80"].rules.len(), 2, "one known, one balancing rule");
     }
 
     #[test]
@@ -459,19 +301,14 @@ mod tests {
             service.affinity = (turn & 4 != 0).then_some(Duration::from_secs(1));
             (service.internal_local, service.external_local) = (turn & 1 != 0, turn & 2 != 0);
             let fragment = plan(&service);
-            let rules = fragment
-                .chains
-                .values()
-                .flat_map(|chain| chain.rules.iter().flatten());
+            let rules = fragment.chains.values().flat_map(|chain| chain.rules.iter().flatten());
             let gone_to = rules.filter_map(|s| match s {
                 Statement::Goto(name) => Some(vec![name.clone()]),
                 Statement::Balance(names) => Some(names.to_vec()),
                 _ => None,
             });
             let dispatched = fragment.elements.values().filter_map(|v| match v {
-                Verdict::Goto(name) if **name != *crate::ruleset::REJECT => {
-                    Some(vec![name.clone()])
-                }
+                Verdict::Goto(name) if **name != *crate::ruleset::REJECT => Some(vec![name.clone()]),
                 _ => None,
             });
             for name in gone_to.chain(dispatched).flatten() {

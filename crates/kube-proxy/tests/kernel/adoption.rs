@@ -1,11 +1,10 @@
 //! A proxy that starts again, finds its table damaged, or has five thousand Services to look after.
 
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use kube_proxy::model::{Backend, Endpoint, Port, Protocol, Service, ServiceKey};
-use kube_proxy::sync::Changes;
+use kube_proxy::model::{Backend, Endpoint, Family, Node, Port, Protocol, Service, ServiceKey};
+use kube_proxy::sync::{Changes, Syncer};
 
 use crate::net::{PORT, SERVICE, World, change, counts, endpoint, web};
 
@@ -40,8 +39,7 @@ fn a_restarted_proxy_adopts_the_table_under_traffic() {
         }
         assert!(world.proxy().sync(change(Some(fewer))).unwrap().changed);
         let deadline = Instant::now() + Duration::from_secs(20);
-        while asked.load(Ordering::Relaxed) < 20 && !load.is_finished() && Instant::now() < deadline
-        {
+        while asked.load(Ordering::Relaxed) < 20 && !load.is_finished() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }
         drop(stopped);
@@ -66,11 +64,7 @@ fn a_service_deleted_while_the_proxy_was_down_is_cleared() {
     world.serve();
     world.proxy().sync(change(Some(web(&[1])))).unwrap();
     world.proxy().sync(Changes::new()).unwrap();
-    assert!(
-        !world.listing().contains("default/web"),
-        "{}",
-        world.listing()
-    );
+    assert!(!world.listing().contains("default/web"), "{}", world.listing());
 }
 
 #[test]
@@ -90,16 +84,7 @@ fn a_damaged_table_is_repaired() {
     proxy.sync(change(Some(web(&[1])))).unwrap();
     let whole = world.listing();
     for damage in damages {
-        let name = world.name("node");
-        let nft = Command::new("ip")
-            .args(["netns", "exec", &name, "nft", damage])
-            .output()
-            .unwrap();
-        assert!(
-            nft.status.success(),
-            "{damage}: {}",
-            String::from_utf8_lossy(&nft.stderr)
-        );
+        world.nft(damage);
         proxy.distrust();
         proxy.sync(Changes::new()).unwrap();
         assert_eq!(sorted(&world.listing()), sorted(&whole), "{damage}");
@@ -113,12 +98,7 @@ fn a_table_removed_behind_its_back_is_noticed_by_the_next_change() {
     world.serve();
     let mut proxy = world.proxy();
     proxy.sync(change(Some(web(&[1])))).unwrap();
-    let other = world.run("node", || {
-        let mut netlink = kube_proxy::nft::Netlink::open(kube_proxy::model::Family::V4).unwrap();
-        netlink.remove().unwrap();
-        netlink.remove()
-    });
-    assert!(other.is_ok(), "removing what is not there is no error");
+    world.nft("delete table ip ferrokube");
     let error = proxy.sync(change(Some(web(&[1, 2])))).unwrap_err();
     assert_eq!(error.to_string(), "empty chain all/default/web/tcp/80");
     proxy.sync(Changes::new()).unwrap();
@@ -126,45 +106,77 @@ fn a_table_removed_behind_its_back_is_noticed_by_the_next_change() {
 }
 
 #[test]
+fn an_ipv6_table_is_written_and_adopted_like_an_ipv4_one() {
+    let world = World::new(0);
+    let node = Node { family: Family::V6, pod_cidrs: vec!["fd00:1::/64".parse().unwrap()], zone: None };
+    let mut service = web(&[]);
+    service.cluster_ips = vec!["fd00:2::1".parse().unwrap()];
+    service.source_ranges = vec!["fd00:3::/48".parse().unwrap()];
+    service.load_balancer_ips = vec!["fd00:4::1".parse().unwrap()];
+    for port in &mut service.ports {
+        port.endpoints = (1..=3)
+            .map(|n| Endpoint {
+                backend: Backend { address: format!("fd00:1::{n}").parse().unwrap(), port: 8080 },
+                ..endpoint(1)
+            })
+            .collect();
+    }
+    for affinity in [None, Some(Duration::from_secs(60))] {
+        service.affinity = affinity;
+        for changed in [true, false] {
+            let netlink = world.run("node", || kube_proxy::nft::Netlink::open(Family::V6).unwrap());
+            let summary = Syncer::new(node.clone(), netlink).sync(change(Some(service.clone()))).unwrap();
+            assert_eq!(summary.changed, changed);
+        }
+    }
+    let listing = world.nft("list table ip6 ferrokube");
+    for expected in ["fd00:2::1 . tcp . 80 : goto all/default/web/tcp/80", "ip6 saddr fd00:3::/48", "dnat to [fd00:1::2]:8080"] {
+        assert!(listing.contains(expected), "{expected} in {listing}");
+    }
+}
+
+#[test]
 fn one_endpoint_among_five_thousand_services_is_changed_in_no_time() {
     const SERVICES: u16 = 5_000;
     let world = World::new(1);
     let mut proxy = world.proxy();
-    let all: Changes = (0..SERVICES)
-        .map(|n| (key(n), Some(large(n, 10))))
-        .collect();
+    let all: Changes = (0..SERVICES).map(|n| (key(n), Some(large(n, 10)))).collect();
     let begun = Instant::now();
     let summary = proxy.sync(all.clone()).unwrap();
-    println!(
-        "first sync of {SERVICES} services with 10 endpoints: {:?}, {} rules",
-        begun.elapsed(),
-        summary.rules
-    );
+    println!("first sync of {SERVICES} services with 10 endpoints: {:?}, {} rules", begun.elapsed(), summary.rules);
 
-    let mut times: Vec<Duration> = (0..40)
-        .map(|turn| {
-            let n = 2_500 + turn;
-            let begun = Instant::now();
-            let summary = proxy
-                .sync(Changes::from([(key(n), Some(large(n, 9 + turn % 2 * 2)))]))
-                .unwrap();
-            assert!(summary.changed && !summary.listed);
-            begun.elapsed()
-        })
-        .collect();
-    times.sort_unstable();
+    let mut wall = Vec::new();
+    let mut cpu = Vec::new();
+    for turn in 0..40 {
+        let n = 2_500 + turn;
+        let (begun, used) = (Instant::now(), cpu_time());
+        let summary = proxy.sync(Changes::from([(key(n), Some(large(n, 9 + turn % 2 * 2)))])).unwrap();
+        wall.push(begun.elapsed());
+        cpu.push(cpu_time() - used);
+        assert!(summary.changed && !summary.listed);
+    }
+    wall.sort_unstable();
+    cpu.sort_unstable();
     println!(
-        "one endpoint changed among {SERVICES} services: median {:?}, worst {:?}",
-        times[20], times[39]
+        "one endpoint changed among {SERVICES} services: median {:?}, worst {:?}; CPU time: median {:?}",
+        wall[20], wall[39], cpu[20]
     );
-    // Other tests share the machine: the median is what the code does.
-    assert!(times[20] < Duration::from_millis(50), "{times:?}");
+    // The kernel works inside our calls. CPU time is what the code costs, whoever else is using the machine.
+    assert!(cpu[20] < Duration::from_millis(50), "{cpu:?}");
 
     let begun = Instant::now();
     let mut next = world.proxy();
     let summary = next.sync(all).unwrap();
     println!("adopted by a new process in {:?}", begun.elapsed());
     assert!(summary.listed && summary.changed);
+}
+
+/// What this thread has used so far, in the kernel too.
+fn cpu_time() -> Duration {
+    use nix::sys::resource::{UsageWho, getrusage};
+    let usage = getrusage(UsageWho::RUSAGE_THREAD).unwrap();
+    let micros = [usage.user_time(), usage.system_time()].map(|t| t.tv_sec() * 1_000_000 + t.tv_usec());
+    Duration::from_micros(micros.iter().sum::<i64>().cast_unsigned())
 }
 
 fn key(n: u16) -> ServiceKey {
@@ -174,36 +186,21 @@ fn key(n: u16) -> ServiceKey {
 fn large(n: u16, endpoints: u16) -> Service {
     let [high, low] = n.to_be_bytes();
     let endpoint = |index: u16| Endpoint {
-        backend: Backend {
-            address: [10, 225 + index as u8, high, low].into(),
-            port: 8080,
-        },
+        backend: Backend { address: [10, 225 + index as u8, high, low].into(), port: 8080 },
         ready: true,
         serving: true,
         terminating: false,
         local: index == 0,
         zones: vec![],
     };
-    let port = Port {
-        protocol: Protocol::Tcp,
-        port: 80,
-        node_port: None,
-        endpoints: (0..endpoints).map(endpoint).collect(),
-    };
-    Service {
-        cluster_ips: vec![[10, 97, high, low].into()],
-        ports: vec![port],
-        ..Service::default()
-    }
+    let port = Port { protocol: Protocol::Tcp, port: 80, node_port: None, endpoints: (0..endpoints).map(endpoint).collect() };
+    Service { cluster_ips: vec![[10, 97, high, low].into()], ports: vec![port], ..Service::default() }
 }
 
 /// The lines of a listing without regard to the order in which objects were made.
 fn sorted(listing: &str) -> Vec<&str> {
     // The clients remembered are the traffic's business.
-    let mut lines: Vec<&str> = listing
-        .lines()
-        .filter(|line| !line.contains("expires"))
-        .collect();
+    let mut lines: Vec<&str> = listing.lines().filter(|line| !line.contains("expires")).collect();
     lines.sort_unstable();
     lines
 }

@@ -30,52 +30,24 @@ pub struct World {
 impl World {
     pub fn new(pods: u8) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let prefix = format!(
-            "fkproxy-{}-{}",
-            std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
-        );
+        let prefix = format!("fkproxy-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let world = Self { prefix, pods };
         let (node, client) = (world.name("node"), world.name("client"));
         for name in [&node, &client] {
             ip(&["netns", "add", name]);
             ip(&["-n", name, "link", "set", "lo", "up"]);
         }
-        ip(&[
-            "-n", &node, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns",
-            &client,
-        ]);
+        ip(&["-n", &node, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", &client]);
         for (name, address, gateway) in [(&node, NODE, CLIENT), (&client, CLIENT, NODE)] {
-            ip(&[
-                "-n",
-                name,
-                "addr",
-                "add",
-                &format!("{address}/24"),
-                "dev",
-                "eth0",
-            ]);
+            ip(&["-n", name, "addr", "add", &format!("{address}/24"), "dev", "eth0"]);
             ip(&["-n", name, "link", "set", "eth0", "up"]);
-            ip(&[
-                "-n",
-                name,
-                "route",
-                "add",
-                "default",
-                "via",
-                &gateway.to_string(),
-            ]);
+            ip(&["-n", name, "route", "add", "default", "via", &gateway.to_string()]);
         }
         ip(&["-n", &node, "link", "add", "br0", "type", "bridge"]);
         ip(&["-n", &node, "addr", "add", "10.244.1.1/24", "dev", "br0"]);
         ip(&["-n", &node, "link", "set", "br0", "up"]);
         world.run("node", || {
-            for name in [
-                "ip_forward",
-                "conf/all/send_redirects",
-                "conf/br0/send_redirects",
-                "conf/eth0/send_redirects",
-            ] {
+            for name in ["ip_forward", "conf/all/send_redirects", "conf/br0/send_redirects", "conf/eth0/send_redirects"] {
                 let value = if name == "ip_forward" { "1" } else { "0" };
                 std::fs::write(format!("/proc/sys/net/ipv4/{name}"), value).unwrap();
             }
@@ -90,44 +62,13 @@ impl World {
         let name = self.name(&pod.to_string());
         let port = format!("pod{pod}");
         ip(&["netns", "add", &name]);
-        ip(&[
-            "-n", node, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns",
-            &name,
-        ]);
+        ip(&["-n", node, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &name]);
         ip(&["-n", node, "link", "set", &port, "master", "br0", "up"]);
-        ip(&[
-            "-n",
-            node,
-            "link",
-            "set",
-            &port,
-            "type",
-            "bridge_slave",
-            "hairpin",
-            "on",
-        ]);
+        ip(&["-n", node, "link", "set", &port, "type", "bridge_slave", "hairpin", "on"]);
         ip(&["-n", &name, "link", "set", "lo", "up"]);
-        ip(&[
-            "-n",
-            &name,
-            "addr",
-            "add",
-            &format!("{}/32", address(pod)),
-            "dev",
-            "eth0",
-        ]);
+        ip(&["-n", &name, "addr", "add", &format!("{}/32", address(pod)), "dev", "eth0"]);
         ip(&["-n", &name, "link", "set", "eth0", "up"]);
-        ip(&[
-            "-n",
-            &name,
-            "route",
-            "add",
-            "10.244.1.1",
-            "dev",
-            "eth0",
-            "scope",
-            "link",
-        ]);
+        ip(&["-n", &name, "route", "add", "10.244.1.1", "dev", "eth0", "scope", "link"]);
         ip(&["-n", &name, "route", "add", "default", "via", "10.244.1.1"]);
     }
 
@@ -143,23 +84,14 @@ impl World {
                 nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
                 work()
             });
-            thread
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
 
     /// A syncer for the node's table.
     pub fn proxy(&self) -> Syncer<Netlink> {
-        let node = Node {
-            family: Family::V4,
-            pod_cidrs: vec!["10.244.1.0/24".parse().unwrap()],
-            zone: None,
-        };
-        Syncer::new(
-            node,
-            self.run("node", || Netlink::open(Family::V4).unwrap()),
-        )
+        let node = Node { family: Family::V4, pod_cidrs: vec!["10.244.1.0/24".parse().unwrap()], zone: None };
+        Syncer::new(node, self.run("node", || Netlink::open(Family::V4).unwrap()))
     }
 
     /// Every pod answers on TCP and UDP 8080 with its number and the address it sees; TCP then echoes lines.
@@ -187,22 +119,13 @@ impl World {
     }
 
     /// Connects and returns the answering pod and the address it saw, or the error.
-    pub fn ask(
-        &self,
-        from: &str,
-        to: Ipv4Addr,
-        port: u16,
-    ) -> Result<(u8, IpAddr), std::io::ErrorKind> {
-        self.run(from, || {
-            Session::open(to, port).map(|session| (session.pod, session.seen))
-        })
+    pub fn ask(&self, from: &str, to: Ipv4Addr, port: u16) -> Result<(u8, IpAddr), std::io::ErrorKind> {
+        self.run(from, || Session::open(to, port).map(|session| (session.pod, session.seen)))
     }
 
     /// The pods that answer `count` connections, in order.
     pub fn pods(&self, from: &str, to: Ipv4Addr, port: u16, count: usize) -> Vec<u8> {
-        (0..count)
-            .map(|_| self.ask(from, to, port).unwrap().0)
-            .collect()
+        (0..count).map(|_| self.ask(from, to, port).unwrap().0).collect()
     }
 
     /// A connection that stays open.
@@ -210,27 +133,16 @@ impl World {
         self.run(from, || Session::open(to, port).unwrap())
     }
 
-    /// What `nft` shows of the table; used by tests only.
+    /// What `nft` shows of the table.
     pub fn listing(&self) -> String {
+        self.nft("list table ip ferrokube")
+    }
+
+    /// Runs `nft` on the node: tests look at the table, and damage it, with somebody else's tool.
+    pub fn nft(&self, command: &str) -> String {
         let name = self.name("node");
-        let out = Command::new("ip")
-            .args([
-                "netns",
-                "exec",
-                &name,
-                "nft",
-                "list",
-                "table",
-                "ip",
-                "ferrokube",
-            ])
-            .output()
-            .unwrap();
-        assert!(
-            out.status.success(),
-            "{}",
-            String::from_utf8_lossy(&out.stderr)
-        );
+        let out = Command::new("ip").args(["netns", "exec", &name, "nft", command]).output().unwrap();
+        assert!(out.status.success(), "{command}: {}", String::from_utf8_lossy(&out.stderr));
         String::from_utf8(out.stdout).unwrap()
     }
 }
@@ -238,14 +150,9 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         let pods = (1..=self.pods).map(|pod| pod.to_string());
-        for part in ["node".to_owned(), "client".to_owned()]
-            .into_iter()
-            .chain(pods)
-        {
+        for part in ["node".to_owned(), "client".to_owned()].into_iter().chain(pods) {
             // What is gone already need not go again.
-            let removed = Command::new("ip")
-                .args(["netns", "del", &self.name(&part)])
-                .output();
+            let removed = Command::new("ip").args(["netns", "del", &self.name(&part)]).output();
             if let Err(error) = removed {
                 eprintln!("remove {}: {error}", self.name(&part));
             }
@@ -262,26 +169,19 @@ pub struct Session {
 
 impl Session {
     fn open(to: Ipv4Addr, port: u16) -> Result<Self, std::io::ErrorKind> {
-        let stream =
-            TcpStream::connect_timeout(&(to, port).into(), TIMEOUT).map_err(|e| e.kind())?;
+        let stream = TcpStream::connect_timeout(&(to, port).into(), TIMEOUT).map_err(|e| e.kind())?;
         stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         let mut stream = BufReader::new(stream);
         let mut line = String::new();
         stream.read_line(&mut line).map_err(|e| e.kind())?;
         let (pod, seen) = line.trim().split_once(' ').unwrap();
-        Ok(Self {
-            pod: pod.parse().unwrap(),
-            seen: seen.parse().unwrap(),
-            stream,
-        })
+        Ok(Self { pod: pod.parse().unwrap(), seen: seen.parse().unwrap(), stream })
     }
 
     /// Whether the other end still echoes.
     pub fn is_alive(&mut self) -> bool {
         let mut back = [0; 5];
-        self.stream.get_mut().write_all(b"ping\n").is_ok()
-            && self.stream.read_exact(&mut back).is_ok()
-            && back == *b"ping\n"
+        self.stream.get_mut().write_all(b"ping\n").is_ok() && self.stream.read_exact(&mut back).is_ok() && back == *b"ping\n"
     }
 }
 
@@ -304,18 +204,8 @@ pub fn address(pod: u8) -> Ipv4Addr {
 }
 
 pub fn endpoint(pod: u8) -> Endpoint {
-    let backend = Backend {
-        address: address(pod).into(),
-        port: 8080,
-    };
-    Endpoint {
-        backend,
-        ready: true,
-        serving: true,
-        terminating: false,
-        local: true,
-        zones: vec![],
-    }
+    let backend = Backend { address: address(pod).into(), port: 8080 };
+    Endpoint { backend, ready: true, serving: true, terminating: false, local: true, zones: vec![] }
 }
 
 /// A Service on [`SERVICE`] and [`NODE_PORT`] over these pods, on TCP and UDP.
@@ -326,11 +216,7 @@ pub fn web(pods: &[u8]) -> Service {
         node_port: Some(NODE_PORT),
         endpoints: pods.iter().map(|pod| endpoint(*pod)).collect(),
     };
-    Service {
-        cluster_ips: vec![SERVICE.into()],
-        ports: vec![port(Protocol::Tcp), port(Protocol::Udp)],
-        ..Service::default()
-    }
+    Service { cluster_ips: vec![SERVICE.into()], ports: vec![port(Protocol::Tcp), port(Protocol::Udp)], ..Service::default() }
 }
 
 pub fn change(service: Option<Service>) -> Changes {
@@ -348,10 +234,5 @@ pub fn counts(pods: &[u8]) -> BTreeMap<u8, usize> {
 
 fn ip(args: &[&str]) {
     let out = Command::new("ip").args(args).output().unwrap();
-    assert!(
-        out.status.success(),
-        "ip {}: {}",
-        args.join(" "),
-        String::from_utf8_lossy(&out.stderr)
-    );
+    assert!(out.status.success(), "ip {}: {}", args.join(" "), String::from_utf8_lossy(&out.stderr));
 }

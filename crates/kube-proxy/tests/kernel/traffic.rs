@@ -4,24 +4,16 @@ use std::io::ErrorKind;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use crate::net::{
-    CLIENT, NODE, NODE_PORT, PORT, SERVICE, World, address, change, counts, endpoint, web,
-};
+use crate::net::{CLIENT, NODE, NODE_PORT, PORT, SERVICE, World, address, change, counts, endpoint, web};
 
 #[test]
 fn twelve_requests_reach_six_pods_evenly_and_in_turn() {
     let world = World::new(7);
     world.serve();
-    world
-        .proxy()
-        .sync(change(Some(web(&[1, 2, 3, 4, 5, 6]))))
-        .unwrap();
+    world.proxy().sync(change(Some(web(&[1, 2, 3, 4, 5, 6])))).unwrap();
     for from in ["7", "node", "client"] {
         let pods = world.pods(from, SERVICE, PORT, 12);
-        assert!(
-            counts(&pods).values().all(|count| *count == 2) && counts(&pods).len() == 6,
-            "from {from}: {pods:?}"
-        );
+        assert!(counts(&pods).values().all(|count| *count == 2) && counts(&pods).len() == 6, "from {from}: {pods:?}");
         assert_eq!(pods[..6], pods[6..], "from {from}");
     }
 }
@@ -32,17 +24,10 @@ fn a_node_port_answers_clients_outside_pods_and_the_node_itself() {
     world.serve();
     world.proxy().sync(change(Some(web(&[1, 2])))).unwrap();
     for from in ["client", "3", "node"] {
-        assert_eq!(
-            counts(&world.pods(from, NODE, NODE_PORT, 4)).len(),
-            2,
-            "from {from}"
-        );
+        assert_eq!(counts(&world.pods(from, NODE, NODE_PORT, 4)).len(), 2, "from {from}");
     }
     let (_, seen) = world.ask("client", NODE, NODE_PORT).unwrap();
-    assert_ne!(
-        seen, CLIENT,
-        "masqueraded, so that the answer comes back through this node"
-    );
+    assert_ne!(seen, CLIENT, "masqueraded, so that the answer comes back through this node");
 }
 
 #[test]
@@ -52,14 +37,8 @@ fn the_local_policy_keeps_the_clients_address() {
     let mut service = web(&[1]);
     service.external_local = true;
     world.proxy().sync(change(Some(service))).unwrap();
-    assert_eq!(
-        world.ask("client", NODE, NODE_PORT).unwrap(),
-        (1, CLIENT.into())
-    );
-    assert_eq!(
-        world.ask("2", NODE, NODE_PORT).unwrap(),
-        (1, address(2).into())
-    );
+    assert_eq!(world.ask("client", NODE, NODE_PORT).unwrap(), (1, CLIENT.into()));
+    assert_eq!(world.ask("2", NODE, NODE_PORT).unwrap(), (1, address(2).into()));
     assert_eq!(world.ask("node", NODE, NODE_PORT).unwrap().0, 1);
 }
 
@@ -79,11 +58,7 @@ fn a_pod_reaches_itself_through_its_service() {
     world.proxy().sync(change(Some(web(&[1])))).unwrap();
     let (pod, seen) = world.ask("1", SERVICE, PORT).unwrap();
     assert_eq!(pod, 1);
-    assert_ne!(
-        seen,
-        address(1),
-        "a pod would not answer to an address that is its own"
-    );
+    assert_ne!(seen, address(1), "a pod would not answer to an address that is its own");
 }
 
 #[test]
@@ -101,10 +76,7 @@ fn external_and_load_balancer_addresses_answer_within_their_source_ranges() {
     service.source_ranges = vec!["198.51.100.0/24".parse().unwrap()];
     proxy.sync(change(Some(service.clone()))).unwrap();
     assert_eq!(world.ask("client", external, PORT).unwrap().0, 1);
-    assert_eq!(
-        world.ask("client", balancer, PORT).unwrap_err(),
-        ErrorKind::TimedOut
-    );
+    assert_eq!(world.ask("client", balancer, PORT).unwrap_err(), ErrorKind::TimedOut);
     service.source_ranges = vec!["192.0.2.0/24".parse().unwrap()];
     proxy.sync(change(Some(service))).unwrap();
     assert_eq!(world.ask("client", balancer, PORT).unwrap().0, 1);
@@ -119,40 +91,21 @@ fn what_nothing_serves_is_refused_at_once() {
     for from in ["1", "client", "node"] {
         for (to, port) in [(SERVICE, PORT), (NODE, NODE_PORT), (SERVICE, 81)] {
             let begun = Instant::now();
-            assert_eq!(
-                world.ask(from, to, port).unwrap_err(),
-                ErrorKind::ConnectionRefused,
-                "{from} to {to}:{port}"
-            );
-            assert!(
-                begun.elapsed() < Duration::from_millis(500),
-                "{from} to {to}:{port}"
-            );
+            assert_eq!(world.ask(from, to, port).unwrap_err(), ErrorKind::ConnectionRefused, "{from} to {to}:{port}");
+            assert!(begun.elapsed() < Duration::from_millis(500), "{from} to {to}:{port}");
         }
         let refused = world.run(from, || {
             let socket = udp();
             socket.connect((SERVICE, PORT)).unwrap();
-            socket
-                .send(b"x")
-                .and_then(|_| socket.recv(&mut [0; 8]))
-                .unwrap_err()
-                .kind()
+            socket.send(b"x").and_then(|_| socket.recv(&mut [0; 8])).unwrap_err().kind()
         });
         // The host's own packet is refused before it is sent, which the kernel reports as such.
-        let expected = if from == "node" {
-            ErrorKind::PermissionDenied
-        } else {
-            ErrorKind::ConnectionRefused
-        };
+        let expected = if from == "node" { ErrorKind::PermissionDenied } else { ErrorKind::ConnectionRefused };
         assert_eq!(refused, expected, "{from}");
     }
     proxy.sync(change(Some(web(&[1])))).unwrap();
     assert_eq!(world.ask("client", SERVICE, PORT).unwrap().0, 1);
-    assert_eq!(
-        world.ask("client", SERVICE, 81).unwrap_err(),
-        ErrorKind::ConnectionRefused,
-        "still no such port"
-    );
+    assert_eq!(world.ask("client", SERVICE, 81).unwrap_err(), ErrorKind::ConnectionRefused, "still no such port");
 }
 
 #[test]
@@ -164,10 +117,7 @@ fn a_local_policy_without_local_endpoints_stays_silent() {
         port.endpoints[0].local = false;
     }
     world.proxy().sync(change(Some(service))).unwrap();
-    assert_eq!(
-        world.ask("1", SERVICE, PORT).unwrap_err(),
-        ErrorKind::TimedOut
-    );
+    assert_eq!(world.ask("1", SERVICE, PORT).unwrap_err(), ErrorKind::TimedOut);
 }
 
 #[test]
@@ -180,11 +130,16 @@ fn a_client_keeps_its_pod_until_its_time_is_up() {
     let mine = world.pods("4", SERVICE, PORT, 6);
     assert_eq!(counts(&mine).len(), 1, "{mine:?}");
     assert_eq!(counts(&world.pods("5", SERVICE, PORT, 4)).len(), 1);
-    // Every connection begins its time anew.
+    // Every connection begins its time anew: three times most of it is more than all of it.
     for _ in 0..3 {
+        let last = Instant::now();
+        world.pods("4", SERVICE, PORT, 1);
         std::thread::sleep(Duration::from_millis(1_200));
-        assert_eq!(world.pods("4", SERVICE, PORT, 1)[0], mine[0]);
+        let pod = world.pods("4", SERVICE, PORT, 1)[0];
+        // A machine too busy to connect in time proves nothing.
+        assert!(pod == mine[0] || last.elapsed() > Duration::from_secs(2), "after {:?}", last.elapsed());
     }
+    let mine = world.pods("4", SERVICE, PORT, 1);
     std::thread::sleep(Duration::from_millis(2_500));
     let next = world.pods("4", SERVICE, PORT, 1)[0];
     assert_ne!(next, mine[0], "forgotten, and the turn has moved on");
@@ -205,17 +160,9 @@ fn a_client_whose_pod_is_gone_is_given_another_and_keeps_that() {
     let left: Vec<u8> = [1, 2, 3].into_iter().filter(|pod| *pod != first).collect();
     proxy.sync(service(&left)).unwrap();
     let then = world.pods("4", SERVICE, PORT, 5);
-    assert!(
-        counts(&then).len() == 1 && left.contains(&then[0]),
-        "{first} then {then:?}"
-    );
+    assert!(counts(&then).len() == 1 && left.contains(&then[0]), "{first} then {then:?}");
     proxy.sync(service(&[1, 2, 3])).unwrap();
-    assert_eq!(
-        counts(&world.pods("4", SERVICE, PORT, 3))
-            .into_keys()
-            .collect::<Vec<_>>(),
-        [then[0]]
-    );
+    assert_eq!(counts(&world.pods("4", SERVICE, PORT, 3)).into_keys().collect::<Vec<_>>(), [then[0]]);
 }
 
 #[test]
@@ -226,10 +173,7 @@ fn removing_an_endpoint_leaves_connections_to_the_others_alone() {
     proxy.sync(change(Some(web(&[1, 2, 3])))).unwrap();
     let mut sessions: Vec<_> = (0..3).map(|_| world.open("4", SERVICE, PORT)).collect();
     proxy.sync(change(Some(web(&[1, 2])))).unwrap();
-    assert!(
-        sessions.iter_mut().all(|session| session.is_alive()),
-        "even to the one that left: it is still there"
-    );
+    assert!(sessions.iter_mut().all(|session| session.is_alive()), "even to the one that left: it is still there");
     assert!(!world.pods("4", SERVICE, PORT, 6).contains(&3));
     proxy.sync(change(None)).unwrap();
     assert!(sessions.iter_mut().all(|session| session.is_alive()));
@@ -242,16 +186,8 @@ fn terminating_pods_serve_while_no_other_is_ready() {
     let mut proxy = world.proxy();
     let with = |ready: bool| {
         let mut service = web(&[]);
-        let leaving = kube_proxy::model::Endpoint {
-            ready: false,
-            terminating: true,
-            ..endpoint(1)
-        };
-        let coming = kube_proxy::model::Endpoint {
-            ready,
-            serving: ready,
-            ..endpoint(2)
-        };
+        let leaving = kube_proxy::model::Endpoint { ready: false, terminating: true, ..endpoint(1) };
+        let coming = kube_proxy::model::Endpoint { ready, serving: ready, ..endpoint(2) };
         service.ports[0].endpoints = vec![leaving, coming];
         change(Some(service))
     };
@@ -267,11 +203,7 @@ fn a_udp_flow_moves_on_when_its_pod_leaves() {
     world.serve();
     let mut proxy = world.proxy();
     proxy.sync(change(Some(web(&[1, 2])))).unwrap();
-    for (from, to, port) in [
-        ("3", SERVICE, PORT),
-        ("client", NODE, NODE_PORT),
-        ("node", SERVICE, PORT),
-    ] {
+    for (from, to, port) in [("3", SERVICE, PORT), ("client", NODE, NODE_PORT), ("node", SERVICE, PORT)] {
         let (first, next) = world.run(from, || {
             let socket = udp();
             socket.connect((to, port)).unwrap();
@@ -303,9 +235,7 @@ fn a_udp_flow_that_began_before_its_service_finds_it() {
 
 fn udp() -> UdpSocket {
     let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-    socket
-        .set_read_timeout(Some(Duration::from_millis(500)))
-        .unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
     socket
 }
 

@@ -77,7 +77,9 @@ impl Bridge {
         self.netlink.set_only_address(bridge.index, pods.gateway(), pods.prefix()).await?;
         // Pods of one bridge reach each other through the gateway on purpose; telling them of a shorter way would take Service answers past
         // the translation.
-        for (parameter, value) in [("ip_forward", "1"), ("conf/all/send_redirects", "0"), (&format!("conf/{BRIDGE}/send_redirects"), "0")] {
+        for (parameter, value) in
+            [("ip_forward", "1"), ("conf/all/send_redirects", "0"), (&format!("conf/{BRIDGE}/send_redirects"), "0")]
+        {
             self.set_sysctl(parameter, value)?;
         }
         let cluster = self.cluster;
@@ -96,8 +98,11 @@ impl Bridge {
     /// reported and left out, and an overlay would take it from here.
     pub async fn set_peers(&self, peers: &[Peer]) -> Result<()> {
         let own = self.node.lock().map(|node| node.pods);
-        let wanted: BTreeSet<_> =
-            peers.iter().filter(|peer| Some(peer.pods) != own).map(|peer| PeerRoute { cidr: peer.pods, gateway: peer.address }).collect();
+        let wanted: BTreeSet<_> = peers
+            .iter()
+            .filter(|peer| Some(peer.pods) != own)
+            .map(|peer| PeerRoute { cidr: peer.pods, gateway: peer.address })
+            .collect();
         let present: BTreeSet<_> = self.netlink.peer_routes().await?.into_iter().collect();
         for route in present.difference(&wanted) {
             // A route to the same network by another way is replaced, not removed first.
@@ -108,7 +113,9 @@ impl Bridge {
         for route in wanted.difference(&present) {
             match self.netlink.add_peer_route(*route).await {
                 Ok(()) => info!(pods = %route.cidr, node = %route.gateway, "route added"),
-                Err(error) => warn!(pods = %route.cidr, node = %route.gateway, error = &error as &dyn std::error::Error, "node is not reachable directly"),
+                Err(error) => {
+                    warn!(pods = %route.cidr, node = %route.gateway, error = &error as &dyn std::error::Error, "node is not reachable directly")
+                }
             }
         }
         Ok(())

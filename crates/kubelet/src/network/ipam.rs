@@ -73,11 +73,15 @@ impl Ipam {
 
     /// The sandbox's address, a new one if it has none.
     pub(super) fn allocate(&mut self, range: Cidr, pod_uid: &str, attempt: u32) -> Result<Ipv4Addr> {
-        if let Some(address) = self.find(pod_uid, attempt).map(|(address, _)| address).filter(|address| range.contains(*address)) {
+        if let Some(address) = self.find(pod_uid, attempt).map(|(address, _)| address).filter(|address| range.contains(*address))
+        {
             return Ok(address);
         }
         let count = range.pod_addresses();
-        let first = self.last.filter(|last| range.contains(*last)).map_or(0, |last| last.to_bits().wrapping_sub(range.pod_address(0).to_bits()) + 1);
+        let first = self
+            .last
+            .filter(|last| range.contains(*last))
+            .map_or(0, |last| last.to_bits().wrapping_sub(range.pod_address(0).to_bits()) + 1);
         let address = (0..count)
             .map(|step| range.pod_address((first + step) % count))
             .find(|address| !self.owners.contains_key(address))

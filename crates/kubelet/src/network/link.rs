@@ -112,7 +112,12 @@ impl Netlink {
                 _ => None,
             });
             if held.is_some_and(|held| held != address || message.header.prefix_len != prefix) {
-                self.handle.address().del(message).execute().await.map_err(failed(format!("remove an old address of link {index}")))?;
+                self.handle
+                    .address()
+                    .del(message)
+                    .execute()
+                    .await
+                    .map_err(failed(format!("remove an old address of link {index}")))?;
             }
         }
         Ok(())
@@ -127,10 +132,12 @@ impl Netlink {
     /// Makes a veth: `name` here as a port of the bridge, its peer as `eth0` in the namespace of process `pid`.
     pub(super) async fn add_pod_veth(&self, name: &str, alias: &str, bridge: u32, pid: i32) -> Result<()> {
         let peer = LinkMessageBuilder::<LinkUnspec>::new().name("eth0").setns_by_pid(pid as u32).build();
-        let veth = LinkVeth::new(name, "eth0").set_info_data(InfoData::Veth(InfoVeth::Peer(peer))).controller(bridge).up().build();
+        let veth =
+            LinkVeth::new(name, "eth0").set_info_data(InfoData::Veth(InfoVeth::Peer(peer))).controller(bridge).up().build();
         self.handle.link().add(veth).execute().await.map_err(failed(format!("create veth {name}")))?;
         let link = self.require(name).await?;
-        let alias = LinkUnspec::new_with_index(link.index).append_extra_attribute(LinkAttribute::IfAlias(alias.to_owned())).build();
+        let alias =
+            LinkUnspec::new_with_index(link.index).append_extra_attribute(LinkAttribute::IfAlias(alias.to_owned())).build();
         self.handle.link().set(alias).execute().await.map_err(failed(format!("label veth {name}")))?;
         let port = LinkBridgePort::new(link.index).hairpin(true).build();
         self.handle.link().set_port(port).execute().await.map_err(failed(format!("set hairpin mode on {name}")))
@@ -148,9 +155,21 @@ impl Netlink {
             .output_interface(eth0.index)
             .scope(RouteScope::Link)
             .build();
-        self.handle.route().add(to_gateway).replace().execute().await.map_err(failed(format!("add the pod's route to {gateway}")))?;
+        self.handle
+            .route()
+            .add(to_gateway)
+            .replace()
+            .execute()
+            .await
+            .map_err(failed(format!("add the pod's route to {gateway}")))?;
         let default = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).output_interface(eth0.index).build();
-        self.handle.route().add(default).replace().execute().await.map_err(failed(format!("add the pod's default route via {gateway}")))
+        self.handle
+            .route()
+            .add(default)
+            .replace()
+            .execute()
+            .await
+            .map_err(failed(format!("add the pod's default route via {gateway}")))
     }
 
     /// Removes a link; no error if it is gone.
@@ -203,7 +222,9 @@ impl Netlink {
     pub(super) async fn holds(&self, address: Ipv4Addr) -> Result<bool> {
         let all: Vec<_> = self.handle.address().get().execute().try_collect().await.map_err(failed("list the addresses"))?;
         let wanted = AddressMessageBuilder::<Ipv4Addr>::new().address(address, 32).build();
-        Ok(all.iter().any(|message| message.attributes.iter().any(|a| matches!(a, AddressAttribute::Local(_)) && wanted.attributes.contains(a))))
+        Ok(all.iter().any(|message| {
+            message.attributes.iter().any(|a| matches!(a, AddressAttribute::Local(_)) && wanted.attributes.contains(a))
+        }))
     }
 }
 

@@ -17,8 +17,8 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, 
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
     nftables::{
-        Bitwise, ChainAttribute, ChainMessage, Cmp, DataAttribute, Expressions, Hook, InetHookNumber, NfTablesMessage, Operator, Payload, Register,
-        RuleAttribute, RuleMessage, TableAttribute, TableMessage,
+        Bitwise, ChainAttribute, ChainMessage, Cmp, DataAttribute, Expressions, Hook, InetHookNumber, NfTablesMessage, Operator,
+        Payload, Register, RuleAttribute, RuleMessage, TableAttribute, TableMessage,
     },
     none::ControlMessage,
 };
@@ -88,11 +88,7 @@ fn address_matches(offset: u32, operator: Operator, cidr: Cidr) -> Vec<Expressio
             Bitwise::Mask(value(cidr.mask().octets())),
             Bitwise::Xor(value([0; 4])),
         ]),
-        Expressions::Cmp(vec![
-            Cmp::SourceRegister(Register::Reg1),
-            Cmp::Op(operator),
-            Cmp::Data(value(cidr.network().octets())),
-        ]),
+        Expressions::Cmp(vec![Cmp::SourceRegister(Register::Reg1), Cmp::Op(operator), Cmp::Data(value(cidr.network().octets()))]),
     ]
 }
 
@@ -106,7 +102,13 @@ fn transact(messages: Vec<NfTablesMessage>) -> io::Result<()> {
     append(&mut batch, SUBSYSTEM, NetfilterProtoFamily::Unspec, ControlMessage::BatchBegin.into(), NLM_F_REQUEST);
     for message in messages {
         awaited += 1;
-        append(&mut batch, 0, NetfilterProtoFamily::IPv4, message.into(), NLM_F_REQUEST | NLM_F_CREATE | NLM_F_APPEND | NLM_F_ACK);
+        append(
+            &mut batch,
+            0,
+            NetfilterProtoFamily::IPv4,
+            message.into(),
+            NLM_F_REQUEST | NLM_F_CREATE | NLM_F_APPEND | NLM_F_ACK,
+        );
     }
     append(&mut batch, SUBSYSTEM, NetfilterProtoFamily::Unspec, ControlMessage::BatchEnd.into(), NLM_F_REQUEST);
     socket.send(&batch, 0)?;

@@ -24,6 +24,7 @@ use futures::future::BoxFuture;
 pub use self::{
     bridge::{Bridge, Peer},
     cidr::Cidr,
+    netns::in_network_of,
 };
 
 /// What the pod machine asks of the network.

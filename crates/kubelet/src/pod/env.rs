@@ -48,7 +48,12 @@ pub enum EnvError {
 type Variables = BTreeMap<String, String>;
 
 /// Makes a container's variables. The pod's status must hold its address if a variable names it.
-pub async fn environment(cluster: &dyn Cluster, node: &NodeFacts, pod: &Pod, container: &Container) -> Result<Variables, EnvError> {
+pub async fn environment(
+    cluster: &dyn Cluster,
+    node: &NodeFacts,
+    pod: &Pod,
+    container: &Container,
+) -> Result<Variables, EnvError> {
     let namespace = &pod.metadata().namespace;
     let mut services = cluster.services(namespace);
     if pod.spec().enable_service_links == Some(false) {
@@ -62,7 +67,9 @@ pub async fn environment(cluster: &dyn Cluster, node: &NodeFacts, pod: &Pod, con
         if let Some(reference) = &source.config_map_ref {
             let name = &reference.local_object_reference().name;
             match cluster.config_map(namespace, name).await? {
-                Some(map) => variables.extend(map.data.iter().map(|(key, value)| (format!("{}{key}", source.prefix), value.clone()))),
+                Some(map) => {
+                    variables.extend(map.data.iter().map(|(key, value)| (format!("{}{key}", source.prefix), value.clone())))
+                }
                 None if reference.optional == Some(true) => {}
                 None => return Err(EnvError::Missing { kind: "configmap", name: name.clone() }),
             }
@@ -187,7 +194,8 @@ fn service_variables(service: &Service, variables: &mut Variables) {
     variables.insert(format!("{name}_SERVICE_PORT"), first.port.to_string());
     for (index, port) in spec.ports.iter().enumerate() {
         if !port.name.is_empty() {
-            variables.insert(format!("{name}_SERVICE_PORT_{}", port.name.to_uppercase().replace('-', "_")), port.port.to_string());
+            variables
+                .insert(format!("{name}_SERVICE_PORT_{}", port.name.to_uppercase().replace('-', "_")), port.port.to_string());
         }
         let protocol = if port.protocol.is_empty() { "TCP" } else { &port.protocol };
         let lower = protocol.to_lowercase();

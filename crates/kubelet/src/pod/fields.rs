@@ -1,6 +1,6 @@
 //! What a pod may learn about itself: the fields of `fieldRef` and `resourceFieldRef`, for environment and files alike.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::collections::BTreeMap;
 
 use api::{
     core::v1::{Container, Pod, ResourceFieldSelector},
@@ -20,6 +20,8 @@ pub struct NodeFacts {
     pub memory: i64,
     /// Bytes of local storage that pods may use.
     pub storage: i64,
+    /// The lowest OOM score adjustment that can be given on this host.
+    pub oom_score_floor: i64,
 }
 
 /// A field that cannot be read.
@@ -94,7 +96,8 @@ pub fn resource_field(container: &Container, selector: &ResourceFieldSelector, n
     };
     let bad = || FieldError::Divisor(selector.divisor().string.clone());
     // CPU divides in thousandths, bytes would overflow there.
-    let (value, divisor) = if name == "cpu" { (value.milli_value(), divisor.milli_value()) } else { (value.value(), divisor.value()) };
+    let (value, divisor) =
+        if name == "cpu" { (value.milli_value(), divisor.milli_value()) } else { (value.value(), divisor.value()) };
     if divisor <= 0 {
         return Err(bad());
     }
@@ -114,8 +117,7 @@ fn lines(map: &BTreeMap<String, String>) -> String {
         if !text.is_empty() {
             text.push('\n');
         }
-        // Writing to a string cannot fail.
-        drop(write!(text, "{key}={value:?}"));
+        text.push_str(&format!("{key}={value:?}"));
     }
     text
 }

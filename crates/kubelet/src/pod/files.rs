@@ -1,7 +1,6 @@
 //! The files that the kubelet writes for a pod besides its volumes: `/etc/hosts`, `/etc/resolv.conf`, termination messages.
 
 use std::{
-    fmt::Write as _,
     fs, io,
     net::Ipv4Addr,
     os::unix::fs::PermissionsExt as _,
@@ -68,8 +67,7 @@ impl PodFiles {
             None => format!("{HEADER}{}", fs::read_to_string("/etc/hosts").unwrap_or_default()),
         };
         for alias in &pod.spec().host_aliases {
-            // Writing to a string cannot fail.
-            drop(writeln!(text, "{}\t{}", alias.ip, alias.hostnames.join("\t")));
+            text.push_str(&format!("{}\t{}\n", alias.ip, alias.hostnames.join("\t")));
         }
         write_in_place(&self.hosts(), &text)
     }
@@ -94,7 +92,8 @@ impl PodFiles {
     pub fn read_message(&self, container: &str, attempt: u32) -> String {
         use io::Read as _;
         let mut bytes = Vec::new();
-        let read = fs::File::open(self.message(container, attempt)).and_then(|file| file.take(MESSAGE_MAX as u64).read_to_end(&mut bytes));
+        let read = fs::File::open(self.message(container, attempt))
+            .and_then(|file| file.take(MESSAGE_MAX as u64).read_to_end(&mut bytes));
         if read.is_ok() { String::from_utf8_lossy(&bytes).into_owned() } else { String::new() }
     }
 }
@@ -136,7 +135,9 @@ fn resolv_conf(pod: &Pod, dns: &Dns, host: &str) -> String {
     let cluster = !dns.servers.is_empty()
         && (policy == "ClusterFirstWithHostNet" || (matches!(policy, "" | "ClusterFirst") && !pod.spec().host_network));
     let host_lines = |keyword: &'static str| {
-        host.lines().filter_map(move |line| line.trim().strip_prefix(keyword)).flat_map(|rest| rest.split_whitespace().map(str::to_owned))
+        host.lines()
+            .filter_map(move |line| line.trim().strip_prefix(keyword))
+            .flat_map(|rest| rest.split_whitespace().map(str::to_owned))
     };
     if cluster {
         servers.extend(dns.servers.iter().map(ToString::to_string));
@@ -161,15 +162,20 @@ fn resolv_conf(pod: &Pod, dns: &Dns, host: &str) -> String {
     }
     let mut text = String::new();
     for server in servers {
-        drop(writeln!(text, "nameserver {server}"));
+        text.push_str(&format!("nameserver {server}\n"));
     }
     if !searches.is_empty() {
         let mut seen = Vec::new();
-        searches.retain(|search| !seen.contains(search) && { seen.push(search.clone()); true });
-        drop(writeln!(text, "search {}", searches.join(" ")));
+        searches.retain(|search| {
+            !seen.contains(search) && {
+                seen.push(search.clone());
+                true
+            }
+        });
+        text.push_str(&format!("search {}\n", searches.join(" ")));
     }
     if !options.is_empty() {
-        drop(writeln!(text, "options {}", options.join(" ")));
+        text.push_str(&format!("options {}\n", options.join(" ")));
     }
     text
 }

@@ -119,8 +119,10 @@ pub enum Life {
     Completed,
     /// It was active for too long.
     DeadlineExceeded,
-    /// It was refused, or ended before this kubelet saw it.
+    /// It ended before this kubelet saw it.
     Terminal,
+    /// This node cannot run it.
+    Rejected,
     /// It is being deleted, or is gone.
     Deleted,
 }
@@ -149,7 +151,9 @@ pub fn plan(situation: &Situation<'_>) -> Plan {
     }
     match life {
         Life::Runs => run(situation, &mut plan),
-        Life::Completed | Life::DeadlineExceeded | Life::Terminal => end(situation, TearDown::Sandbox, &mut plan),
+        Life::Completed | Life::DeadlineExceeded | Life::Terminal | Life::Rejected => {
+            end(situation, TearDown::Sandbox, &mut plan)
+        }
         Life::Deleted => end(situation, TearDown::Everything, &mut plan),
     }
     remove_old(situation, &mut plan);
@@ -165,11 +169,24 @@ pub fn life(situation: &Situation<'_>) -> Life {
     if matches!(pod.status().phase.as_str(), "Succeeded" | "Failed") {
         return Life::Terminal;
     }
+    if rejection(pod).is_some() {
+        return Life::Rejected;
+    }
     if deadline(situation).is_some_and(|deadline| situation.now >= deadline) {
         return Life::DeadlineExceeded;
     }
     let done = |spec: &Spec| matches!(fate(situation, spec), Fate::Done);
     if !pod.spec().containers.is_empty() && pod.spec().containers.iter().all(done) { Life::Completed } else { Life::Runs }
+}
+
+/// Why this kubelet cannot run a pod at all, as reason and message; better said at once than half done.
+pub fn rejection(pod: &Pod) -> Option<(&'static str, String)> {
+    // Init containers have their place in `run`, before the others are wanted.
+    let first = pod.spec().init_containers.first()?;
+    Some((
+        "InitContainersNotSupported",
+        format!("init container {:?} cannot be run: this kubelet has no init containers yet", first.name),
+    ))
 }
 
 /// When a pod with activeDeadlineSeconds must end.
@@ -268,12 +285,10 @@ fn stop(situation: &Situation<'_>, container: &Container, why: Why, grace: Durat
         }
         return;
     };
-    // A later request may shorten the grace, never lengthen it.
-    let shorter = later(now, grace).is_some_and(|deadline| deadline < stopping.deadline);
+    // A later request may cut the grace off, never lengthen it.
+    let over = now >= stopping.deadline || (why == Why::PodEnds && grace.is_zero());
     if stopping.forced || busy {
-    } else if now >= stopping.deadline {
-        plan.force.push(container.id.clone());
-    } else if shorter && why == Why::PodEnds && grace.is_zero() {
+    } else if over {
         plan.force.push(container.id.clone());
     } else {
         plan.wake(Some(stopping.deadline));
@@ -291,7 +306,8 @@ fn run(situation: &Situation<'_>, plan: &mut Plan) {
         VolumeState::Ready(mounted) if mounted.renew_at.is_some_and(|time| now >= time) => plan.prepare_volumes = true,
         VolumeState::Ready(mounted) => plan.wake(mounted.renew_at),
     }
-    let volumes_blocked = matches!(&memory.volumes, VolumeState::Failed(_)) && !plan.prepare_volumes && !memory.busy.contains(&Task::Volumes);
+    let volumes_blocked =
+        matches!(&memory.volumes, VolumeState::Failed(_)) && !plan.prepare_volumes && !memory.busy.contains(&Task::Volumes);
     let wanted: Vec<(&Spec, Fate<'_>)> = pod.spec().containers.iter().map(|spec| (spec, fate(situation, spec))).collect();
     let any_wanted = wanted.iter().any(|(_, fate)| !matches!(fate, Fate::Done));
     let sandbox_coming = any_wanted && sandbox(situation, plan);
@@ -309,7 +325,9 @@ fn run(situation: &Situation<'_>, plan: &mut Plan) {
                     plan.start.push(Start { container: spec.name.clone(), attempt, last_ended });
                 }
             }
-            Fate::Leftover(container) if !memory.busy.contains(&Task::Start(spec.name.clone())) => remove(situation, container, plan),
+            Fate::Leftover(container) if !memory.busy.contains(&Task::Start(spec.name.clone())) => {
+                remove(situation, container, plan)
+            }
             Fate::Leftover(_) | Fate::Running | Fate::Done => {}
         }
     }

@@ -90,7 +90,9 @@ impl Prober {
     /// Probes until dropped, or until nothing more can be learnt.
     pub async fn run(self, reports: mpsc::Sender<Report>) {
         let Some(probe) = self.kind.of(&self.spec) else { return };
-        let seconds = |given: i32, default: u64| Duration::from_secs(u64::try_from(given).ok().filter(|given| *given > 0).unwrap_or(default));
+        let seconds = |given: i32, default: u64| {
+            Duration::from_secs(u64::try_from(given).ok().filter(|given| *given > 0).unwrap_or(default))
+        };
         let (period, timeout) = (seconds(probe.period_seconds, 10), seconds(probe.timeout_seconds, 1));
         let running = Timestamp::now().duration_since(self.started_at).unsigned_abs();
         time::sleep(seconds(probe.initial_delay_seconds, 0).saturating_sub(running)).await;
@@ -113,7 +115,11 @@ impl Prober {
             let good = result.is_ok();
             count = if last == Some(good) { count + 1 } else { 1 };
             last = Some(good);
-            let threshold = if good { probe.success_threshold.max(1) } else { if probe.failure_threshold > 0 { probe.failure_threshold } else { 3 } };
+            let threshold = if good {
+                probe.success_threshold.max(1)
+            } else {
+                if probe.failure_threshold > 0 { probe.failure_threshold } else { 3 }
+            };
             if count < threshold || said == Some(good) {
                 continue;
             }
@@ -167,7 +173,10 @@ impl Prober {
         let secure = get.scheme.eq_ignore_ascii_case("https");
         let path = if get.path.starts_with('/') { get.path.clone() } else { format!("/{}", get.path) };
         let url = format!("{}://{host}:{port}{path}", if secure { "https" } else { "http" });
-        let mut request = hyper::Request::get(&path).header("User-Agent", "kube-probe/1.33").header("Accept", "*/*").header("Connection", "close");
+        let mut request = hyper::Request::get(&path)
+            .header("User-Agent", "kube-probe/1.33")
+            .header("Accept", "*/*")
+            .header("Connection", "close");
         if !get.http_headers.iter().any(|header| header.name.eq_ignore_ascii_case("host")) {
             request = request.header("Host", format!("{host}:{port}"));
         }
@@ -214,8 +223,12 @@ fn plain(error: &std::io::Error) -> String {
     text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }
 
-async fn ask(stream: impl AsyncRead + AsyncWrite + Unpin + Send, request: hyper::Request<Empty<bytes::Bytes>>) -> Result<u16, String> {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+async fn ask(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send,
+    request: hyper::Request<Empty<bytes::Bytes>>,
+) -> Result<u16, String> {
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
     let mut connection = pin!(connection);
     let exchange = async {
         let mut response = sender.send_request(request).await.map_err(|error| error.to_string())?;

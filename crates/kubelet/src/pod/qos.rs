@@ -91,7 +91,8 @@ pub fn request(container: &Container, name: &str) -> i64 {
 
 /// A container's limit of a resource; 0 for none.
 pub fn limit(container: &Container, name: &str) -> i64 {
-    quantity::get(&container.resources().limits, name).map_or(0, |amount| if name == "cpu" { amount.milli_value() } else { amount.value() })
+    quantity::get(&container.resources().limits, name)
+        .map_or(0, |amount| if name == "cpu" { amount.milli_value() } else { amount.value() })
 }
 
 #[cfg(test)]

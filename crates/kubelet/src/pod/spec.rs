@@ -44,12 +44,15 @@ pub fn spec_hash(container: &Container) -> String {
     // FNV-1a over the encoding, which is the same for the same message: maps are sorted.
     let mut relevant = container.clone();
     relevant.resources = None;
-    let hash = relevant.encode_to_vec().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = relevant
+        .encode_to_vec()
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
     format!("{hash:016x}")
 }
 
 /// The sandbox of a pod.
-pub fn sandbox_spec(pod: &Pod, image: &str, attempt: u32, cgroup_parent: &str) -> ContainerSpec {
+pub fn sandbox_spec(pod: &Pod, image: &str, attempt: u32, cgroup_parent: &str, node: &NodeFacts) -> ContainerSpec {
     let (metadata, spec) = (pod.metadata(), pod.spec());
     let host = |yes: bool, otherwise: &str| if yes { "host".to_owned() } else { otherwise.to_owned() };
     let labels = Labels {
@@ -66,7 +69,7 @@ pub fn sandbox_spec(pod: &Pod, image: &str, attempt: u32, cgroup_parent: &str) -
         uts_mode: host(spec.host_network, ""),
         resources: Resources {
             cpu_shares: qos::cpu_shares(0),
-            oom_score_adj: qos::SANDBOX_OOM_SCORE,
+            oom_score_adj: qos::SANDBOX_OOM_SCORE.max(node.oom_score_floor),
             cgroup_parent: cgroup_parent.to_owned(),
             ..Resources::default()
         },
@@ -158,7 +161,7 @@ fn resources(pod: &Pod, container: &Container, node: &NodeFacts, cgroup_parent: 
         cpu_quota,
         cpu_period,
         memory: qos::limit(container, "memory"),
-        oom_score_adj: qos::oom_score(Qos::of(pod), qos::request(container, "memory"), node.memory),
+        oom_score_adj: qos::oom_score(Qos::of(pod), qos::request(container, "memory"), node.memory).max(node.oom_score_floor),
         cgroup_parent: cgroup_parent.to_owned(),
     }
 }
@@ -212,7 +215,11 @@ fn mounts(input: &ContainerInput<'_>) -> Result<Vec<Mount>, SpecError> {
     let mut mounts = Vec::new();
     for mount in &container.volume_mounts {
         let volume = volumes.paths.get(&mount.name).ok_or_else(|| SpecError::NoVolume(mount.name.clone()))?;
-        let sub_path = if mount.sub_path_expr.is_empty() { mount.sub_path.clone() } else { env::expand(&mount.sub_path_expr, &input.variables) };
+        let sub_path = if mount.sub_path_expr.is_empty() {
+            mount.sub_path.clone()
+        } else {
+            env::expand(&mount.sub_path_expr, &input.variables)
+        };
         let host_path = if sub_path.is_empty() { volume.clone() } else { sub_path_of(volume, &sub_path, mount)? };
         mounts.push(Mount {
             host_path: host_path.to_string_lossy().into_owned(),

@@ -2,8 +2,8 @@
 
 use api::{
     core::v1::{
-        Container as Spec, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIp, Pod,
-        PodCondition, PodIp, PodStatus,
+        Container as Spec, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
+        ContainerStatus, HostIp, Pod, PodCondition, PodIp, PodStatus,
     },
     meta::v1::Time,
 };
@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::{
     fields::NodeFacts,
-    plan::{Life, Situation, life, reported, restart_blocked_until, restarts},
+    plan::{Life, Situation, life, rejection, reported, restart_blocked_until, restarts},
     qos::Qos,
     state::Memory,
 };
@@ -38,7 +38,8 @@ pub fn status(situation: &Situation<'_>, node: &NodeFacts) -> PodStatus {
         message: old.message.clone(),
         ..PodStatus::default()
     };
-    let address = if pod.spec().host_network { Some(node.address.clone()) } else { observed.address.map(|address| address.to_string()) };
+    let address =
+        if pod.spec().host_network { Some(node.address.clone()) } else { observed.address.map(|address| address.to_string()) };
     // A pod that has ended keeps the address it had in its status.
     let address = address.or_else(|| (life != Life::Runs && !old.pod_ip.is_empty()).then(|| old.pod_ip.clone()));
     if let Some(ip) = address {
@@ -47,6 +48,12 @@ pub fn status(situation: &Situation<'_>, node: &NodeFacts) -> PodStatus {
     }
     status.phase = match life {
         Life::Terminal => old.phase.clone(),
+        Life::Rejected => {
+            let (reason, message) = rejection(pod).unwrap_or_default();
+            status.reason = reason.into();
+            status.message = format!("Pod was rejected: {message}");
+            "Failed".into()
+        }
         Life::DeadlineExceeded => {
             status.reason = "DeadlineExceeded".into();
             status.message = "Pod was active on the node longer than the specified deadline".into();
@@ -78,9 +85,7 @@ fn phase(pod: &Pod, containers: &[ContainerStatus]) -> &'static str {
     }
     if waiting > 0 || containers.is_empty() {
         "Pending"
-    } else if running > 0 {
-        "Running"
-    } else if pod.spec().restart_policy == "Always" || pod.spec().restart_policy.is_empty() {
+    } else if running > 0 || matches!(pod.spec().restart_policy.as_str(), "Always" | "") {
         "Running"
     } else if stopped == succeeded {
         "Succeeded"
@@ -96,7 +101,12 @@ fn container_status(situation: &Situation<'_>, life: Life, spec: &Spec) -> Conta
     let old = reported(pod, &spec.name);
     let incarnations = observed.containers.get(&spec.name).map_or(&[][..], Vec::as_slice);
     let failure = memory.containers.get(&spec.name).and_then(|container| container.failure.as_ref());
-    let mut status = ContainerStatus { name: spec.name.clone(), image: spec.image.clone(), started: Some(false), ..ContainerStatus::default() };
+    let mut status = ContainerStatus {
+        name: spec.name.clone(),
+        image: spec.image.clone(),
+        started: Some(false),
+        ..ContainerStatus::default()
+    };
     let waiting = |reason: &str, message: String| ContainerState {
         waiting: Some(ContainerStateWaiting { reason: reason.into(), message }),
         ..ContainerState::default()
@@ -143,7 +153,8 @@ fn container_status(situation: &Situation<'_>, life: Life, spec: &Spec) -> Conta
         State::Created => status.state = Some(before_start()),
         State::Running => {
             let started_at = newest.started_at.map(Time::from);
-            status.state = Some(ContainerState { running: Some(ContainerStateRunning { started_at }), ..ContainerState::default() });
+            status.state =
+                Some(ContainerState { running: Some(ContainerStateRunning { started_at }), ..ContainerState::default() });
             (status.started, status.ready) = probe_results(spec, newest, memory);
         }
         State::Exited(exit) => {
@@ -217,7 +228,8 @@ fn conditions(situation: &Situation<'_>, phase: &str, containers: &[ContainerSta
     let Situation { pod, observed, now, .. } = *situation;
     let old = &pod.status().conditions;
     let sandbox = observed.sandbox().is_some() && (pod.spec().host_network || observed.address.is_some());
-    let unready: Vec<&str> = containers.iter().filter(|container| !container.ready).map(|container| container.name.as_str()).collect();
+    let unready: Vec<&str> =
+        containers.iter().filter(|container| !container.ready).map(|container| container.name.as_str()).collect();
     let (reason, message) = match phase {
         "Succeeded" => ("PodCompleted", String::new()),
         "Failed" => ("PodFailed", String::new()),
@@ -234,7 +246,10 @@ fn conditions(situation: &Situation<'_>, phase: &str, containers: &[ContainerSta
     let no = |reason: &'static str, message: &str| Some((reason, message.to_owned()));
     let ready = match (containers_ready, closed.first()) {
         (false, _) => no(reason, &message),
-        (true, Some(gate)) => no("ReadinessGatesNotReady", &format!("corresponding condition of pod readiness gate {gate:?} does not exist or is not True.")),
+        (true, Some(gate)) => no(
+            "ReadinessGatesNotReady",
+            &format!("corresponding condition of pod readiness gate {gate:?} does not exist or is not True."),
+        ),
         (true, None) => None,
     };
     let ours = [

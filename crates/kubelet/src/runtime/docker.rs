@@ -21,8 +21,8 @@ use futures::{
 use jiff::Timestamp;
 
 use super::{
-    Container, ContainerEvent, ContainerId, ContainerSpec, ContainerSummary, Credentials, EngineInfo, Error, ExecSpec, Exit, Image, Labels,
-    LogOptions, Mount, Output, Propagation, Result, Runtime, Session, State, TerminalSize, container_name, labels,
+    Container, ContainerEvent, ContainerId, ContainerSpec, ContainerSummary, Credentials, EngineInfo, Error, ExecSpec, Exit,
+    Image, Labels, LogOptions, Mount, Output, Propagation, Result, Runtime, Session, State, TerminalSize, container_name, labels,
 };
 
 /// The oldest API that has all we use; Debian's engine speaks it.
@@ -45,7 +45,8 @@ impl Docker {
     /// Prepares to talk to the engine at a Unix socket. Fails when there is no such socket (yet).
     pub fn connect(socket: &Path) -> Result<Self> {
         let path = socket.to_string_lossy();
-        let client = bollard::Docker::connect_with_unix(&path, CALL_TIMEOUT.as_secs(), &API_VERSION).map_err(Error::Unreachable)?;
+        let client =
+            bollard::Docker::connect_with_unix(&path, CALL_TIMEOUT.as_secs(), &API_VERSION).map_err(Error::Unreachable)?;
         Ok(Self { client })
     }
 }
@@ -212,7 +213,13 @@ impl Runtime for Docker {
                 .into_iter()
                 .map(|image| {
                     let digests = real(image.repo_digests);
-                    Image { id: image.id, names: [digests.clone(), real(image.repo_tags)].concat(), size: image.size, digests, ..Image::default() }
+                    Image {
+                        id: image.id,
+                        names: [digests.clone(), real(image.repo_tags)].concat(),
+                        size: image.size,
+                        digests,
+                        ..Image::default()
+                    }
                 })
                 .collect())
         }
@@ -311,7 +318,9 @@ fn create_body(spec: ContainerSpec) -> models::ContainerCreateBody {
         restart_policy: Some(models::RestartPolicy { name: Some(models::RestartPolicyNameEnum::NO), maximum_retry_count: None }),
         log_config: Some(models::HostConfigLogConfig {
             typ: Some("json-file".into()),
-            config: Some([("max-size", LOG_MAX_SIZE), ("max-file", LOG_MAX_FILES)].map(|(k, v)| (k.to_owned(), v.to_owned())).into()),
+            config: Some(
+                [("max-size", LOG_MAX_SIZE), ("max-file", LOG_MAX_FILES)].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+            ),
         }),
         ..Default::default()
     };
@@ -365,7 +374,9 @@ fn container(answer: models::ContainerInspectResponse) -> Result<Container> {
     let running = engine.running == Some(true);
     let state = match engine.status {
         _ if running => State::Running,
-        Some(models::ContainerStateStatusEnum::CREATED) if engine.error.as_deref().unwrap_or_default().is_empty() => State::Created,
+        Some(models::ContainerStateStatusEnum::CREATED) if engine.error.as_deref().unwrap_or_default().is_empty() => {
+            State::Created
+        }
         _ => State::Exited(Exit {
             code: engine.exit_code.unwrap_or_default() as i32,
             oom_killed: engine.oom_killed == Some(true),

@@ -34,9 +34,9 @@ struct Inner {
 
 impl FakeRuntime {
     pub(crate) fn new(images: &[&str]) -> Self {
-        let images = images
-            .iter()
-            .map(|name| ((*name).to_owned(), Image { id: format!("sha256:{name}"), names: vec![(*name).to_owned()], ..Image::default() }));
+        let images = images.iter().map(|name| {
+            ((*name).to_owned(), Image { id: format!("sha256:{name}"), names: vec![(*name).to_owned()], ..Image::default() })
+        });
         let inner = Inner { images: images.collect(), ..Inner::default() };
         Self { inner: Arc::new(Mutex::new(inner)), events: broadcast::channel(1024).0 }
     }
@@ -77,7 +77,8 @@ impl FakeRuntime {
             let mut inner = self.inner.lock();
             let Some(container) = inner.containers.get_mut(id) else { return };
             container.pid = 0;
-            container.state = State::Exited(Exit { code, oom_killed: false, error: String::new(), finished_at: Timestamp::now() });
+            container.state =
+                State::Exited(Exit { code, oom_killed: false, error: String::new(), finished_at: Timestamp::now() });
             ContainerEvent { id: id.into(), pod_uid: container.labels.uid.clone() }
         };
         self.emit(event);
@@ -90,7 +91,8 @@ impl FakeRuntime {
 
     fn record(&self, verb: &str, id: &str) {
         let mut inner = self.inner.lock();
-        let name = inner.containers.get(id).map_or_else(|| id.to_owned(), |c| format!("{}_{}", c.labels.container, c.labels.attempt));
+        let name =
+            inner.containers.get(id).map_or_else(|| id.to_owned(), |c| format!("{}_{}", c.labels.container, c.labels.attempt));
         inner.calls.push(format!("{verb} {name}"));
     }
 }
@@ -231,6 +233,7 @@ impl Runtime for FakeRuntime {
     fn pull<'a>(&'a self, image: &'a str, _: Option<Credentials>) -> BoxFuture<'a, Result<()>> {
         async move {
             self.record("pull", image);
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             Err(Error::Engine { status: 404, message: format!("pull access denied for {image}") })
         }
         .boxed()

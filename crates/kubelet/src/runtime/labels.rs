@@ -100,8 +100,13 @@ impl Labels {
         .into();
         if !self.is_sandbox() {
             map.extend(
-                [(HASH, &self.hash), (SANDBOX, &self.sandbox), (MESSAGE_PATH, &self.message_path), (MESSAGE_POLICY, &self.message_policy)]
-                    .map(|(name, value)| (name.to_owned(), value.clone())),
+                [
+                    (HASH, &self.hash),
+                    (SANDBOX, &self.sandbox),
+                    (MESSAGE_PATH, &self.message_path),
+                    (MESSAGE_POLICY, &self.message_policy),
+                ]
+                .map(|(name, value)| (name.to_owned(), value.clone())),
             );
         }
         map

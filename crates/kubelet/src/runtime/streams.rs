@@ -3,7 +3,9 @@
 use bollard::{
     container::LogOutput,
     exec::{CreateExecOptions, StartExecOptions, StartExecResults},
-    query_parameters::{AttachContainerOptionsBuilder, LogsOptionsBuilder, ResizeContainerTTYOptionsBuilder, ResizeExecOptionsBuilder},
+    query_parameters::{
+        AttachContainerOptionsBuilder, LogsOptionsBuilder, ResizeContainerTTYOptionsBuilder, ResizeExecOptionsBuilder,
+    },
 };
 use futures::{StreamExt as _, stream::BoxStream};
 
@@ -77,7 +79,9 @@ fn convert(stream: EngineStream<'_>) -> BoxStream<'_, Result<Output>> {
         .map(|chunk| {
             Ok(match chunk? {
                 LogOutput::StdErr { message } => Output::Stderr(message),
-                LogOutput::StdOut { message } | LogOutput::StdIn { message } | LogOutput::Console { message } => Output::Stdout(message),
+                LogOutput::StdOut { message } | LogOutput::StdIn { message } | LogOutput::Console { message } => {
+                    Output::Stdout(message)
+                }
             })
         })
         .boxed()

@@ -55,7 +55,8 @@ pub(super) fn write(dir: &Path, files: &Payload) -> io::Result<bool> {
     link_entries(dir, files)?;
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        let stale = entry.file_name().to_string_lossy().starts_with("..") && entry.file_type()?.is_dir() && entry.file_name() != *name;
+        let stale =
+            entry.file_name().to_string_lossy().starts_with("..") && entry.file_type()?.is_dir() && entry.file_name() != *name;
         if stale {
             fs::remove_dir_all(entry.path())?;
         }
@@ -77,7 +78,8 @@ fn write_file(path: &Path, file: &File) -> io::Result<()> {
 fn is_current(data: &Path, files: &Payload) -> bool {
     let same = |(path, file): (&String, &File)| {
         let path = data.join(path);
-        fs::read(&path).is_ok_and(|old| old == file.data) && fs::metadata(&path).is_ok_and(|meta| meta.permissions().mode() & 0o777 == file.mode & 0o777)
+        fs::read(&path).is_ok_and(|old| old == file.data)
+            && fs::metadata(&path).is_ok_and(|meta| meta.permissions().mode() & 0o777 == file.mode & 0o777)
     };
     files.iter().all(same) && count_files(data).is_ok_and(|count| count == files.len())
 }

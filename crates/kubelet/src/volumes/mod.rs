@@ -33,7 +33,10 @@ use self::{
     atomic::Payload,
     payload::{DEFAULT_MODE, SharedCluster, Source},
 };
-use crate::{cluster, pod::fields::{FieldError, NodeFacts}};
+use crate::{
+    cluster,
+    pod::fields::{FieldError, NodeFacts},
+};
 
 /// Makes and removes the volumes of this node's pods.
 pub struct Volumes {

@@ -39,7 +39,11 @@ pub(super) fn remove_tree(dir: &Path) -> io::Result<()> {
 /// The mount points at or below a directory.
 fn mounts_below(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let table = fs::read_to_string("/proc/self/mountinfo")?;
-    Ok(table.lines().filter_map(|line| Some(PathBuf::from(unescape(line.split(' ').nth(4)?)))).filter(|path| path.starts_with(dir)).collect())
+    Ok(table
+        .lines()
+        .filter_map(|line| Some(PathBuf::from(unescape(line.split(' ').nth(4)?))))
+        .filter(|path| path.starts_with(dir))
+        .collect())
 }
 
 /// The kernel writes blanks, tabs, newlines and backslashes as three octal digits.

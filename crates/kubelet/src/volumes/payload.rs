@@ -31,10 +31,20 @@ pub(super) struct Source<'a> {
 // === impl Source ===
 
 impl Source<'_> {
-    pub(super) async fn config_map(&self, name: &str, items: &[KeyToPath], optional: bool, mode: i32) -> Result<Payload, Problem> {
+    pub(super) async fn config_map(
+        &self,
+        name: &str,
+        items: &[KeyToPath],
+        optional: bool,
+        mode: i32,
+    ) -> Result<Payload, Problem> {
         let namespace = &self.pod.metadata().namespace;
         let Some(map) = self.cluster.config_map(namespace, name).await.map_err(Problem::Cluster)? else {
-            return if optional { Ok(Payload::new()) } else { Err(Problem::Missing { kind: "configmap", name: name.to_owned() }) };
+            return if optional {
+                Ok(Payload::new())
+            } else {
+                Err(Problem::Missing { kind: "configmap", name: name.to_owned() })
+            };
         };
         let data: BTreeMap<&str, &[u8]> = map
             .data

@@ -71,26 +71,15 @@ impl Feed {
             match self.round(&mut list, &mut cluster).await {
                 Ok(Ended::Broken) => {}
                 Ok(Ended::Compacted) => {
-                    tracing::warn!(
-                        revision = self.cache.revision(),
-                        "what follows is compacted, listing again"
-                    );
+                    tracing::warn!(revision = self.cache.revision(), "what follows is compacted, listing again");
                     list = List::Difference;
                 }
                 Ok(Ended::Doubtful { expected, got }) => {
-                    tracing::error!(
-                        expected,
-                        got,
-                        "etcd's watch skipped or repeated a revision, listing again"
-                    );
+                    tracing::error!(expected, got, "etcd's watch skipped or repeated a revision, listing again");
                     list = List::Difference;
                 }
                 Ok(Ended::Replaced { now }) => {
-                    tracing::error!(
-                        had = self.cache.revision(),
-                        now,
-                        "etcd has lost history, beginning anew"
-                    );
+                    tracing::error!(had = self.cache.revision(), now, "etcd has lost history, beginning anew");
                     list = List::Anew;
                 }
                 Err(error) => {
@@ -99,11 +88,7 @@ impl Feed {
                 }
             }
             let lasted = began.elapsed() > MAX_BACKOFF;
-            backoff = if lasted {
-                FIRST_BACKOFF
-            } else {
-                (backoff * 2).min(MAX_BACKOFF)
-            };
+            backoff = if lasted { FIRST_BACKOFF } else { (backoff * 2).min(MAX_BACKOFF) };
             sleep(rand::random_range(backoff / 2..backoff)).await;
         }
     }
@@ -141,10 +126,7 @@ impl Feed {
         let mut start = current.saturating_sub(i64::from(self.replay));
         if let Some(kept) = self.etcd.get(COMPACT_REV_KEY).await? {
             // Upstream's scheme compacts up to the revision recorded one round earlier: the recorded one is still there.
-            let kept = std::str::from_utf8(&kept.bytes)
-                .ok()
-                .and_then(|text| text.parse().ok())
-                .unwrap_or(current);
+            let kept = std::str::from_utf8(&kept.bytes).ok().and_then(|text| text.parse().ok()).unwrap_or(current);
             start = start.max(kept);
         }
         match self.list(start.clamp(1, current), true).await {
@@ -159,20 +141,12 @@ impl Feed {
         for kind in self.cache.kinds() {
             let (mut listed, mut after) = (Vec::new(), None::<String>);
             loop {
-                let page = self
-                    .etcd
-                    .page(&kind.layout.prefix, after.as_deref(), PAGE, revision)
-                    .await?;
-                after = page
+                let page = self.etcd.page(&kind.layout.prefix, after.as_deref(), PAGE, revision).await?;
+                after = page.items.last().map(|kv| String::from_utf8_lossy(kv.key()).into_owned());
+                let entries = page
                     .items
-                    .last()
-                    .map(|kv| String::from_utf8_lossy(kv.key()).into_owned());
-                let entries = page.items.iter().filter_map(|kv| {
-                    Some(Listed {
-                        entry: self.entry(&kind.layout, kv)?,
-                        created: kv.create_revision(),
-                    })
-                });
+                    .iter()
+                    .filter_map(|kv| Some(Listed { entry: self.entry(&kind.layout, kv)?, created: kv.create_revision() }));
                 listed.extend(entries);
                 if !page.more || after.is_none() {
                     break;
@@ -241,10 +215,7 @@ impl Feed {
         for event in response.events() {
             let revision = event.kv().map_or(0, KeyValue::mod_revision);
             if revision != last + 1 && (revision != last || last == known) {
-                return Some(Ended::Doubtful {
-                    expected: last + 1,
-                    got: revision,
-                });
+                return Some(Ended::Doubtful { expected: last + 1, got: revision });
             }
             last = revision;
             if let Some((kind, change)) = self.change(event) {
@@ -254,17 +225,8 @@ impl Feed {
         if last == known {
             return None;
         }
-        self.cache
-            .counters
-            .events
-            .add(response.events().len() as u64);
-        for (kind, changes) in self
-            .cache
-            .kinds()
-            .iter()
-            .zip(changes)
-            .filter(|(_, changes)| !changes.is_empty())
-        {
+        self.cache.counters.events.add(response.events().len() as u64);
+        for (kind, changes) in self.cache.kinds().iter().zip(changes).filter(|(_, changes)| !changes.is_empty()) {
             kind.apply(changes);
         }
         self.cache.publish(last);
@@ -276,17 +238,8 @@ impl Feed {
         let key = kv.key_str().ok()?;
         let kind = self.cache.kind_of(key)?;
         // A deletion carries only the key and its revision.
-        let entry = (kv.version() != 0)
-            .then(|| self.entry(&self.cache.kinds()[kind].layout, kv))
-            .flatten();
-        Some((
-            kind,
-            Change {
-                key: key.to_owned(),
-                revision: kv.mod_revision(),
-                entry,
-            },
-        ))
+        let entry = (kv.version() != 0).then(|| self.entry(&self.cache.kinds()[kind].layout, kv)).flatten();
+        Some((kind, Change { key: key.to_owned(), revision: kv.mod_revision(), entry }))
     }
 
     /// The entry of a stored value; nothing, loudly, if it cannot be read.

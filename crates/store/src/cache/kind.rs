@@ -86,16 +86,8 @@ struct Indexes {
 // === impl KindCache ===
 
 impl KindCache {
-    pub(crate) fn new(
-        layout: Arc<KindLayout>,
-        limits: Limits,
-        published: Arc<AtomicI64>,
-        counters: Arc<Counters>,
-    ) -> Self {
-        let indexes = Indexes {
-            fields: layout.fields.iter().map(|_| Index::new()).collect(),
-            ..Indexes::default()
-        };
+    pub(crate) fn new(layout: Arc<KindLayout>, limits: Limits, published: Arc<AtomicI64>, counters: Arc<Counters>) -> Self {
+        let indexes = Indexes { fields: layout.fields.iter().map(|_| Index::new()).collect(), ..Indexes::default() };
         let state = State {
             entries: BTreeSet::new(),
             indexes,
@@ -107,14 +99,7 @@ impl KindCache {
             ring_bytes: 0,
             watches: 0,
         };
-        Self {
-            layout,
-            counters,
-            state: RwLock::new(state),
-            wake: Arc::default(),
-            published,
-            limits,
-        }
+        Self { layout, counters, state: RwLock::new(state), wake: Arc::default(), published, limits }
     }
 
     /// The object under a key.
@@ -125,12 +110,7 @@ impl KindCache {
     /// How much it holds.
     pub(crate) fn stats(&self) -> Stats {
         let state = self.state.read();
-        Stats {
-            objects: state.entries.len(),
-            events: state.ring.len(),
-            event_bytes: state.ring_bytes,
-            watches: state.watches,
-        }
+        Stats { objects: state.entries.len(), events: state.ring.len(), event_bytes: state.ring_bytes, watches: state.watches }
     }
 
     /// Applies changes, oldest first, and wakes those they concern.
@@ -157,33 +137,17 @@ impl KindCache {
     }
 
     /// Throws everything away, history included, and begins with a list as of `revision`.
-    #[expect(
-        clippy::mutable_key_type,
-        reason = "a key never changes, only the JSON beside it is filled in"
-    )]
+    #[expect(clippy::mutable_key_type, reason = "a key never changes, only the JSON beside it is filled in")]
     pub(crate) fn reset(&self, listed: Vec<Listed>, revision: i64) {
         let mut wakes = vec![self.wake.clone()];
-        let entries: BTreeSet<_> = listed
-            .into_iter()
-            .map(|listed| ByKey(listed.entry))
-            .collect();
-        let mut indexes = Indexes {
-            fields: self.layout.fields.iter().map(|_| Index::new()).collect(),
-            ..Indexes::default()
-        };
-        entries
-            .iter()
-            .for_each(|entry| indexes.insert(&self.layout, &entry.0));
+        let entries: BTreeSet<_> = listed.into_iter().map(|listed| ByKey(listed.entry)).collect();
+        let mut indexes = Indexes { fields: self.layout.fields.iter().map(|_| Index::new()).collect(), ..Indexes::default() };
+        entries.iter().for_each(|entry| indexes.insert(&self.layout, &entry.0));
         let mut state = self.state.write();
         let seq = state.next_seq;
         state.ring = Ring::new(revision, seq);
         state.topics.reset(revision, seq, &mut wakes);
-        (
-            state.entries,
-            state.indexes,
-            state.revision,
-            state.ring_bytes,
-        ) = (entries, indexes, revision, 0);
+        (state.entries, state.indexes, state.revision, state.ring_bytes) = (entries, indexes, revision, 0);
         state.epoch += 1;
         drop(state);
         wakes.iter().for_each(|wake| wake.notify_waiters());
@@ -212,13 +176,8 @@ impl State {
     ) -> Box<dyn Iterator<Item = &'a Arc<Entry>> + 'a> {
         let set = match &selection.index {
             Some(IndexKey::Owner(uid)) => self.indexes.owners.get(uid.as_str()),
-            Some(IndexKey::Field { field, value })
-                if layout.fields.get(*field).is_some_and(|f| f.indexed) =>
-            {
-                self.indexes
-                    .fields
-                    .get(*field)
-                    .and_then(|index| index.get(value.as_str()))
+            Some(IndexKey::Field { field, value }) if layout.fields.get(*field).is_some_and(|f| f.indexed) => {
+                self.indexes.fields.get(*field).and_then(|index| index.get(value.as_str()))
             }
             _ => Some(&self.entries),
         };
@@ -227,18 +186,14 @@ impl State {
         };
         let prefix = selection.scope.prefix(layout);
         if matches!(selection.scope, Scope::Object { .. }) {
-            let found = set
-                .get(prefix.as_bytes())
-                .filter(|_| after.is_none_or(|after| prefix.as_str() > after));
+            let found = set.get(prefix.as_bytes()).filter(|_| after.is_none_or(|after| prefix.as_str() > after));
             return Box::new(found.into_iter().map(|found| &found.0));
         }
         let start = match after {
             Some(after) if after >= prefix.as_str() => Bound::Excluded(after.as_bytes()),
             _ => Bound::Included(prefix.as_bytes()),
         };
-        let range = set
-            .range::<[u8], _>((start, Bound::Unbounded))
-            .map(|found| &found.0);
+        let range = set.range::<[u8], _>((start, Bound::Unbounded)).map(|found| &found.0);
         Box::new(range.take_while(move |entry| entry.key().starts_with(&prefix)))
     }
 
@@ -260,13 +215,7 @@ impl State {
             self.entries.replace(ByKey(entry.clone()));
         }
         let revision = change.revision.max(self.revision);
-        let event = Arc::new(Event::new(
-            self.next_seq,
-            revision,
-            entry,
-            previous,
-            deleted,
-        ));
+        let event = Arc::new(Event::new(self.next_seq, revision, entry, previous, deleted));
         self.next_seq += 1;
         self.revision = revision;
         self.ring_bytes += event.size();
@@ -276,9 +225,7 @@ impl State {
 
     fn trim(&mut self, layout: &KindLayout, limits: Limits) {
         // The newest event stays: its revision is what the ring can be read from.
-        while self.ring.len() > 1
-            && (self.ring.len() > limits.events || self.ring_bytes > limits.bytes)
-        {
+        while self.ring.len() > 1 && (self.ring.len() > limits.events || self.ring_bytes > limits.bytes) {
             let Some(event) = self.ring.pop() else { return };
             self.ring_bytes -= event.size();
             self.topics.forget(layout, &event);
@@ -286,10 +233,7 @@ impl State {
     }
 
     /// The changes that lead from the present state to what a list found, in the order of their revisions.
-    #[expect(
-        clippy::mutable_key_type,
-        reason = "a key never changes, only the JSON beside it is filled in"
-    )]
+    #[expect(clippy::mutable_key_type, reason = "a key never changes, only the JSON beside it is filled in")]
     fn difference(&self, listed: Vec<Listed>, revision: i64) -> Vec<Change> {
         let mut changes = Vec::new();
         let mut found = BTreeSet::new();
@@ -299,26 +243,14 @@ impl State {
             match self.get(&key) {
                 Some(known) if known.revision() == entry.revision() => continue,
                 Some(known) if known.uid() != entry.uid() => {
-                    changes.push(Change {
-                        key: key.clone(),
-                        revision: created - 1,
-                        entry: None,
-                    });
+                    changes.push(Change { key: key.clone(), revision: created - 1, entry: None });
                 }
                 _ => {}
             }
-            changes.push(Change {
-                key,
-                revision: entry.revision(),
-                entry: Some(entry),
-            });
+            changes.push(Change { key, revision: entry.revision(), entry: Some(entry) });
         }
         for ByKey(known) in self.entries.difference(&found) {
-            changes.push(Change {
-                key: known.key().to_owned(),
-                revision,
-                entry: None,
-            });
+            changes.push(Change { key: known.key().to_owned(), revision, entry: None });
         }
         for change in &mut changes {
             // A change that should have been seen long ago happens now.
@@ -336,17 +268,9 @@ impl State {
 impl Indexes {
     fn insert(&mut self, layout: &KindLayout, entry: &Arc<Entry>) {
         for uid in entry.owners() {
-            self.owners
-                .entry(uid.into())
-                .or_default()
-                .insert(ByKey(entry.clone()));
+            self.owners.entry(uid.into()).or_default().insert(ByKey(entry.clone()));
         }
-        for (field, index) in layout
-            .fields
-            .iter()
-            .zip(&mut self.fields)
-            .filter(|(field, _)| field.indexed)
-        {
+        for (field, index) in layout.fields.iter().zip(&mut self.fields).filter(|(field, _)| field.indexed) {
             let value = entry.field(field);
             match index.get_mut(&*value) {
                 Some(set) => drop(set.insert(ByKey(entry.clone()))),
@@ -359,12 +283,7 @@ impl Indexes {
         for uid in entry.owners() {
             remove(&mut self.owners, uid, entry);
         }
-        for (field, index) in layout
-            .fields
-            .iter()
-            .zip(&mut self.fields)
-            .filter(|(field, _)| field.indexed)
-        {
+        for (field, index) in layout.fields.iter().zip(&mut self.fields).filter(|(field, _)| field.indexed) {
             remove(index, &entry.field(field), entry);
         }
     }

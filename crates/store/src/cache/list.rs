@@ -40,28 +40,11 @@ pub struct List {
 
 impl List {
     /// Cuts what was found (in order) to `limit`.
-    pub(crate) fn cut(
-        mut items: Vec<Arc<Entry>>,
-        revision: i64,
-        limit: usize,
-        filtered: bool,
-    ) -> Self {
-        let more = if limit == 0 {
-            0
-        } else {
-            items.len().saturating_sub(limit)
-        };
+    pub(crate) fn cut(mut items: Vec<Arc<Entry>>, revision: i64, limit: usize, filtered: bool) -> Self {
+        let more = if limit == 0 { 0 } else { items.len().saturating_sub(limit) };
         items.truncate(items.len() - more);
-        let next = items
-            .last()
-            .filter(|_| more > 0)
-            .map(|last| last.path().to_owned());
-        Self {
-            items,
-            revision,
-            remaining: next.as_ref().filter(|_| !filtered).map(|_| more),
-            next,
-        }
+        let next = items.last().filter(|_| more > 0).map(|last| last.path().to_owned());
+        Self { items, revision, remaining: next.as_ref().filter(|_| !filtered).map(|_| more), next }
     }
 }
 
@@ -71,43 +54,23 @@ impl KindCache {
     /// # Errors
     /// [`Error::Expired`] if that revision lies before the recent events, [`Error::Future`] if it has not come yet.
     pub(crate) fn list(&self, selection: &Selection, options: &ListOptions) -> Result<List, Error> {
-        let after = options
-            .after
-            .as_ref()
-            .map(|path| format!("{}{path}", self.layout.prefix));
+        let after = options.after.as_ref().map(|path| format!("{}{path}", self.layout.prefix));
         let state = self.state.read();
         let now = state.revision(&self.published);
         let revision = options.exact.unwrap_or(now);
-        let mut items: Vec<_> = state
-            .candidates(&self.layout, selection, after.as_deref())
-            .cloned()
-            .collect();
-        let undo = if revision == now {
-            BTreeMap::new()
-        } else {
-            state.undo(revision, now)?
-        };
+        let mut items: Vec<_> = state.candidates(&self.layout, selection, after.as_deref()).cloned().collect();
+        let undo = if revision == now { BTreeMap::new() } else { state.undo(revision, now)? };
         drop(state);
         if !undo.is_empty() {
             items.retain(|entry| !undo.contains_key(entry.key()));
             let prefix = selection.scope.prefix(&self.layout);
-            let in_range = |key: &str| {
-                key.starts_with(&prefix) && after.as_deref().is_none_or(|after| key > after)
-            };
-            let restored = undo
-                .into_iter()
-                .filter(|(key, _)| in_range(key))
-                .filter_map(|(_, entry)| entry);
+            let in_range = |key: &str| key.starts_with(&prefix) && after.as_deref().is_none_or(|after| key > after);
+            let restored = undo.into_iter().filter(|(key, _)| in_range(key)).filter_map(|(_, entry)| entry);
             items.extend(restored);
             items.sort_unstable_by(|a, b| a.key().cmp(b.key()));
         }
         items.retain(|entry| selection.matches(&self.layout, entry));
-        Ok(List::cut(
-            items,
-            revision,
-            options.limit,
-            selection.filter.is_some(),
-        ))
+        Ok(List::cut(items, revision, options.limit, selection.filter.is_some()))
     }
 }
 
@@ -115,16 +78,10 @@ impl State {
     /// What the objects that have changed since `revision` were then, by key.
     fn undo(&self, revision: i64, now: i64) -> Result<BTreeMap<String, Option<Arc<Entry>>>, Error> {
         if revision > now {
-            return Err(Error::Future {
-                requested: revision,
-                current: now,
-            });
+            return Err(Error::Future { requested: revision, current: now });
         }
         if revision < self.ring.floor() {
-            return Err(Error::Expired {
-                requested: revision,
-                oldest: self.ring.floor(),
-            });
+            return Err(Error::Expired { requested: revision, oldest: self.ring.floor() });
         }
         let mut undo = BTreeMap::new();
         for event in self.ring.after(revision) {

@@ -57,25 +57,12 @@ pub(crate) struct Cache {
 impl Cache {
     /// # Errors
     /// Two kinds have the same name, or a prefix begins with another.
-    pub(crate) fn new(
-        layouts: Vec<KindLayout>,
-        limits: Limits,
-        counters: Arc<Counters>,
-    ) -> Result<Self, Error> {
+    pub(crate) fn new(layouts: Vec<KindLayout>, limits: Limits, counters: Arc<Counters>) -> Result<Self, Error> {
         let published = Arc::new(AtomicI64::new(0));
-        let mut prefixes: Vec<_> = layouts
-            .iter()
-            .enumerate()
-            .map(|(i, l)| (l.prefix.to_string(), i))
-            .collect();
+        let mut prefixes: Vec<_> = layouts.iter().enumerate().map(|(i, l)| (l.prefix.to_string(), i)).collect();
         prefixes.sort_unstable();
-        let overlap = |a: usize, b: usize| {
-            Error::OverlappingKinds(layouts[a].name.to_string(), layouts[b].name.to_string())
-        };
-        if let Some([a, b]) = prefixes
-            .array_windows::<2>()
-            .find(|[a, b]| b.0.starts_with(&a.0))
-        {
+        let overlap = |a: usize, b: usize| Error::OverlappingKinds(layouts[a].name.to_string(), layouts[b].name.to_string());
+        if let Some([a, b]) = prefixes.array_windows::<2>().find(|[a, b]| b.0.starts_with(&a.0)) {
             return Err(overlap(a.1, b.1));
         }
         let mut by_name = HashMap::new();
@@ -84,29 +71,10 @@ impl Cache {
                 return Err(overlap(other, index));
             }
         }
-        let kind = |layout| {
-            KindCache::new(
-                Arc::new(layout),
-                limits,
-                published.clone(),
-                counters.clone(),
-            )
-        };
-        let kinds = layouts
-            .into_iter()
-            .map(|layout| Arc::new(kind(layout)))
-            .collect();
+        let kind = |layout| KindCache::new(Arc::new(layout), limits, published.clone(), counters.clone());
+        let kinds = layouts.into_iter().map(|layout| Arc::new(kind(layout))).collect();
         let (reached, ready) = (signal::Sender::new(0), signal::Sender::new(false));
-        Ok(Self {
-            kinds,
-            prefixes,
-            by_name,
-            published,
-            reached,
-            ready,
-            doubt: Notify::new(),
-            counters,
-        })
+        Ok(Self { kinds, prefixes, by_name, published, reached, ready, doubt: Notify::new(), counters })
     }
 
     pub(crate) fn kinds(&self) -> &[Arc<KindCache>] {
@@ -129,13 +97,7 @@ impl Cache {
     /// Waits until the first list is in and has caught up.
     pub(crate) async fn ready(&self) {
         // The sender lives in `self`: waiting cannot fail.
-        if self
-            .ready
-            .subscribe()
-            .wait_for(|ready| *ready)
-            .await
-            .is_err()
-        {
+        if self.ready.subscribe().wait_for(|ready| *ready).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
@@ -155,25 +117,15 @@ impl Cache {
             return Ok(*now);
         }
         self.doubt.notify_one();
-        match timeout(
-            within - doubt_after,
-            reached.wait_for(|now| *now >= revision),
-        )
-        .await
-        {
+        match timeout(within - doubt_after, reached.wait_for(|now| *now >= revision)).await {
             Ok(Ok(now)) => Ok(*now),
-            _ => Err(Error::Future {
-                requested: revision,
-                current: self.revision(),
-            }),
+            _ => Err(Error::Future { requested: revision, current: self.revision() }),
         }
     }
 
     /// The kind a key belongs to.
     fn kind_of(&self, key: &str) -> Option<usize> {
-        let at = self
-            .prefixes
-            .partition_point(|(prefix, _)| prefix.as_str() <= key);
+        let at = self.prefixes.partition_point(|(prefix, _)| prefix.as_str() <= key);
         let (prefix, index) = self.prefixes.get(at.checked_sub(1)?)?;
         key.starts_with(prefix.as_str()).then_some(*index)
     }
@@ -198,12 +150,7 @@ impl Cache {
 ///
 /// # Errors
 /// The value is not an enveloped object of the kind.
-pub(crate) fn read(
-    layout: &KindLayout,
-    key: &str,
-    value: &[u8],
-    revision: i64,
-) -> Result<Entry, EnvelopeError> {
+pub(crate) fn read(layout: &KindLayout, key: &str, value: &[u8], revision: i64) -> Result<Entry, EnvelopeError> {
     let unknown = envelope::decode(value)?;
     if (unknown.api_version, unknown.kind) != (&*layout.api_version, &*layout.kind) {
         let (api_version, kind) = (unknown.api_version.to_owned(), unknown.kind.to_owned());

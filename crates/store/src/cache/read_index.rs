@@ -32,17 +32,7 @@ pub(crate) struct ReadIndexer {
 impl ReadIndex {
     pub(crate) fn new(etcd: Etcd, counters: Arc<Counters>) -> (Self, ReadIndexer) {
         let (sender, questions) = mpsc::channel(QUEUE);
-        (
-            Self {
-                questions: sender,
-                counters: counters.clone(),
-            },
-            ReadIndexer {
-                questions,
-                etcd,
-                counters,
-            },
-        )
+        (Self { questions: sender, counters: counters.clone() }, ReadIndexer { questions, etcd, counters })
     }
 
     /// A revision at least that of every write acknowledged before the call.
@@ -54,10 +44,7 @@ impl ReadIndex {
         let (sender, answer) = oneshot::channel();
         let stopped = || EtcdError::Stopped;
         self.questions.send(sender).await.map_err(|_| stopped())?;
-        answer
-            .await
-            .map_err(|_| stopped())?
-            .map_err(EtcdError::Shared)
+        answer.await.map_err(|_| stopped())?.map_err(EtcdError::Shared)
     }
 }
 

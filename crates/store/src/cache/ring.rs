@@ -35,30 +35,14 @@ pub(crate) struct Ring {
 // === impl Event ===
 
 impl Event {
-    pub(crate) fn new(
-        seq: u64,
-        revision: i64,
-        entry: Arc<Entry>,
-        previous: Option<Arc<Entry>>,
-        deleted: bool,
-    ) -> Self {
-        Self {
-            seq,
-            revision,
-            entry,
-            previous,
-            deleted,
-            gone: OnceLock::new(),
-        }
+    pub(crate) fn new(seq: u64, revision: i64, entry: Arc<Entry>, previous: Option<Arc<Entry>>, deleted: bool) -> Self {
+        Self { seq, revision, entry, previous, deleted, gone: OnceLock::new() }
     }
 
     /// What a watcher is told that no longer selects the object: its state before, at the revision of the change.
     pub(crate) fn gone(&self) -> Arc<Entry> {
         match &self.previous {
-            Some(previous) if !self.deleted => self
-                .gone
-                .get_or_init(|| Arc::new(previous.at_revision(self.revision)))
-                .clone(),
+            Some(previous) if !self.deleted => self.gone.get_or_init(|| Arc::new(previous.at_revision(self.revision))).clone(),
             _ => self.entry.clone(),
         }
     }
@@ -74,11 +58,7 @@ impl Event {
 impl Ring {
     /// An empty ring: everything up to the revision `floor` is history, events are numbered from `first_seq`.
     pub(crate) fn new(floor: i64, first_seq: u64) -> Self {
-        Self {
-            events: VecDeque::new(),
-            floor,
-            first_seq,
-        }
+        Self { events: VecDeque::new(), floor, first_seq }
     }
 
     /// The newest revision whose changes may be missing: reading can begin after it, not before.
@@ -108,11 +88,7 @@ impl Ring {
 
     /// Forgets an event that the ring of all events has let go, if it is in this one.
     pub(crate) fn forget(&mut self, event: &Event) {
-        if self
-            .events
-            .front()
-            .is_some_and(|front| front.seq == event.seq)
-        {
+        if self.events.front().is_some_and(|front| front.seq == event.seq) {
             self.pop();
         }
     }
@@ -123,16 +99,12 @@ impl Ring {
 
     /// The events from a cursor on.
     pub(crate) fn at_or_after(&self, cursor: u64) -> impl Iterator<Item = &Arc<Event>> {
-        self.events
-            .range(self.events.partition_point(|event| event.seq < cursor)..)
+        self.events.range(self.events.partition_point(|event| event.seq < cursor)..)
     }
 
     /// The events after a revision.
     pub(crate) fn after(&self, revision: i64) -> impl Iterator<Item = &Arc<Event>> {
-        self.events.range(
-            self.events
-                .partition_point(|event| event.revision <= revision)..,
-        )
+        self.events.range(self.events.partition_point(|event| event.revision <= revision)..)
     }
 }
 

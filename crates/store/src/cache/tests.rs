@@ -42,10 +42,7 @@ fn layout() -> KindLayout {
         prefix: "/registry/pods/".into(),
         namespaced: true,
         ttl: None,
-        fields: vec![
-            FieldLayout::text("spec.nodeName", &[2, 10]).indexed(),
-            FieldLayout::text("metadata.name", &[1, 1]),
-        ],
+        fields: vec![FieldLayout::text("spec.nodeName", &[2, 10]).indexed(), FieldLayout::text("metadata.name", &[1, 1])],
     }
 }
 
@@ -58,44 +55,17 @@ fn entry(path: &str, node: &str, revision: i64) -> Arc<Entry> {
     put_bytes(&mut spec, 10, node.as_bytes());
     put_bytes(&mut object, 1, &metadata);
     put_bytes(&mut object, 2, &spec);
-    Arc::new(
-        Entry::new(
-            &format!("/registry/pods/{path}"),
-            "/registry/pods/".len(),
-            &object,
-            revision,
-        )
-        .unwrap(),
-    )
+    Arc::new(Entry::new(&format!("/registry/pods/{path}"), "/registry/pods/".len(), &object, revision).unwrap())
 }
 
 fn cache(events: usize) -> Arc<KindCache> {
-    let limits = Limits {
-        events,
-        bytes: usize::MAX,
-    };
-    Arc::new(KindCache::new(
-        Arc::new(layout()),
-        limits,
-        Arc::new(AtomicI64::new(0)),
-        Arc::default(),
-    ))
+    let limits = Limits { events, bytes: usize::MAX };
+    Arc::new(KindCache::new(Arc::new(layout()), limits, Arc::new(AtomicI64::new(0)), Arc::default()))
 }
 
 fn writes() -> impl Strategy<Value = Vec<Write>> {
-    let write = (
-        0..PATHS.len(),
-        prop::option::weighted(0.75, 0..3usize),
-        any::<bool>(),
-    );
-    prop::collection::vec(
-        write.prop_map(|(object, node, together)| Write {
-            object,
-            node,
-            together,
-        }),
-        1..60,
-    )
+    let write = (0..PATHS.len(), prop::option::weighted(0.75, 0..3usize), any::<bool>());
+    prop::collection::vec(write.prop_map(|(object, node, together)| Write { object, node, together }), 1..60)
 }
 
 /// Applies the writes, one a revision; answers every state there was.
@@ -113,11 +83,7 @@ fn apply(cache: &KindCache, writes: &[Write]) -> BTreeMap<i64, Snapshot> {
         let path = PATHS[write.object];
         let node = write.node.map(|node| format!("n{node}"));
         let new = node.as_ref().map(|node| entry(path, node, revision));
-        batch.push(Change {
-            key: format!("/registry/pods/{path}"),
-            revision,
-            entry: new,
-        });
+        batch.push(Change { key: format!("/registry/pods/{path}"), revision, entry: new });
         match node {
             Some(node) => drop(now.insert(path.to_owned(), (revision, node))),
             None => drop(now.remove(path)),
@@ -131,51 +97,26 @@ fn apply(cache: &KindCache, writes: &[Write]) -> BTreeMap<i64, Snapshot> {
 
 /// Selections, and the same said of the model.
 fn selections() -> Vec<(Selection, Selects)> {
-    let on = |value: &str| IndexKey::Field {
-        field: 0,
-        value: value.into(),
-    };
+    let on = |value: &str| IndexKey::Field { field: 0, value: value.into() };
     vec![
         (Selection::all(), |_, _| true),
         (Selection::namespace("a"), |path, _| path.starts_with("a/")),
         (Selection::object("a", "x"), |path, _| path == "a/x"),
-        (Selection::all().with_index(on("n1")), |_, node| {
-            node == "n1"
-        }),
-        (
-            Selection::namespace("b").with_index(on("n0")),
-            |path, node| path.starts_with("b/") && node == "n0",
-        ),
-        (
-            Selection::all().with_index(IndexKey::Owner("owner-n2".into())),
-            |_, node| node == "n2",
-        ),
-        (
-            Selection::all().with_index(IndexKey::Field {
-                field: 1,
-                value: "x".into(),
-            }),
-            |path, _| path.ends_with("/x"),
-        ),
-        (
-            Selection::all().with_filter(|entry| entry.uid() < "b"),
-            |path, _| path < "b",
-        ),
+        (Selection::all().with_index(on("n1")), |_, node| node == "n1"),
+        (Selection::namespace("b").with_index(on("n0")), |path, node| path.starts_with("b/") && node == "n0"),
+        (Selection::all().with_index(IndexKey::Owner("owner-n2".into())), |_, node| node == "n2"),
+        (Selection::all().with_index(IndexKey::Field { field: 1, value: "x".into() }), |path, _| path.ends_with("/x")),
+        (Selection::all().with_filter(|entry| entry.uid() < "b"), |path, _| path < "b"),
     ]
 }
 
 fn selected(state: &Snapshot, selects: Selects) -> Snapshot {
     let selected = state.iter().filter(|(path, (_, node))| selects(path, node));
-    selected
-        .map(|(path, object)| (path.clone(), object.clone()))
-        .collect()
+    selected.map(|(path, object)| (path.clone(), object.clone())).collect()
 }
 
 fn listed(items: &[Arc<Entry>]) -> Vec<(String, i64)> {
-    items
-        .iter()
-        .map(|entry| (entry.path().to_owned(), entry.revision()))
-        .collect()
+    items.iter().map(|entry| (entry.path().to_owned(), entry.revision())).collect()
 }
 
 /// Applies what a watcher is told to what it knows, checking that each event makes sense.
@@ -191,11 +132,7 @@ fn follow(watch: &mut Watch, mut known: Snapshot) -> Result<Snapshot, Error> {
                 EventKind::Added | EventKind::Modified => known.insert(path, (revision, node)),
                 EventKind::Deleted => {
                     let before = known.remove(&path);
-                    assert_eq!(
-                        before.as_ref().map(|(_, node)| node),
-                        Some(&node),
-                        "the last selected state"
-                    );
+                    assert_eq!(before.as_ref().map(|(_, node)| node), Some(&node), "the last selected state");
                     before
                 }
             };
@@ -353,21 +290,12 @@ proptest! {
 #[test]
 fn watchers_of_one_value_are_woken_by_its_changes_only() {
     let cache = cache(100);
-    let on = |node: &str| {
-        Selection::all().with_index(IndexKey::Field {
-            field: 0,
-            value: node.into(),
-        })
-    };
+    let on = |node: &str| Selection::all().with_index(IndexKey::Field { field: 0, value: node.into() });
     let start = WatchStart::Initial(ReadAt::Any);
     let mut watch = Watch::new(cache.clone(), on("n1"), start).unwrap();
     assert!(watch.try_next().unwrap().unwrap().initial_end);
     let put = |path: &str, node: &str, revision| {
-        cache.apply([Change {
-            key: format!("/registry/pods/{path}"),
-            revision,
-            entry: Some(entry(path, node, revision)),
-        }]);
+        cache.apply([Change { key: format!("/registry/pods/{path}"), revision, entry: Some(entry(path, node, revision)) }]);
     };
     let mut next = polled(&mut watch);
     put("a/x", "n2", 11);
@@ -381,11 +309,7 @@ fn polled(watch: &mut Watch) -> Woken<'_> {
     let flag = Arc::new(Flag::default());
     let waker = std::task::Waker::from(flag.clone());
     let mut next = Box::pin(watch.next());
-    assert!(
-        next.as_mut()
-            .poll(&mut std::task::Context::from_waker(&waker))
-            .is_pending()
-    );
+    assert!(next.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_pending());
     Woken { flag, _next: next }
 }
 

@@ -55,9 +55,7 @@ impl TopicId {
                 let key = layout.key(namespace, name);
                 Self::Object(key[layout.prefix.len()..].to_owned())
             }
-            (_, Some(IndexKey::Field { field, value }))
-                if layout.fields.get(*field).is_some_and(|f| f.indexed) =>
-            {
+            (_, Some(IndexKey::Field { field, value })) if layout.fields.get(*field).is_some_and(|f| f.indexed) => {
                 Self::Field(*field, value.clone())
             }
             (Scope::Namespace(namespace), _) => Self::Namespace(namespace.clone()),
@@ -66,17 +64,14 @@ impl TopicId {
     }
 
     fn concerns(&self, layout: &KindLayout, event: &Event) -> bool {
-        let either = |test: &dyn Fn(&Entry) -> bool| {
-            test(&event.entry) || event.previous.as_deref().is_some_and(test)
-        };
+        let either = |test: &dyn Fn(&Entry) -> bool| test(&event.entry) || event.previous.as_deref().is_some_and(test);
         match self {
             Self::All => true,
             Self::Object(path) => event.entry.path() == path,
             Self::Namespace(namespace) => event.entry.namespace() == namespace,
-            Self::Field(field, value) => layout
-                .fields
-                .get(*field)
-                .is_some_and(|field| either(&|entry| entry.field(field) == value.as_str())),
+            Self::Field(field, value) => {
+                layout.fields.get(*field).is_some_and(|field| either(&|entry| entry.field(field) == value.as_str()))
+            }
         }
     }
 }
@@ -85,10 +80,7 @@ impl TopicId {
 
 impl Topics {
     pub(crate) fn new(layout: &KindLayout) -> Self {
-        Self {
-            fields: layout.fields.iter().map(|_| HashMap::new()).collect(),
-            ..Self::default()
-        }
+        Self { fields: layout.fields.iter().map(|_| HashMap::new()).collect(), ..Self::default() }
     }
 
     /// The topic, if it has subscribers.
@@ -108,14 +100,8 @@ impl Topics {
         };
         let topic = topics.entry(name.to_owned()).or_insert_with(|| {
             let mut ring = Ring::new(all.floor(), all.first_seq());
-            all.iter()
-                .filter(|event| id.concerns(layout, event))
-                .for_each(|event| ring.push(event.clone()));
-            Topic {
-                ring,
-                wake: Arc::default(),
-                subscribers: 0,
-            }
+            all.iter().filter(|event| id.concerns(layout, event)).for_each(|event| ring.push(event.clone()));
+            Topic { ring, wake: Arc::default(), subscribers: 0 }
         });
         topic.subscribers += 1;
     }
@@ -134,12 +120,7 @@ impl Topics {
     }
 
     /// Adds an event to the topics it concerns and their wake-ups to `wakes`.
-    pub(crate) fn push(
-        &mut self,
-        layout: &KindLayout,
-        event: &Arc<Event>,
-        wakes: &mut Vec<Arc<Notify>>,
-    ) {
+    pub(crate) fn push(&mut self, layout: &KindLayout, event: &Arc<Event>, wakes: &mut Vec<Arc<Notify>>) {
         self.concerned(layout, event, |topic| {
             topic.ring.push(event.clone());
             wakes.push(topic.wake.clone());
@@ -153,10 +134,7 @@ impl Topics {
 
     /// Empties every topic, and wakes those who wait.
     pub(crate) fn reset(&mut self, floor: i64, first_seq: u64, wakes: &mut Vec<Arc<Notify>>) {
-        let topics = self
-            .fields
-            .iter_mut()
-            .chain([&mut self.objects, &mut self.namespaces]);
+        let topics = self.fields.iter_mut().chain([&mut self.objects, &mut self.namespaces]);
         for topic in topics.flat_map(HashMap::values_mut) {
             topic.ring = Ring::new(floor, first_seq);
             wakes.push(topic.wake.clone());
@@ -179,21 +157,12 @@ impl Topics {
         if let Some(topic) = self.namespaces.get_mut(event.entry.namespace()) {
             visit(topic);
         }
-        for (field, topics) in layout
-            .fields
-            .iter()
-            .zip(&mut self.fields)
-            .filter(|(_, topics)| !topics.is_empty())
-        {
+        for (field, topics) in layout.fields.iter().zip(&mut self.fields).filter(|(_, topics)| !topics.is_empty()) {
             let value = event.entry.field(field);
             if let Some(topic) = topics.get_mut(&*value) {
                 visit(topic);
             }
-            let before = event
-                .previous
-                .as_ref()
-                .map(|previous| previous.field(field))
-                .filter(|before| *before != value);
+            let before = event.previous.as_ref().map(|previous| previous.field(field)).filter(|before| *before != value);
             if let Some(topic) = before.and_then(|before| topics.get_mut(&*before)) {
                 visit(topic);
             }

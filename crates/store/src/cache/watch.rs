@@ -81,59 +81,29 @@ type Taken = (Vec<Arc<Event>>, i64);
 
 impl Watch {
     /// Begins a watch. The cache must have reached `start`.
-    pub(crate) fn new(
-        kind: Arc<KindCache>,
-        selection: Selection,
-        start: WatchStart,
-    ) -> Result<Self, Error> {
+    pub(crate) fn new(kind: Arc<KindCache>, selection: Selection, start: WatchStart) -> Result<Self, Error> {
         let topic = TopicId::of(&selection, &kind.layout);
         let mut guard = kind.state.write();
         let state = &mut *guard;
         let (cursor, revision, initial) = match start {
             WatchStart::After(revision) if revision < state.ring.floor() => {
-                return Err(Error::Expired {
-                    requested: revision,
-                    oldest: state.ring.floor(),
-                });
+                return Err(Error::Expired { requested: revision, oldest: state.ring.floor() });
             }
             WatchStart::After(revision) => {
-                let cursor = state
-                    .ring
-                    .after(revision)
-                    .next()
-                    .map_or(state.next_seq, |event| event.seq);
+                let cursor = state.ring.after(revision).next().map_or(state.next_seq, |event| event.seq);
                 (cursor, revision, None)
             }
             WatchStart::Initial(_) => {
-                let items: Vec<_> = state
-                    .candidates(&kind.layout, &selection, None)
-                    .cloned()
-                    .collect();
-                (
-                    state.next_seq,
-                    state.revision(&kind.published),
-                    Some(items.into_iter()),
-                )
+                let items: Vec<_> = state.candidates(&kind.layout, &selection, None).cloned().collect();
+                (state.next_seq, state.revision(&kind.published), Some(items.into_iter()))
             }
         };
         state.topics.subscribe(&topic, &kind.layout, &state.ring);
-        let wake = state
-            .topics
-            .get(&topic)
-            .map_or_else(|| kind.wake.clone(), |topic| topic.wake.clone());
+        let wake = state.topics.get(&topic).map_or_else(|| kind.wake.clone(), |topic| topic.wake.clone());
         let epoch = state.epoch;
         state.watches += 1;
         drop(guard);
-        Ok(Self {
-            kind,
-            selection,
-            topic,
-            wake,
-            epoch,
-            cursor,
-            revision,
-            initial,
-        })
+        Ok(Self { kind, selection, topic, wake, epoch, cursor, revision, initial })
     }
 
     /// Waits for the next changes. Cancel safe.
@@ -180,24 +150,15 @@ impl Watch {
     fn take_initial(&mut self) -> Option<Batch> {
         let items = self.initial.as_mut()?;
         let (kind, selection, revision) = (&self.kind, &self.selection, self.revision);
-        let added = |entry| WatchEvent {
-            kind: EventKind::Added,
-            entry,
-        };
-        let selected = items
-            .by_ref()
-            .filter(|entry| selection.matches(&kind.layout, entry));
+        let added = |entry| WatchEvent { kind: EventKind::Added, entry };
+        let selected = items.by_ref().filter(|entry| selection.matches(&kind.layout, entry));
         let events: Vec<_> = selected.take(BATCH).map(added).collect();
         let initial_end = items.as_slice().is_empty();
         if initial_end {
             self.initial = None;
         }
         self.kind.counters.deliveries.add(events.len() as u64);
-        Some(Batch {
-            events,
-            revision,
-            initial_end,
-        })
+        Some(Batch { events, revision, initial_end })
     }
 
     fn take(&mut self) -> Result<Option<Batch>, Error> {
@@ -208,11 +169,7 @@ impl Watch {
             let events: Vec<_> = events.iter().filter_map(|event| self.seen(event)).collect();
             if !events.is_empty() {
                 self.kind.counters.deliveries.add(events.len() as u64);
-                return Ok(Some(Batch {
-                    events,
-                    revision,
-                    initial_end: false,
-                }));
+                return Ok(Some(Batch { events, revision, initial_end: false }));
             }
         }
     }
@@ -223,19 +180,12 @@ impl Watch {
         let ring = state.events_of(&self.topic);
         if self.epoch != state.epoch || self.cursor < ring.first_seq() {
             self.kind.counters.expired_watchers.add(1);
-            return Err(Error::Expired {
-                requested: self.revision,
-                oldest: ring.floor(),
-            });
+            return Err(Error::Expired { requested: self.revision, oldest: ring.floor() });
         }
         let mut rest = ring.at_or_after(self.cursor).peekable();
         let mut events: Vec<Arc<Event>> = Vec::with_capacity(rest.size_hint().0.min(BATCH));
         while let Some(event) = rest.peek() {
-            if events.len() >= BATCH
-                && events
-                    .last()
-                    .is_some_and(|last| last.revision != event.revision)
-            {
+            if events.len() >= BATCH && events.last().is_some_and(|last| last.revision != event.revision) {
                 break;
             }
             events.extend(rest.next().cloned());
@@ -244,11 +194,7 @@ impl Watch {
             return Ok(None);
         };
         let drained = rest.next().is_none();
-        self.revision = if drained {
-            state.revision(&self.kind.published)
-        } else {
-            last.revision
-        };
+        self.revision = if drained { state.revision(&self.kind.published) } else { last.revision };
         self.cursor = last.seq + 1;
         Ok(Some((events, self.revision)))
     }
@@ -256,13 +202,8 @@ impl Watch {
     /// The event as the selection sees it.
     fn seen(&self, event: &Event) -> Option<WatchEvent> {
         let selects = |entry: &Entry| self.selection.matches(&self.kind.layout, entry);
-        let everything = self.selection.scope == Scope::All
-            && self.selection.index.is_none()
-            && self.selection.filter.is_none();
-        let before = event
-            .previous
-            .as_deref()
-            .is_some_and(|previous| everything || selects(previous));
+        let everything = self.selection.scope == Scope::All && self.selection.index.is_none() && self.selection.filter.is_none();
+        let before = event.previous.as_deref().is_some_and(|previous| everything || selects(previous));
         let after = !event.deleted && (everything || selects(&event.entry));
         let (kind, entry) = match (before, after) {
             (false, true) => (EventKind::Added, event.entry.clone()),
@@ -284,8 +225,6 @@ impl Drop for Watch {
 
 impl State {
     fn events_of(&self, topic: &TopicId) -> &Ring {
-        self.topics
-            .get(topic)
-            .map_or(&self.ring, |topic| &topic.ring)
+        self.topics.get(topic).map_or(&self.ring, |topic| &topic.ring)
     }
 }

@@ -98,10 +98,7 @@ impl EtcdError {
 
     /// Whether the same request may succeed a little later.
     pub fn is_temporary(&self) -> bool {
-        matches!(
-            self,
-            Self::Undetermined(_) | Self::Unavailable(_) | Self::TimedOut(_)
-        )
+        matches!(self, Self::Undetermined(_) | Self::Unavailable(_) | Self::TimedOut(_))
     }
 }
 
@@ -117,14 +114,7 @@ pub(crate) fn classify(error: &etcd_client::Error) -> Failure {
     match (status.code(), status.message()) {
         (_, TOO_MANY_REQUESTS | NO_LEADER) => Failure::NotSent,
         (Code::Unavailable, _) if never_connected(status) => Failure::NotSent,
-        (
-            Code::Unavailable
-            | Code::DeadlineExceeded
-            | Code::Cancelled
-            | Code::Unknown
-            | Code::Internal,
-            _,
-        ) => Failure::Unknown,
+        (Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown | Code::Internal, _) => Failure::Unknown,
         _ => Failure::Final,
     }
 }

@@ -33,42 +33,23 @@ impl Etcd {
         let bucket = BUCKET.min(ttl / 5).max(Duration::from_secs(1));
         // Held while a lease is granted, so that it is granted once.
         let patience = self.0.request_timeout;
-        let mut buckets = timeout(patience, self.0.leases.0.lock())
-            .await
-            .map_err(|_| EtcdError::TimedOut(patience))?;
+        let mut buckets = timeout(patience, self.0.leases.0.lock()).await.map_err(|_| EtcdError::TimedOut(patience))?;
         let now = Instant::now();
-        if let Some(bucket) = buckets
-            .get_mut(&seconds)
-            .filter(|b| b.until > now && b.keys_left > 0)
-        {
+        if let Some(bucket) = buckets.get_mut(&seconds).filter(|b| b.until > now && b.keys_left > 0) {
             bucket.keys_left -= 1;
             return Ok(bucket.id);
         }
         let lifetime = i64::try_from(seconds + bucket.as_secs()).unwrap_or(i64::MAX);
-        let grant = |m: std::sync::Arc<super::Member>| async move {
-            m.client.lease_client().grant(lifetime, None).await
-        };
+        let grant = |m: std::sync::Arc<super::Member>| async move { m.client.lease_client().grant(lifetime, None).await };
         // A lease granted twice holds no keys and goes by itself.
         let id = self.call(Repeat::Harmless, grant).await?.value.id();
         buckets.retain(|_, bucket| bucket.until > now);
-        buckets.insert(
-            seconds,
-            Bucket {
-                id,
-                until: now + bucket,
-                keys_left: MAX_KEYS - 1,
-            },
-        );
+        buckets.insert(seconds, Bucket { id, until: now + bucket, keys_left: MAX_KEYS - 1 });
         Ok(id)
     }
 
     /// Gives no more keys to a lease that etcd does not know.
     pub(super) async fn forget_lease(&self, id: i64) {
-        self.0
-            .leases
-            .0
-            .lock()
-            .await
-            .retain(|_, bucket| bucket.id != id);
+        self.0.leases.0.lock().await.retain(|_, bucket| bucket.id != id);
     }
 }

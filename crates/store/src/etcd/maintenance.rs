@@ -7,9 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{
-    AlarmAction, AlarmOptions, AlarmType, Compare, CompareOp, StatusResponse, TxnOp, TxnOpResponse,
-};
+use etcd_client::{AlarmAction, AlarmOptions, AlarmType, Compare, CompareOp, StatusResponse, TxnOp, TxnOpResponse};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -54,14 +52,8 @@ struct Round {
 
 impl Maintenance {
     pub(crate) fn new(etcd: Etcd, config: &Config, counters: Arc<Counters>) -> Self {
-        let (compaction_interval, defragment_from) =
-            (config.compaction_interval, config.defragment_from);
-        Self {
-            etcd,
-            compaction_interval,
-            defragment_from,
-            counters,
-        }
+        let (compaction_interval, defragment_from) = (config.compaction_interval, config.defragment_from);
+        Self { etcd, compaction_interval, defragment_from, counters }
     }
 
     /// Runs until cancelled.
@@ -71,11 +63,7 @@ impl Maintenance {
 
     async fn forever(self) {
         let compacts = !self.compaction_interval.is_zero();
-        let interval = if compacts {
-            self.compaction_interval
-        } else {
-            DEFAULT_INTERVAL
-        };
+        let interval = if compacts { self.compaction_interval } else { DEFAULT_INTERVAL };
         let (mut round, mut next) = (Round::default(), Instant::now() + interval);
         loop {
             let full = tokio::select! {
@@ -107,10 +95,7 @@ impl Maintenance {
     async fn compact(&self, round: Round) -> Result<Round, EtcdError> {
         let compare = Compare::version(COMPACT_REV_KEY, CompareOp::Equal, round.version);
         let note = TxnOp::put(COMPACT_REV_KEY, round.revision.to_string(), None);
-        let txn = etcd_client::Txn::new()
-            .when([compare])
-            .and_then([note])
-            .or_else([TxnOp::get(COMPACT_REV_KEY, None)]);
+        let txn = etcd_client::Txn::new().when([compare]).and_then([note]).or_else([TxnOp::get(COMPACT_REV_KEY, None)]);
         let request = |m: Arc<Member>| {
             let txn = txn.clone();
             async move { m.kv().txn(txn).await }
@@ -119,23 +104,15 @@ impl Maintenance {
         let now = revision_of(answer.header())?;
         if !answer.succeeded() {
             let version = match answer.op_responses().first() {
-                Some(TxnOpResponse::Get(get)) => {
-                    get.kvs().first().map_or(0, etcd_client::KeyValue::version)
-                }
+                Some(TxnOpResponse::Get(get)) => get.kvs().first().map_or(0, etcd_client::KeyValue::version),
                 _ => 0,
             };
-            return Ok(Round {
-                version,
-                revision: now,
-            });
+            return Ok(Round { version, revision: now });
         }
         if round.revision > 0 {
             self.compact_to(round.revision).await?;
         }
-        Ok(Round {
-            version: round.version + 1,
-            revision: now,
-        })
+        Ok(Round { version: round.version + 1, revision: now })
     }
 
     async fn compact_to(&self, revision: i64) -> Result<(), EtcdError> {
@@ -152,18 +129,12 @@ impl Maintenance {
     /// Looks after every member's database, if no other process is doing so.
     async fn care(&self) -> Result<(), EtcdError> {
         let statuses = self.statuses().await;
-        let full = statuses
-            .iter()
-            .flatten()
-            .any(|s| s.errors().iter().any(|e| e.contains("NOSPACE")));
+        let full = statuses.iter().flatten().any(|s| s.errors().iter().any(|e| e.contains("NOSPACE")));
         let worth = |s: &StatusResponse| full || self.is_worth_it(s);
         if statuses.iter().any(Option::is_none) || !statuses.iter().flatten().any(worth) {
             return Ok(());
         }
-        let lock =
-            Txn::new()
-                .guard(LOCK_KEY, Guard::Absent)
-                .put(LOCK_KEY, lock_value(), Some(LOCK_TTL));
+        let lock = Txn::new().guard(LOCK_KEY, Guard::Absent).put(LOCK_KEY, lock_value(), Some(LOCK_TTL));
         let held = match self.etcd.commit(&lock).await {
             Ok(Outcome::Committed(revision)) => Some(revision),
             Err(EtcdError::NoSpace(_)) => None,
@@ -172,33 +143,19 @@ impl Maintenance {
         };
         let done = self.care_alone(&statuses, full).await;
         if let Some(revision) = held {
-            self.etcd
-                .commit(
-                    &Txn::new()
-                        .guard(LOCK_KEY, Guard::At(revision))
-                        .delete(LOCK_KEY),
-                )
-                .await?;
+            self.etcd.commit(&Txn::new().guard(LOCK_KEY, Guard::At(revision)).delete(LOCK_KEY)).await?;
         }
         done
     }
 
-    async fn care_alone(
-        &self,
-        statuses: &[Option<StatusResponse>],
-        full: bool,
-    ) -> Result<(), EtcdError> {
+    async fn care_alone(&self, statuses: &[Option<StatusResponse>], full: bool) -> Result<(), EtcdError> {
         if full {
             tracing::error!("etcd's database is full: compacting all history");
             self.compact_to(self.etcd.revision().await?).await?;
         }
         // The leader last: its pause costs an election.
         let leads = |s: &StatusResponse| s.header().is_some_and(|h| h.member_id() == s.leader());
-        let mut order: Vec<_> = statuses
-            .iter()
-            .enumerate()
-            .filter_map(|(i, s)| Some((leads(s.as_ref()?), i)))
-            .collect();
+        let mut order: Vec<_> = statuses.iter().enumerate().filter_map(|(i, s)| Some((leads(s.as_ref()?), i))).collect();
         order.sort_unstable();
         for (_, index) in order {
             let member = &self.etcd.members()[index];
@@ -212,30 +169,19 @@ impl Maintenance {
                 }
             }
         }
-        if full {
-            self.disarm(statuses).await
-        } else {
-            Ok(())
-        }
+        if full { self.disarm(statuses).await } else { Ok(()) }
     }
 
     fn is_worth_it(&self, status: &StatusResponse) -> bool {
         let size = status.db_size();
         let free = size - status.raft_used_db_size();
         // Members before 3.4 do not tell what they use.
-        status.raft_used_db_size() > 0
-            && free >= size / 2
-            && u64::try_from(free).is_ok_and(|f| f >= self.defragment_from)
+        status.raft_used_db_size() > 0 && free >= size / 2 && u64::try_from(free).is_ok_and(|f| f >= self.defragment_from)
     }
 
     async fn defragment(&self, member: &Member) -> bool {
         tracing::info!(member = %member.endpoint, "defragmenting an etcd member");
-        match timeout(
-            DEFRAGMENT_TIMEOUT,
-            member.client.maintenance_client().defragment(),
-        )
-        .await
-        {
+        match timeout(DEFRAGMENT_TIMEOUT, member.client.maintenance_client().defragment()).await {
             Ok(Ok(_)) => {
                 self.counters.defragmentations.add(1);
                 true
@@ -255,10 +201,7 @@ impl Maintenance {
             let statuses = self.statuses().await;
             let applied = |s: &StatusResponse| s.raft_applied_index();
             let newest = statuses.iter().flatten().map(applied).max().unwrap_or(0);
-            if statuses.iter().all(|s| {
-                s.as_ref()
-                    .is_some_and(|s| s.leader() != 0 && applied(s) + 1_000 >= newest)
-            }) {
+            if statuses.iter().all(|s| s.as_ref().is_some_and(|s| s.leader() != 0 && applied(s) + 1_000 >= newest)) {
                 return true;
             }
             sleep(Duration::from_millis(200)).await;
@@ -268,43 +211,21 @@ impl Maintenance {
 
     /// Lets etcd take writes again if room was made.
     async fn disarm(&self, before: &[Option<StatusResponse>]) -> Result<(), EtcdError> {
-        let size = |statuses: &[Option<StatusResponse>]| {
-            statuses
-                .iter()
-                .flatten()
-                .map(StatusResponse::db_size)
-                .sum::<i64>()
-        };
+        let size = |statuses: &[Option<StatusResponse>]| statuses.iter().flatten().map(StatusResponse::db_size).sum::<i64>();
         let (was, is) = (size(before), size(&self.statuses().await));
         if is > was - was / 10 {
-            tracing::error!(
-                bytes = is,
-                "etcd's database stays full: raise its quota or delete objects"
-            );
+            tracing::error!(bytes = is, "etcd's database stays full: raise its quota or delete objects");
             return Ok(());
         }
-        let list = |m: Arc<Member>| async move {
-            m.client
-                .maintenance_client()
-                .alarm(AlarmAction::Get, AlarmType::None, None)
-                .await
-        };
+        let list =
+            |m: Arc<Member>| async move { m.client.maintenance_client().alarm(AlarmAction::Get, AlarmType::None, None).await };
         let alarms = self.etcd.call(Repeat::Harmless, list).await?.value;
-        for alarm in alarms
-            .alarms()
-            .iter()
-            .filter(|alarm| alarm.alarm() == AlarmType::Nospace)
-        {
+        for alarm in alarms.alarms().iter().filter(|alarm| alarm.alarm() == AlarmType::Nospace) {
             let mut options = AlarmOptions::new();
             options.with_member(alarm.member_id());
             let disarm = |m: Arc<Member>| {
                 let options = Some(options.clone());
-                async move {
-                    m.client
-                        .maintenance_client()
-                        .alarm(AlarmAction::Deactivate, AlarmType::Nospace, options)
-                        .await
-                }
+                async move { m.client.maintenance_client().alarm(AlarmAction::Deactivate, AlarmType::Nospace, options).await }
             };
             self.etcd.call(Repeat::Harmless, disarm).await?;
         }
@@ -314,15 +235,11 @@ impl Maintenance {
 
     /// Every member's status; nothing for one that does not answer.
     async fn statuses(&self) -> Vec<Option<StatusResponse>> {
-        futures::future::join_all(self.etcd.members().iter().map(|member| self.status(member)))
-            .await
+        futures::future::join_all(self.etcd.members().iter().map(|member| self.status(member))).await
     }
 
     async fn status(&self, member: &Member) -> Option<StatusResponse> {
-        timeout(STATUS_TIMEOUT, member.client.maintenance_client().status())
-            .await
-            .ok()?
-            .ok()
+        timeout(STATUS_TIMEOUT, member.client.maintenance_client().status()).await.ok()?.ok()
     }
 }
 

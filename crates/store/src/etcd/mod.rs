@@ -15,9 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use etcd_client::{
-    Client, ConnectOptions, GetOptions, KeyValue, KvClient, WatchClient, WatchOptions, WatchStream,
-};
+use etcd_client::{Client, ConnectOptions, GetOptions, KeyValue, KvClient, WatchClient, WatchOptions, WatchStream};
 use futures::FutureExt;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
@@ -105,10 +103,7 @@ impl Etcd {
             .map(|e| Member::new(e, config.tls.is_some(), &connector).map(Arc::new))
             .collect::<Result<_, _>>()?;
         if members.is_empty() {
-            return Err(EtcdError::Config {
-                what: "endpoints".into(),
-                source: "there must be at least one".into(),
-            });
+            return Err(EtcdError::Config { what: "endpoints".into(), source: "there must be at least one".into() });
         }
         let preferred = AtomicUsize::new(rand::random_range(0..members.len()));
         let (request_timeout, leases) = (config.request_timeout, Leases::default());
@@ -132,15 +127,9 @@ impl Etcd {
     }
 
     /// Reads a key as of a revision (0: now), and the cluster's revision.
-    pub(crate) async fn get_at(
-        &self,
-        key: &str,
-        revision: i64,
-    ) -> Result<(Option<KeyValue>, i64), EtcdError> {
+    pub(crate) async fn get_at(&self, key: &str, revision: i64) -> Result<(Option<KeyValue>, i64), EtcdError> {
         let options = &GetOptions::new().with_revision(revision);
-        let mut answer = self
-            .read(|m| async move { m.kv().get(key, Some(options.clone())).await })
-            .await?;
+        let mut answer = self.read(|m| async move { m.kv().get(key, Some(options.clone())).await }).await?;
         Ok((answer.take_kvs().pop(), revision_of(answer.header())?))
     }
 
@@ -157,10 +146,7 @@ impl Etcd {
             }
             for kv in page.items {
                 let key = String::from_utf8_lossy(kv.key()).into_owned();
-                states.push(KeyState {
-                    key,
-                    value: Some(Value::from(kv)),
-                });
+                states.push(KeyState { key, value: Some(Value::from(kv)) });
             }
             match states.last() {
                 Some(last) if page.more => after = Some(last.key.clone()),
@@ -170,27 +156,12 @@ impl Etcd {
     }
 
     /// One page of the keys that begin with `prefix` and come after `after`, as of a revision (0: now).
-    pub(crate) async fn page(
-        &self,
-        prefix: &str,
-        after: Option<&str>,
-        limit: i64,
-        revision: i64,
-    ) -> Result<Page, EtcdError> {
+    pub(crate) async fn page(&self, prefix: &str, after: Option<&str>, limit: i64, revision: i64) -> Result<Page, EtcdError> {
         // The smallest key greater than `after` is `after` with a zero byte.
         let start = &after.map_or_else(|| prefix.to_owned(), |after| format!("{after}\0"));
-        let options = &GetOptions::new()
-            .with_range(prefix_end(prefix))
-            .with_limit(limit)
-            .with_revision(revision);
-        let mut answer = self
-            .read(|m| async move { m.kv().get(start.as_str(), Some(options.clone())).await })
-            .await?;
-        Ok(Page {
-            revision: revision_of(answer.header())?,
-            more: answer.more(),
-            items: answer.take_kvs(),
-        })
+        let options = &GetOptions::new().with_range(prefix_end(prefix)).with_limit(limit).with_revision(revision);
+        let mut answer = self.read(|m| async move { m.kv().get(start.as_str(), Some(options.clone())).await }).await?;
+        Ok(Page { revision: revision_of(answer.header())?, more: answer.more(), items: answer.take_kvs() })
     }
 
     /// The cluster's current revision: at least that of every write acknowledged before the call.
@@ -201,29 +172,17 @@ impl Etcd {
     /// The current revision, and which cluster it is that says so: a restored one has another number.
     pub(crate) async fn revision_and_cluster(&self) -> Result<(i64, u64), EtcdError> {
         let options = &GetOptions::new().with_count_only();
-        let answer = self
-            .read(|m| async move { m.kv().get("/", Some(options.clone())).await })
-            .await?;
+        let answer = self.read(|m| async move { m.kv().get("/", Some(options.clone())).await }).await?;
         let header = answer.header();
-        Ok((
-            revision_of(header)?,
-            header.map_or(0, etcd_client::ResponseHeader::cluster_id),
-        ))
+        Ok((revision_of(header)?, header.map_or(0, etcd_client::ResponseHeader::cluster_id)))
     }
 
     /// Watches every key from a revision on, at the preferred member. Answers which one that is.
     pub(crate) async fn watch_all(&self, start: i64) -> Result<(WatchStream, usize), EtcdError> {
-        let options = WatchOptions::new()
-            .with_all_keys()
-            .with_start_revision(start);
+        let options = WatchOptions::new().with_all_keys().with_start_revision(start);
         let index = self.0.preferred.load(Ordering::Relaxed);
         let mut watch = self.0.members[index].watch.clone();
-        match timeout(
-            FIRST_ATTEMPT + CONNECT_TIMEOUT,
-            watch.watch("", Some(options)),
-        )
-        .await
-        {
+        match timeout(FIRST_ATTEMPT + CONNECT_TIMEOUT, watch.watch("", Some(options))).await {
             Ok(Ok(stream)) => Ok((stream, index)),
             Ok(Err(error)) => {
                 self.avoid(index);
@@ -239,13 +198,7 @@ impl Etcd {
     /// Moves the preference on if it is still with this member.
     pub(crate) fn avoid(&self, index: usize) {
         let next = (index + 1) % self.0.members.len();
-        if self
-            .0
-            .preferred
-            .compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed)
-            .is_ok()
-            && next != index
-        {
+        if self.0.preferred.compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed).is_ok() && next != index {
             self.0.moved.notify_one();
             tracing::warn!(from = %self.0.members[index].endpoint, to = %self.0.members[next].endpoint, "changing the etcd member");
         }
@@ -272,11 +225,7 @@ impl Etcd {
         F: Fn(Arc<Member>) -> Fut,
         Fut: Future<Output = Result<T, etcd_client::Error>>,
     {
-        Ok(self
-            .call(Repeat::Harmless, request)
-            .await
-            .map_err(|error| error.of_read())?
-            .value)
+        Ok(self.call(Repeat::Harmless, request).await.map_err(|error| error.of_read())?.value)
     }
 
     async fn call<T, F, Fut>(&self, repeat: Repeat, request: F) -> Result<Answer<T>, EtcdError>
@@ -291,14 +240,11 @@ impl Etcd {
             let left = deadline.saturating_duration_since(Instant::now());
             self.0.counters.etcd_requests.add(1);
             attempts += 1;
-            let error =
-                match timeout(patience.min(left), request(self.0.members[index].clone())).await {
-                    Ok(Ok(value)) => return Ok(Answer { value, ambiguous }),
-                    Ok(Err(error)) => error,
-                    Err(_) => etcd_client::Error::GRpcStatus(tonic::Status::deadline_exceeded(
-                        "no answer in time",
-                    )),
-                };
+            let error = match timeout(patience.min(left), request(self.0.members[index].clone())).await {
+                Ok(Ok(value)) => return Ok(Answer { value, ambiguous }),
+                Ok(Err(error)) => error,
+                Err(_) => etcd_client::Error::GRpcStatus(tonic::Status::deadline_exceeded("no answer in time")),
+            };
             let failure = classify(&error);
             if failure == Failure::Final {
                 let error = EtcdError::from_last(error, ambiguous);
@@ -309,9 +255,7 @@ impl Etcd {
             }
             ambiguous |= failure == Failure::Unknown;
             self.avoid(index);
-            if (ambiguous && repeat == Repeat::Never)
-                || Instant::now() + ALL_FAILED_PAUSE >= deadline
-            {
+            if (ambiguous && repeat == Repeat::Never) || Instant::now() + ALL_FAILED_PAUSE >= deadline {
                 return Err(EtcdError::from_last(error, ambiguous));
             }
             tracing::debug!(%error, member = %self.0.members[index].endpoint, "etcd attempt failed");
@@ -328,16 +272,11 @@ impl Etcd {
 
 impl Member {
     fn new(endpoint: &str, tls: bool, connector: &tls::Connector) -> Result<Self, EtcdError> {
-        let invalid = |source: Box<dyn std::error::Error + Send + Sync>| EtcdError::Config {
-            what: endpoint.into(),
-            source,
-        };
+        let invalid = |source: Box<dyn std::error::Error + Send + Sync>| EtcdError::Config { what: endpoint.into(), source };
         let address = match (endpoint.split_once("://"), tls) {
             (Some(("https", address)), true) | (Some(("http", address)), false) => address,
             _ => {
-                return Err(invalid(
-                    "https:// with, http:// without certificates".into(),
-                ));
+                return Err(invalid("https:// with, http:// without certificates".into()));
             }
         };
         // The connector speaks TLS itself, which tonic must not know of.
@@ -356,9 +295,7 @@ impl Member {
         let plain = client(ConnectOptions::new())?;
         Ok(Self {
             endpoint: endpoint.into(),
-            watch: client(ConnectOptions::new().with_require_leader(true))?
-                .watch_client()
-                .max_decoding_message_size(MAX_ANSWER),
+            watch: client(ConnectOptions::new().with_require_leader(true))?.watch_client().max_decoding_message_size(MAX_ANSWER),
             kv: plain.kv_client().max_decoding_message_size(MAX_ANSWER),
             client: plain,
         })

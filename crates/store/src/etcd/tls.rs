@@ -67,20 +67,14 @@ impl Service<Uri> for Connector {
     fn call(&mut self, uri: Uri) -> Self::Future {
         let tls = self.tls.clone();
         Box::pin(async move {
-            let host = uri
-                .host()
-                .unwrap_or_default()
-                .trim_matches(['[', ']'])
-                .to_owned();
+            let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
             let tcp = TcpStream::connect((host.as_str(), uri.port_u16().unwrap_or(2379))).await?;
             tcp.set_nodelay(true)?;
             let Some(tls) = tls else {
                 return Ok(TokioIo::new(Either::Right(tcp)));
             };
             let config = tokio::task::spawn_blocking(move || tls.current()).await?;
-            let stream = TlsConnector::from(config)
-                .connect(ServerName::try_from(host)?, tcp)
-                .await?;
+            let stream = TlsConnector::from(config).connect(ServerName::try_from(host)?, tcp).await?;
             Ok(TokioIo::new(Either::Left(stream)))
         })
     }
@@ -92,10 +86,7 @@ impl Tls {
     fn new(files: &TlsFiles) -> Result<Self, EtcdError> {
         let changed = changed(files)?;
         let config = Arc::new(load(files)?);
-        Ok(Self {
-            files: files.clone(),
-            loaded: Mutex::new(Loaded { changed, config }),
-        })
+        Ok(Self { files: files.clone(), loaded: Mutex::new(Loaded { changed, config }) })
     }
 
     /// The configuration as of the files now; the one before if they cannot be used, as while they are being replaced.
@@ -104,12 +95,7 @@ impl Tls {
         match changed(&self.files) {
             Ok(changed) if changed == loaded.changed => {}
             Ok(changed) => match load(&self.files) {
-                Ok(config) => {
-                    *loaded = Loaded {
-                        changed,
-                        config: Arc::new(config),
-                    }
-                }
+                Ok(config) => *loaded = Loaded { changed, config: Arc::new(config) },
                 Err(error) => tracing::warn!(%error, "keeping the former etcd client certificate"),
             },
             Err(error) => tracing::warn!(%error, "keeping the former etcd client certificate"),
@@ -119,27 +105,16 @@ impl Tls {
 }
 
 fn changed(files: &TlsFiles) -> Result<Vec<SystemTime>, EtcdError> {
-    let modified = |path: &Path| {
-        fs::metadata(path)
-            .and_then(|m| m.modified())
-            .map_err(|e| invalid(path, e))
-    };
-    [&files.ca, &files.cert, &files.key]
-        .into_iter()
-        .map(|path| modified(path))
-        .collect()
+    let modified = |path: &Path| fs::metadata(path).and_then(|m| m.modified()).map_err(|e| invalid(path, e));
+    [&files.ca, &files.cert, &files.key].into_iter().map(|path| modified(path)).collect()
 }
 
 fn load(files: &TlsFiles) -> Result<ClientConfig, EtcdError> {
     let certificates = |path: &Path| -> Result<Vec<CertificateDer<'static>>, EtcdError> {
-        let read =
-            CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         let certificates: Vec<_> = read.map_err(|e| invalid(path, e))?;
         if certificates.is_empty() {
-            return Err(invalid(
-                path,
-                io::Error::new(io::ErrorKind::InvalidData, "no certificate in it"),
-            ));
+            return Err(invalid(path, io::Error::new(io::ErrorKind::InvalidData, "no certificate in it")));
         }
         Ok(certificates)
     };
@@ -148,20 +123,16 @@ fn load(files: &TlsFiles) -> Result<ClientConfig, EtcdError> {
         roots.add(ca).map_err(|e| invalid(&files.ca, e))?;
     }
     let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|e| invalid(&files.key, e))?;
-    let mut config =
-        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(|e| invalid(&files.ca, e))?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(certificates(&files.cert)?, key)
-            .map_err(|e| invalid(&files.cert, e))?;
+    let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|e| invalid(&files.ca, e))?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(certificates(&files.cert)?, key)
+        .map_err(|e| invalid(&files.cert, e))?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(config)
 }
 
 fn invalid(path: &Path, source: impl Into<BoxError>) -> EtcdError {
-    EtcdError::Config {
-        what: path.display().to_string(),
-        source: source.into(),
-    }
+    EtcdError::Config { what: path.display().to_string(), source: source.into() }
 }

@@ -63,14 +63,8 @@ pub struct Txn {
 /// One write of a transaction.
 #[derive(Clone, Debug)]
 enum Op {
-    Put {
-        key: String,
-        value: Bytes,
-        ttl: Option<Duration>,
-    },
-    Delete {
-        key: String,
-    },
+    Put { key: String, value: Bytes, ttl: Option<Duration> },
+    Delete { key: String },
 }
 
 /// How many versions of a key are looked through for the outcome of a transaction.
@@ -91,17 +85,8 @@ impl Txn {
     }
 
     /// Writes plain bytes. With a `ttl` (whole seconds, up to a minute late) the key vanishes by itself.
-    pub fn put(
-        mut self,
-        key: impl Into<String>,
-        value: impl Into<Bytes>,
-        ttl: Option<Duration>,
-    ) -> Self {
-        self.ops.push(Op::Put {
-            key: key.into(),
-            value: value.into(),
-            ttl,
-        });
+    pub fn put(mut self, key: impl Into<String>, value: impl Into<Bytes>, ttl: Option<Duration>) -> Self {
+        self.ops.push(Op::Put { key: key.into(), value: value.into(), ttl });
         self
     }
 
@@ -131,33 +116,16 @@ impl Txn {
     fn happens_once(&self) -> bool {
         self.guards.iter().any(|(key, guard)| match guard {
             Guard::At(_) => self.ops.iter().any(|op| op.key() == key),
-            Guard::Absent => self
-                .ops
-                .iter()
-                .any(|op| op.key() == key && matches!(op, Op::Put { .. })),
-            Guard::Exists => self
-                .ops
-                .iter()
-                .any(|op| op.key() == key && matches!(op, Op::Delete { .. })),
+            Guard::Absent => self.ops.iter().any(|op| op.key() == key && matches!(op, Op::Put { .. })),
+            Guard::Exists => self.ops.iter().any(|op| op.key() == key && matches!(op, Op::Delete { .. })),
         })
     }
 
     fn request(&self, lease: impl Fn(&Duration) -> i64) -> etcd_client::Txn {
-        let compares: Vec<_> = self
-            .guards
-            .iter()
-            .map(|(key, guard)| guard.compare(key))
-            .collect();
+        let compares: Vec<_> = self.guards.iter().map(|(key, guard)| guard.compare(key)).collect();
         let ops: Vec<_> = self.ops.iter().map(|op| op.request(&lease)).collect();
-        let reads: Vec<_> = self
-            .guards
-            .iter()
-            .map(|(key, _)| TxnOp::get(key.as_str(), None))
-            .collect();
-        etcd_client::Txn::new()
-            .when(compares)
-            .and_then(ops)
-            .or_else(reads)
+        let reads: Vec<_> = self.guards.iter().map(|(key, _)| TxnOp::get(key.as_str(), None)).collect();
+        etcd_client::Txn::new().when(compares).and_then(ops).or_else(reads)
     }
 
     /// The revision at which this transaction was carried out, if what is now found says that it was.
@@ -192,9 +160,7 @@ impl Op {
     fn request(&self, lease: impl Fn(&Duration) -> i64) -> TxnOp {
         match self {
             Op::Put { key, value, ttl } => {
-                let options = ttl
-                    .as_ref()
-                    .map(|ttl| PutOptions::new().with_lease(lease(ttl)));
+                let options = ttl.as_ref().map(|ttl| PutOptions::new().with_lease(lease(ttl)));
                 TxnOp::put(key.as_str(), value.as_ref(), options)
             }
             Op::Delete { key } => TxnOp::delete(key.as_str(), None),
@@ -215,10 +181,7 @@ impl Guard {
 impl From<KeyValue> for Value {
     fn from(kv: KeyValue) -> Self {
         let revision = kv.mod_revision();
-        Self {
-            bytes: kv.into_key_value().1.into(),
-            revision,
-        }
+        Self { bytes: kv.into_key_value().1.into(), revision }
     }
 }
 
@@ -246,17 +209,8 @@ impl Etcd {
                 leases.push((*ttl, self.lease(*ttl).await?));
             }
         }
-        let lease = |ttl: &Duration| {
-            leases
-                .iter()
-                .find(|(known, _)| known == ttl)
-                .map_or(0, |(_, id)| *id)
-        };
-        let repeat = if txn.happens_once() {
-            Repeat::Harmless
-        } else {
-            Repeat::Never
-        };
+        let lease = |ttl: &Duration| leases.iter().find(|(known, _)| known == ttl).map_or(0, |(_, id)| *id);
+        let repeat = if txn.happens_once() { Repeat::Harmless } else { Repeat::Never };
         let send = |m: Arc<Member>| async move { m.kv().txn(txn.request(lease)).await };
         let answer = match self.call(repeat, send).await {
             Ok(answer) => answer,
@@ -290,17 +244,13 @@ impl Etcd {
             let status = tonic::Status::aborted("the keys have been written again since");
             EtcdError::Undetermined(etcd_client::Error::GRpcStatus(status))
         };
-        let guarded_put = txn
-            .guards
-            .iter()
-            .zip(&states)
-            .find_map(|((key, guard), state)| {
-                let value = txn.ops.iter().find_map(|op| match op {
-                    Op::Put { key: k, value, .. } if k == key => Some(value),
-                    _ => None,
-                })?;
-                Some((key, *guard, value, state.value.as_ref()?.revision))
-            });
+        let guarded_put = txn.guards.iter().zip(&states).find_map(|((key, guard), state)| {
+            let value = txn.ops.iter().find_map(|op| match op {
+                Op::Put { key: k, value, .. } if k == key => Some(value),
+                _ => None,
+            })?;
+            Some((key, *guard, value, state.value.as_ref()?.revision))
+        });
         let Some((key, guard, ours, mut revision)) = guarded_put else {
             return Err(unknown());
         };
@@ -336,16 +286,9 @@ fn guarded(txn: &Txn, answers: Vec<TxnOpResponse>) -> Result<Vec<KeyState>, Etcd
         .iter()
         .zip(answers)
         .filter_map(|((key, _), answer)| match answer {
-            TxnOpResponse::Get(mut get) => Some(KeyState {
-                key: key.clone(),
-                value: get.take_kvs().pop().map(Value::from),
-            }),
+            TxnOpResponse::Get(mut get) => Some(KeyState { key: key.clone(), value: get.take_kvs().pop().map(Value::from) }),
             _ => None,
         })
         .collect();
-    if states.len() == txn.guards.len() {
-        Ok(states)
-    } else {
-        Err(EtcdError::Protocol("a guarded key is missing"))
-    }
+    if states.len() == txn.guards.len() { Ok(states) } else { Err(EtcdError::Protocol("a guarded key is missing")) }
 }

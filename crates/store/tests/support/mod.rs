@@ -25,14 +25,8 @@ impl Running {
         let (store, runner) = Store::new(config, vec![pods(), events()]).unwrap();
         let shutdown = CancellationToken::new();
         let runner = tokio::spawn(runner.run(shutdown.clone()));
-        timeout(Duration::from_secs(20), store.ready())
-            .await
-            .unwrap();
-        Self {
-            store,
-            shutdown,
-            runner,
-        }
+        timeout(Duration::from_secs(20), store.ready()).await.unwrap();
+        Self { store, shutdown, runner }
     }
 
     pub fn pods(&self) -> Collection {
@@ -53,10 +47,7 @@ pub fn pods() -> KindLayout {
         prefix: Cow::Borrowed("/registry/pods/"),
         namespaced: true,
         ttl: None,
-        fields: vec![
-            FieldLayout::text("spec.nodeName", &[2, 10]).indexed(),
-            FieldLayout::text("status.phase", &[3, 1]),
-        ],
+        fields: vec![FieldLayout::text("spec.nodeName", &[2, 10]).indexed(), FieldLayout::text("status.phase", &[3, 1])],
     }
 }
 
@@ -78,18 +69,13 @@ pub fn pod(namespace: &str, name: &str, node: &str) -> Vec<u8> {
 
 /// A pod with an annotation of `padding` bytes.
 pub fn padded_pod(namespace: &str, name: &str, node: &str, padding: usize) -> Vec<u8> {
-    let (mut metadata, mut label, mut owner, mut spec, mut object) =
-        (vec![], vec![], vec![], vec![], vec![]);
+    let (mut metadata, mut label, mut owner, mut spec, mut object) = (vec![], vec![], vec![], vec![], vec![]);
     put_bytes(&mut label, 1, b"name");
     put_bytes(&mut label, 2, name.as_bytes());
     put_bytes(&mut owner, 4, format!("owner-of-{name}").as_bytes());
     put_bytes(&mut metadata, 1, name.as_bytes());
     put_bytes(&mut metadata, 3, namespace.as_bytes());
-    put_bytes(
-        &mut metadata,
-        5,
-        format!("uid-{namespace}-{name}").as_bytes(),
-    );
+    put_bytes(&mut metadata, 5, format!("uid-{namespace}-{name}").as_bytes());
     put_bytes(&mut metadata, 11, &label);
     if padding > 0 {
         let mut annotation = vec![];
@@ -106,8 +92,5 @@ pub fn padded_pod(namespace: &str, name: &str, node: &str, padding: usize) -> Ve
 
 /// The next batch, which must come within some seconds.
 pub async fn unwrap_next(watch: &mut Watch) -> Batch {
-    timeout(Duration::from_secs(20), watch.next())
-        .await
-        .expect("nothing came")
-        .unwrap()
+    timeout(Duration::from_secs(20), watch.next()).await.expect("nothing came").unwrap()
 }

@@ -38,12 +38,7 @@ impl Proxy {
                 tokio::spawn(pass(client, member, modes.clone(), cuts.clone()));
             }
         });
-        Self {
-            endpoint,
-            mode,
-            cut,
-            task,
-        }
+        Self { endpoint, mode, cut, task }
     }
 
     /// Requests arrive, answers vanish.
@@ -77,9 +72,7 @@ async fn pass(client: TcpStream, member: TcpStream, mode: Arc<AtomicU8>, cut: Ar
     let answers = async {
         let mut buffer = vec![0; 1 << 16];
         while let Ok(n @ 1..) = from_member.read(&mut buffer).await {
-            if mode.load(Ordering::SeqCst) == PASS
-                && to_client.write_all(&buffer[..n]).await.is_err()
-            {
+            if mode.load(Ordering::SeqCst) == PASS && to_client.write_all(&buffer[..n]).await.is_err() {
                 break;
             }
         }

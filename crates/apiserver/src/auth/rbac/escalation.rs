@@ -29,57 +29,53 @@ impl Plugin for Escalation {
             if !matches!(request.verb, Verb::Create | Verb::Update | Verb::Patch) || request.user.in_group(MASTERS) {
                 return Ok(());
             }
-            if let Some(role) = object.downcast_ref::<Role>() {
-                let old = write.old.and_then(|old| old.downcast_ref::<Role>());
-                if old.is_none_or(|old| old.rules != role.rules) {
-                    self.role(request, &role.metadata().name, &role.rules).await?;
-                }
-            } else if let Some(role) = object.downcast_ref::<ClusterRole>() {
-                self.cluster_role(write, role).await?;
-            } else if let Some(binding) = object.downcast_ref::<RoleBinding>() {
-                let old = write.old.and_then(|old| old.downcast_ref::<RoleBinding>());
-                if old.is_none_or(|old| (&old.subjects, &old.role_ref) != (&binding.subjects, &binding.role_ref)) {
-                    self.binding(request, &binding.metadata().name, binding.role_ref()).await?;
-                }
-            } else if let Some(binding) = object.downcast_ref::<ClusterRoleBinding>() {
-                let old = write.old.and_then(|old| old.downcast_ref::<ClusterRoleBinding>());
-                if old.is_none_or(|old| (&old.subjects, &old.role_ref) != (&binding.subjects, &binding.role_ref)) {
-                    self.binding(request, &binding.metadata().name, binding.role_ref()).await?;
-                }
+            if let Some((role, _)) = changed::<Role>(write, object) {
+                self.role(request, role.name(), &role.rules, false).await
+            } else if let Some((role, old)) = changed::<ClusterRole>(write, object) {
+                let aggregates = role.aggregation_rule.is_some() || old.is_some_and(|old| old.aggregation_rule.is_some());
+                self.role(request, role.name(), &role.rules, aggregates).await
+            } else if let Some((binding, _)) = changed::<RoleBinding>(write, object) {
+                self.binding(request, binding.name(), binding.role_ref()).await
+            } else if let Some((binding, _)) = changed::<ClusterRoleBinding>(write, object) {
+                self.binding(request, binding.name(), binding.role_ref()).await
+            } else {
+                Ok(())
             }
-            Ok(())
         })
     }
 }
 
-impl Escalation {
-    async fn cluster_role(&self, write: &Write<'_>, role: &ClusterRole) -> Result<(), StatusError> {
-        let old = write.old.and_then(|old| old.downcast_ref::<ClusterRole>());
-        let name = role.metadata().name.as_str();
-        if old.is_none_or(|old| old.rules != role.rules) {
-            self.role(write.request, name, &role.rules).await?;
-        }
-        // Which rules an aggregation will bring cannot be known now, so that it takes all of them.
-        let aggregates = role.aggregation_rule.is_some() && old.is_none_or(|old| old.aggregation_rule != role.aggregation_rule);
-        if aggregates && !self.may(write.request, "escalate", ClusterRole::KIND, "", name).await? {
-            let held = self.0.held(&write.request.user, "").await?;
-            if !rules::uncovered(&held.rules, &everything()).is_empty() {
-                return Err(StatusError::forbidden(
-                    ClusterRole::KIND,
-                    name,
-                    "must have cluster-admin privileges to use an aggregationRule",
-                ));
-            }
-        }
-        Ok(())
-    }
+/// The object and its former state, if it is of this kind and more changed than what garbage collection needs.
+fn changed<'a, K: Resource>(write: &Write<'a>, object: &'a dyn Object) -> Option<(&'a K, Option<&'a K>)> {
+    let new = object.downcast_ref::<K>()?;
+    let old = write.old.and_then(|old| old.downcast_ref::<K>());
+    let rest = |object: &K| {
+        let mut object = object.clone();
+        let meta = object.metadata_mut();
+        meta.finalizers.clear();
+        meta.owner_references.clear();
+        meta.resource_version.clear();
+        object
+    };
+    old.is_none_or(|old| rest(old) != rest(new)).then_some((new, old))
+}
 
+impl Escalation {
     /// Refuses a role whose rules the user does not hold.
-    async fn role(&self, request: &Request, name: &str, rules: &[PolicyRule]) -> Result<(), StatusError> {
+    async fn role(&self, request: &Request, name: &str, rules: &[PolicyRule], aggregates: bool) -> Result<(), StatusError> {
         if self.may(request, "escalate", request.kind, &request.namespace, name).await? {
             return Ok(());
         }
-        self.covered(request, name, rules).await
+        self.covered(request, name, rules).await?;
+        // Which rules an aggregation will bring, or takes away, cannot be known now, so that it takes all of them.
+        if aggregates && !rules::uncovered(&self.0.held(&request.user, "").await?.rules, &everything()).is_empty() {
+            return Err(StatusError::forbidden(
+                request.kind,
+                name,
+                "must have cluster-admin privileges to use an aggregationRule",
+            ));
+        }
+        Ok(())
     }
 
     /// Refuses a binding of a role whose rules the user does not hold.

@@ -29,6 +29,8 @@ const ALL: u8 = 15;
 pub(super) struct Index {
     pub(super) state: RwLock<State>,
     filled: watch::Sender<u8>,
+    /// Told when a cluster role changes.
+    changed: watch::Sender<()>,
 }
 
 /// What the index holds.
@@ -73,7 +75,7 @@ pub(super) struct RoleMissing {
 
 impl Default for Index {
     fn default() -> Self {
-        Self { state: RwLock::default(), filled: watch::Sender::new(0) }
+        Self { state: RwLock::default(), filled: watch::Sender::new(0), changed: watch::Sender::new(()) }
     }
 }
 
@@ -87,6 +89,11 @@ impl Index {
     pub(super) async fn ready(&self) {
         // The sender is ours, so that waiting cannot fail.
         self.filled.subscribe().wait_for(|bits| *bits == ALL).await.ok();
+    }
+
+    /// Tells when a cluster role changed.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// The followers, one a kind.
@@ -111,6 +118,12 @@ impl<'a, K: Indexed> Following<'a, K> {
     fn new(index: &'a Index, bit: u8) -> Self {
         Self { index, bit, kind: std::marker::PhantomData }
     }
+
+    fn tell(&self) {
+        if K::KIND == ClusterRole::KIND {
+            self.index.changed.send_replace(());
+        }
+    }
 }
 
 impl<K: Indexed> Follower for Following<'_, K> {
@@ -122,6 +135,7 @@ impl<K: Indexed> Follower for Following<'_, K> {
         K::finish(&mut state);
         drop(state);
         self.index.filled.send_modify(|bits| *bits |= self.bit);
+        self.tell();
     }
 
     fn apply(&self, events: &[WatchEvent]) {
@@ -136,6 +150,8 @@ impl<K: Indexed> Follower for Following<'_, K> {
             }
         }
         K::finish(&mut state);
+        drop(state);
+        self.tell();
     }
 }
 
@@ -239,6 +255,16 @@ impl State {
             _ => None,
         };
         found.ok_or_else(|| RoleMissing { kind: role.kind.to_lowercase(), name: role.name.clone() })
+    }
+
+    /// The roles made of others whose stored rules are not what they are made of, with what they should be.
+    pub(super) fn outdated(&self) -> Vec<(String, Arc<[PolicyRule]>)> {
+        let made = self.cluster_roles.iter().filter(|(_, role)| role.aggregation_rule.is_some());
+        let pairs = made.filter_map(|(name, role)| Some((name, role, self.aggregated.get(name)?)));
+        pairs
+            .filter(|(_, role, rules)| role.rules[..] != rules[..])
+            .map(|(name, _, rules)| (name.clone(), rules.clone()))
+            .collect()
     }
 
     /// The bindings that a user or one of these groups is a subject of: the cluster's, then the namespace's, in order of their names.

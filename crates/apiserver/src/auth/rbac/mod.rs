@@ -6,10 +6,10 @@ mod index;
 pub(super) mod rules;
 
 use api::{
-    StatusError,
-    rbac::v1::{PolicyRule, RoleRef, Subject},
+    Resource, StatusError,
+    rbac::v1::{ClusterRole, PolicyRule, RoleRef, Subject},
 };
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use store::Store;
 
 pub(super) use self::escalation::Escalation;
@@ -35,14 +35,17 @@ pub(super) struct Held {
 impl Rbac {
     /// Keeps the index in step with the store. Never ends by itself.
     pub(super) async fn run(&self, store: &Store) -> Result<(), IdentityError> {
+        let collection = |kind: &api::Kind| {
+            let name = kind.qualified_plural();
+            store.collection(&name).ok_or(IdentityError::NotStored(name))
+        };
         let followers = self.index.followers();
         let mut tasks = Vec::new();
         for (kind, follower) in &followers {
-            let name = kind.qualified_plural();
-            let collection = store.collection(&name).ok_or(IdentityError::NotStored(name))?;
-            tasks.push(follow::follow(collection, &**follower));
+            tasks.push(follow::follow(collection(kind)?, &**follower));
         }
-        join_all(tasks).await;
+        let roles = collection(ClusterRole::KIND)?;
+        join(join_all(tasks), aggregation::write_back(&self.index, &roles)).await;
         Ok(())
     }
 
@@ -128,5 +131,113 @@ fn describe(binding: &index::Binding, user: &User) -> String {
     match binding.namespace.as_str() {
         "" => format!("ClusterRoleBinding {:?} of {kind} {name:?} to {subject}", binding.name),
         namespace => format!("RoleBinding \"{}/{namespace}\" of {kind} {name:?} to {subject}", binding.name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::{
+        Object, json,
+        rbac::v1::{ClusterRoleBinding, Role, RoleBinding},
+    };
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::auth::ResourceAttributes;
+
+    fn object<K: Resource>(value: Value) -> Box<dyn Object> {
+        Box::new(json::from_value::<K>(value).unwrap())
+    }
+
+    fn state() -> index::State {
+        index::State::default().with([
+            object::<Role>(json!({
+                "metadata": {"name": "pods", "namespace": "blue"},
+                "rules": [{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}]
+            })),
+            object::<ClusterRole>(json!({
+                "metadata": {"name": "secrets", "labels": {"part": "of-all"}},
+                "rules": [{"verbs": ["get"], "apiGroups": [""], "resources": ["secrets"]}]
+            })),
+            object::<ClusterRole>(json!({
+                "metadata": {"name": "all", "labels": {"part": "of-all"}},
+                "aggregationRule": {"clusterRoleSelectors": [{"matchExpressions": [{"key": "part", "operator": "Exists"}]}]},
+                "rules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]
+            })),
+            object::<RoleBinding>(json!({
+                "metadata": {"name": "read", "namespace": "blue"},
+                "subjects": [{"kind": "ServiceAccount", "name": "builder"}, {"kind": "User", "name": "ann"}],
+                "roleRef": {"kind": "Role", "name": "pods"}
+            })),
+            object::<RoleBinding>(json!({
+                "metadata": {"name": "secrets", "namespace": "blue"},
+                "subjects": [{"kind": "Group", "name": "ops"}],
+                "roleRef": {"kind": "ClusterRole", "name": "all"}
+            })),
+            object::<ClusterRoleBinding>(json!({
+                "metadata": {"name": "broken"},
+                "subjects": [{"kind": "User", "name": "bob"}],
+                "roleRef": {"kind": "ClusterRole", "name": "none"}
+            })),
+        ])
+    }
+
+    fn rbac(state: index::State) -> Rbac {
+        let rbac = Rbac::default();
+        *rbac.index.state.write() = state;
+        rbac
+    }
+
+    fn ask(rbac: &Rbac, user: &str, groups: &[&str], verb: &str, resource: &str, namespace: &str) -> Verdict {
+        let groups = groups.iter().map(|g| (*g).to_owned()).collect();
+        let user = User { name: user.into(), groups, ..User::default() };
+        let target = ResourceAttributes { resource, namespace, name: "x", ..ResourceAttributes::default() };
+        rbac.authorize(&Attributes { user: &user, verb, target: Target::Resource(target) })
+    }
+
+    #[test]
+    fn a_role_binding_reaches_its_subjects_in_its_namespace_only() {
+        let rbac = rbac(state());
+        let allowed = ask(&rbac, "ann", &[], "get", "pods", "blue");
+        assert_eq!(allowed, Verdict::allow(r#"RBAC: allowed by RoleBinding "read/blue" of Role "pods" to User "ann""#));
+        // A service account without a namespace is one of the binding's.
+        let account = ask(&rbac, "system:serviceaccount:blue:builder", &[], "get", "pods", "blue");
+        assert_eq!(account.reason, r#"RBAC: allowed by RoleBinding "read/blue" of Role "pods" to ServiceAccount "builder/blue""#);
+        for (user, verb, resource, namespace) in [
+            ("ann", "get", "pods", "green"),
+            ("ann", "get", "pods", ""),
+            ("ann", "delete", "pods", "blue"),
+            ("ann", "get", "secrets", "blue"),
+            ("bob", "get", "pods", "blue"),
+            ("system:serviceaccount:green:builder", "get", "pods", "blue"),
+        ] {
+            assert!(!ask(&rbac, user, &[], verb, resource, namespace).allowed, "{user} {verb} {resource} {namespace}");
+        }
+    }
+
+    #[test]
+    fn an_aggregated_role_allows_what_its_parts_do_and_not_what_it_says_itself() {
+        let rbac = rbac(state());
+        let allowed = ask(&rbac, "eve", &["ops"], "get", "secrets", "blue");
+        assert_eq!(allowed.reason, r#"RBAC: allowed by RoleBinding "secrets/blue" of ClusterRole "all" to Group "ops""#);
+        assert!(!ask(&rbac, "eve", &["ops"], "delete", "secrets", "blue").allowed);
+        let rbac = self::rbac(state().without::<ClusterRole>("", "secrets"));
+        assert!(!ask(&rbac, "eve", &["ops"], "get", "secrets", "blue").allowed);
+    }
+
+    #[test]
+    fn a_binding_to_a_role_that_does_not_exist_says_so() {
+        let refused = ask(&rbac(state()), "bob", &[], "get", "pods", "blue");
+        assert_eq!(refused, Verdict::no_opinion(r#"RBAC: clusterrole.rbac.authorization.k8s.io "none" not found"#));
+    }
+
+    #[test]
+    fn what_is_deleted_leaves_nothing_behind() {
+        let state = state()
+            .without::<RoleBinding>("blue", "read")
+            .without::<RoleBinding>("blue", "secrets")
+            .without::<ClusterRoleBinding>("", "broken");
+        assert_eq!(state.subjects(), 0);
+        assert!(!ask(&rbac(state), "ann", &[], "get", "pods", "blue").allowed);
     }
 }

@@ -46,7 +46,7 @@ fn path_matches(pattern: &str, path: &str) -> bool {
 
 /// Of what `wanted` allows, the parts that `held` does not allow.
 pub(crate) fn uncovered(held: &[PolicyRule], wanted: &[PolicyRule]) -> Vec<PolicyRule> {
-    let parts = wanted.iter().flat_map(|rule| split(rule));
+    let parts = wanted.iter().flat_map(split);
     let mut missing = Vec::new();
     for part in parts.filter(|part| !held.iter().any(|rule| covers(rule, part))) {
         if !missing.contains(&part) {

@@ -1,0 +1,153 @@
+//! Pods, and the pod templates of other kinds: defaults, what must hold of the whole, and the little that can change later.
+
+mod affinity;
+mod binding;
+mod containers;
+mod defaults;
+mod environment;
+mod ephemeral;
+mod probes;
+pub mod qos;
+mod resources;
+mod security;
+mod spec;
+mod update;
+mod volumes;
+
+use api::{
+    Object, Resource, StatusError,
+    core::v1::{HostIp, Pod, PodIp, PodTemplateSpec},
+    meta::v1::DeleteOptions,
+    rules::{FieldErrors, Path},
+};
+
+use super::{META, SPEC, raise_generation, take_over};
+use crate::strategy::Strategy;
+
+/// Annotation of a pod that stands for one which a kubelet runs from a file.
+pub const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// See the module.
+pub struct PodStrategy;
+
+impl Strategy for PodStrategy {
+    type Kind = Pod;
+
+    fn set_defaults(&self, object: &mut Pod) {
+        if let Some(spec) = &mut object.spec {
+            defaults::spec(spec);
+            defaults::requests_from_limits(spec);
+        }
+    }
+
+    fn prepare_for_create(&self, object: &mut Pod) {
+        object.metadata_mut().generation = 1;
+        object.status_mut().phase = "Pending".to_owned();
+        object.status_mut().qos_class = qos::class(object.spec()).to_owned();
+    }
+
+    fn prepare_for_update(&self, new: &mut Pod, old: &Pod) {
+        // The priority is not the client's to send.
+        if let (None, Some(priority)) = (new.spec().priority, old.spec().priority) {
+            new.spec_mut().priority = Some(priority);
+        }
+        if new.spec != old.spec {
+            raise_generation(new);
+        }
+    }
+
+    fn prepare_for_subresource_update(&self, subresource: &str, new: &mut Pod, old: &Pod) {
+        match subresource {
+            "status" => prepare_status(new, old),
+            "ephemeralcontainers" => {
+                take_over(new, old, |new, sent| {
+                    new.spec_mut().ephemeral_containers.clone_from(&sent.spec().ephemeral_containers);
+                });
+                if new.spec != old.spec {
+                    raise_generation(new);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn validate(&self, object: &Pod, errors: &mut FieldErrors) {
+        spec::validate(object.spec(), SPEC, errors);
+        if object.metadata().annotations.contains_key(MIRROR) && object.spec().node_name.is_empty() {
+            let why = "must set spec.nodeName if mirror pod annotation is set";
+            errors.invalid(&META.field("annotations").key(MIRROR), "", why);
+        }
+        if object.spec.is_none() {
+            errors.required(SPEC);
+        }
+    }
+
+    fn validate_update(&self, subresource: &str, new: &Pod, old: &Pod, errors: &mut FieldErrors) {
+        match subresource {
+            "" => update::spec(new, old, errors),
+            "status" => update::status(new, old, errors),
+            "ephemeralcontainers" => {
+                ephemeral::update(new.spec(), old.spec(), errors);
+                ephemeral::validate(new.spec(), SPEC, errors);
+            }
+            _ => {}
+        }
+    }
+
+    fn grace_period(&self, object: &Pod, options: &DeleteOptions) -> Option<i64> {
+        let never_started = object.spec().node_name.is_empty();
+        if never_started || is_terminal(object) {
+            return Some(0);
+        }
+        let seconds = options.grace_period_seconds.or(object.spec().termination_grace_period_seconds).unwrap_or(0);
+        Some(if seconds < 0 { 1 } else { seconds })
+    }
+
+    fn write_subresource(&self, subresource: &str, body: &dyn Object, object: &mut Pod) -> Result<(), StatusError> {
+        match subresource {
+            "binding" => binding::bind(body, object),
+            _ => Err(crate::strategy::not_writable(Pod::KIND, subresource)),
+        }
+    }
+}
+
+/// True once no container of the pod will run again.
+pub fn is_terminal(pod: &Pod) -> bool {
+    matches!(pod.status().phase.as_str(), "Succeeded" | "Failed")
+}
+
+/// Sets what the schema's defaults leave open in a template.
+pub(super) fn set_template_defaults(template: &mut PodTemplateSpec) {
+    if let Some(spec) = &mut template.spec {
+        defaults::spec(spec);
+    }
+}
+
+/// Checks a template of pods.
+pub(super) fn validate_template(template: &PodTemplateSpec, at: &Path<'_>, errors: &mut FieldErrors) {
+    let at = at.field("spec");
+    if !template.spec().ephemeral_containers.is_empty() {
+        errors.forbidden(&at.field("ephemeralContainers"), "ephemeral containers not allowed in pod template");
+    }
+    spec::validate(template.spec(), &at, errors);
+}
+
+/// What the kubelet does not report stays, and what it reports twice agrees.
+fn prepare_status(new: &mut Pod, old: &Pod) {
+    let class = if old.status().qos_class.is_empty() { qos::class(old.spec()) } else { &old.status().qos_class };
+    let status = new.status_mut();
+    status.qos_class = class.to_owned();
+    match (status.pod_ips.first(), status.pod_ip.is_empty()) {
+        (Some(first), _) => status.pod_ip.clone_from(&first.ip),
+        (None, false) => status.pod_ips = vec![PodIp { ip: status.pod_ip.clone() }],
+        (None, true) => {}
+    }
+    match (status.host_ips.first(), status.host_ip.is_empty()) {
+        (Some(first), _) => status.host_ip.clone_from(&first.ip),
+        (None, false) => status.host_ips = vec![HostIp { ip: status.host_ip.clone() }],
+        (None, true) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests;

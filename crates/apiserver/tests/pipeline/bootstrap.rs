@@ -1,0 +1,70 @@
+//! What several API servers bring about together when they start.
+
+use std::time::Duration;
+
+use crate::support::{Cluster, Server, config};
+use api::{
+    core::v1::{Endpoints, Namespace, Service},
+    discovery::v1::EndpointSlice,
+    scheduling::v1::PriorityClass,
+};
+use apiserver::bootstrap::{self, Advertised};
+use daemon::Shutdown;
+
+fn start(
+    server: &Server,
+    config: &apiserver::admission::AdmissionConfig,
+    address: &str,
+) -> (Shutdown, tokio::task::JoinHandle<()>) {
+    let shutdown = Shutdown::new();
+    let advertised = Advertised { address: address.parse().unwrap(), port: 6443, services: config.service_cidr };
+    let task = tokio::spawn(bootstrap::run(server.pipeline.clone(), advertised, shutdown.clone()));
+    (shutdown, task)
+}
+
+async fn wait_for(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while !holds().await {
+        assert!(tokio::time::Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn addresses(server: &Server) -> Vec<String> {
+    let endpoints: Result<Endpoints, _> = server.get("default", "kubernetes").await;
+    let subsets = endpoints.map(|e| e.subsets).unwrap_or_default();
+    subsets.iter().flat_map(|subset| &subset.addresses).map(|address| address.ip.clone()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_that_start_together_make_one_cluster() {
+    let config = config("10.96.0.0/16", 30000..=32767);
+    let cluster = Cluster::bare(2, &config).await;
+    let [one, other] = &cluster.servers[..] else { panic!("two servers") };
+    let (first, first_task) = start(one, &config, "172.30.0.2");
+    let (second, second_task) = start(other, &config, "172.30.0.3");
+    // The one that came first learns of the other with its next round, which takes a while; both have written what they saw.
+    wait_for("the endpoints", async || {
+        addresses(one).await.contains(&"172.30.0.3".to_owned()) || addresses(one).await.len() == 2
+    })
+    .await;
+    let service: Service = one.get("default", "kubernetes").await.unwrap();
+    assert_eq!((service.spec().cluster_ip.as_str(), service.spec().ports[0].port), ("10.96.0.1", 443));
+    assert_eq!(one.keys("/registry/ferrokube/clusterips/").await, ["10.96.0.1"]);
+    for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
+        let namespace: Namespace = other.get("", name).await.unwrap();
+        assert_eq!((namespace.status().phase.as_str(), namespace.spec().finalizers.len()), ("Active", 1));
+    }
+    let class: PriorityClass = one.get("", "system-node-critical").await.unwrap();
+    assert_eq!(class.value, 2_000_001_000);
+
+    second.start();
+    second_task.await.unwrap();
+    wait_for("the server that left to be gone", async || addresses(one).await == ["172.30.0.2"]).await;
+    let slice: EndpointSlice = one.get("default", "kubernetes").await.unwrap();
+    assert_eq!(slice.endpoints.len(), 1);
+    assert_eq!(slice.endpoints[0].addresses, ["172.30.0.2"]);
+    first.start();
+    first_task.await.unwrap();
+    assert!(addresses(one).await.is_empty());
+}

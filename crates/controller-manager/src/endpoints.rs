@@ -1,0 +1,326 @@
+//! Endpoints and EndpointSlices: which pods answer for each Service.
+//!
+//! Both come from the same [`Target`]s, the pods behind a Service with what they say of themselves. Writes are minimal: an object that is
+//! right already is left alone, and of many slices only those are written that change.
+
+mod slices;
+mod subsets;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use api::{
+    Resource,
+    core::v1::{Endpoints, Node, ObjectReference, Pod, Service, ServicePort},
+    discovery::v1::EndpointSlice,
+    meta::v1::{ObjectMeta, OwnerReference},
+    selector::Selector,
+};
+use client::{Changed, Controller, Error, Informer, ObjectKey, Reconcile, Requeue};
+use futures::future::{join_all, try_join_all};
+use parking_lot::Mutex;
+
+use crate::{
+    Context,
+    context::{LABEL, by_label, label_key, revision},
+    pods,
+};
+
+/// Label of an EndpointSlice that names its Service.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// Label of an EndpointSlice that names who writes it.
+const SLICE_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+/// Our name there.
+const SLICE_MANAGER: &str = "endpointslice-controller.k8s.io";
+/// Label of Endpoints that names who writes them.
+const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
+/// Our name there.
+const MANAGER: &str = "endpoint-controller";
+/// Label of both for a Service without an address of its own.
+const HEADLESS: &str = "service.kubernetes.io/headless";
+/// Label of a node that names its zone.
+const ZONE: &str = "topology.kubernetes.io/zone";
+/// How long the informer is given to show what was just created.
+const CATCH_UP: Duration = Duration::from_millis(20);
+/// Name of the index of slices by their Service.
+const SERVICE: &str = "service";
+
+/// A pod behind a Service.
+#[derive(Clone, Debug)]
+struct Target {
+    ip: String,
+    pod: Arc<Pod>,
+    /// The pod serves, or the Service does not care.
+    ready: bool,
+    /// The pod serves.
+    serving: bool,
+    /// The pod is on its way out.
+    terminating: bool,
+    hostname: Option<String>,
+    zone: Option<String>,
+}
+
+/// Writes Endpoints. Keys are Services.
+struct EndpointsWriter {
+    context: Context,
+    lookup: Lookup,
+    endpoints: Informer<Endpoints>,
+}
+
+/// Writes EndpointSlices. Keys are Services.
+struct SliceWriter {
+    context: Context,
+    lookup: Lookup,
+    slices: Informer<EndpointSlice>,
+    /// The newest revision at which each Service's slices were created by us: until the informer has come so far, they would be missed and
+    /// created again.
+    created: Mutex<HashMap<ObjectKey, i64>>,
+}
+
+/// Finds Services and the pods behind them.
+#[derive(Clone)]
+struct Lookup {
+    services: Informer<Service>,
+    pods: Informer<Pod>,
+    nodes: Informer<Node>,
+}
+
+/// Starts both controllers.
+pub fn start(context: &Context) {
+    let informers = &context.informers;
+    let lookup = Lookup { services: informers.of(), pods: informers.of(), nodes: informers.of() };
+    lookup.pods.add_index(LABEL, by_label);
+    lookup.services.add_index(LABEL, |service: &Service| {
+        let namespace = &service.metadata().namespace;
+        service.spec().selector.iter().map(|(name, value)| label_key(namespace, name, value)).collect()
+    });
+    let (endpoints, slices) = (informers.of::<Endpoints>(), informers.of::<EndpointSlice>());
+    slices.add_index(SERVICE, |slice: &EndpointSlice| service_of(slice).map(|key| key.to_string()).into_iter().collect());
+
+    let (finder, other_finder) = (lookup.clone(), lookup.clone());
+    let writer = EndpointsWriter { context: context.clone(), lookup: lookup.clone(), endpoints: endpoints.clone() };
+    Controller::new("endpoints", writer, &context.metrics)
+        .needs(&lookup.nodes)
+        .watches(&lookup.services, |changed| changed.newest().map(|service| ObjectKey::of(service.metadata())))
+        .watches(&lookup.pods, move |changed| finder.concerned(changed))
+        .watches(&endpoints, |changed| changed.newest().map(|endpoints| ObjectKey::of(endpoints.metadata())))
+        .spawn(&context.kit);
+    let writer =
+        SliceWriter { context: context.clone(), lookup: lookup.clone(), slices: slices.clone(), created: Mutex::default() };
+    Controller::new("endpoint-slices", writer, &context.metrics)
+        .needs(&lookup.nodes)
+        .watches(&lookup.services, |changed| changed.newest().map(|service| ObjectKey::of(service.metadata())))
+        .watches(&lookup.pods, move |changed| other_finder.concerned(changed))
+        .watches(&slices, |changed| changed.newest().and_then(|slice| service_of(slice)))
+        .spawn(&context.kit);
+}
+
+/// The Service of a slice that is ours.
+fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {
+    let meta = slice.metadata();
+    let ours = meta.labels.get(SLICE_MANAGED_BY).is_some_and(|manager| manager == SLICE_MANAGER);
+    let name = meta.labels.get(SERVICE_NAME).filter(|_| ours)?;
+    Some(ObjectKey::new(&*meta.namespace, &**name))
+}
+
+impl Lookup {
+    /// The Services that a change of a pod concerns: those that select it now or did before.
+    fn concerned(&self, changed: Changed<'_, Pod>) -> HashSet<ObjectKey> {
+        if let (Some(old), Some(new)) = (changed.old, changed.new)
+            && old.metadata().labels == new.metadata().labels
+            && same_target(old, new)
+        {
+            return HashSet::new();
+        }
+        let mut keys = HashSet::new();
+        for pod in changed.both() {
+            let meta = pod.metadata();
+            for (name, value) in &meta.labels {
+                let candidates = self.services.store().by_index(LABEL, &label_key(&meta.namespace, name, value));
+                let selecting = candidates.iter().filter(|service| selects(service, meta));
+                keys.extend(selecting.map(|service| ObjectKey::of(service.metadata())));
+            }
+        }
+        keys
+    }
+
+    /// The pods behind a Service that have an address, by address.
+    fn targets(&self, service: &Service) -> Vec<Target> {
+        let (meta, spec) = (service.metadata(), service.spec());
+        let Some((name, value)) = spec.selector.iter().next() else { return Vec::new() };
+        let candidates = self.pods.store().by_index(LABEL, &label_key(&meta.namespace, name, value));
+        let selected = candidates.into_iter().filter(|pod| selects(service, pod.metadata()) && !pods::is_finished(pod));
+        let mut targets: Vec<_> = selected.filter_map(|pod| self.target(service, pod)).collect();
+        targets.sort_by(|a, b| (&a.ip, a.pod.name()).cmp(&(&b.ip, b.pod.name())));
+        targets
+    }
+
+    fn target(&self, service: &Service, pod: Arc<Pod>) -> Option<Target> {
+        let ip = pod.status().pod_ips.iter().map(|ip| &ip.ip).chain([&pod.status().pod_ip]).find(|ip| !ip.is_empty())?.clone();
+        let (serving, terminating) = (pods::is_ready(&pod), pods::is_terminating(&pod));
+        let spec = pod.spec();
+        let hostname = (spec.subdomain == service.name() && !spec.hostname.is_empty()).then(|| spec.hostname.clone());
+        let node = self.nodes.store().get(&ObjectKey::new("", &*spec.node_name));
+        let zone = node.and_then(|node| node.metadata().labels.get(ZONE).cloned());
+        let ready = service.spec().publish_not_ready_addresses || (serving && !terminating);
+        Some(Target { ip, ready, serving, terminating, hostname, zone, pod })
+    }
+}
+
+/// True if a Service that selects both sees no difference between them.
+fn same_target(old: &Pod, new: &Pod) -> bool {
+    let told = |pod: &Pod| (pods::is_ready(pod), pods::is_terminating(pod), pods::is_finished(pod));
+    let (old_status, new_status) = (old.status(), new.status());
+    told(old) == told(new)
+        && (&old_status.pod_ip, &old_status.pod_ips) == (&new_status.pod_ip, &new_status.pod_ips)
+        && old.spec().node_name == new.spec().node_name
+        && old.metadata().uid == new.metadata().uid
+}
+
+fn selects(service: &Service, meta: &ObjectMeta) -> bool {
+    let selector = &service.spec().selector;
+    !selector.is_empty() && Selector::from_map(selector).matches_map(&meta.labels)
+}
+
+/// A Service whose endpoints are ours to write.
+fn has_endpoints(service: &Service) -> bool {
+    !service.spec().selector.is_empty()
+        && service.spec().r#type != "ExternalName"
+        && service.metadata().deletion_timestamp.is_none()
+}
+
+fn is_headless(service: &Service) -> bool {
+    service.spec().cluster_ip == "None"
+}
+
+/// The port of a pod behind a port of a Service; `None` if the pod has no port of that name.
+fn port_of(pod: &Pod, port: &ServicePort) -> Option<i32> {
+    let wanted = port.target_port();
+    if let Some(number) = wanted.as_int() {
+        return Some(if number == 0 { port.port } else { number });
+    }
+    let protocol = protocol(&port.protocol);
+    let spec = pod.spec();
+    let sidecars = spec.init_containers.iter().filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    let ports = spec.containers.iter().chain(sidecars).flat_map(|container| &container.ports);
+    let named = ports.filter(|own| own.name == wanted.str_val && self::protocol(&own.protocol) == protocol);
+    named.map(|own| own.container_port).next()
+}
+
+fn protocol(text: &str) -> &str {
+    if text.is_empty() { "TCP" } else { text }
+}
+
+fn pod_reference(pod: &Pod) -> ObjectReference {
+    let meta = pod.metadata();
+    ObjectReference {
+        kind: "Pod".to_owned(),
+        namespace: meta.namespace.clone(),
+        name: meta.name.clone(),
+        uid: meta.uid.clone(),
+        ..ObjectReference::default()
+    }
+}
+
+impl Reconcile for EndpointsWriter {
+    type Key = ObjectKey;
+    type Error = Error;
+
+    async fn reconcile(&self, key: &ObjectKey) -> Result<Requeue, Error> {
+        let api = self.context.client.namespaced::<Endpoints>(&key.namespace);
+        let current = self.endpoints.store().get(key);
+        let Some(service) = self.lookup.services.store().get(key) else {
+            // Only what we wrote goes with the Service.
+            if let Some(current) =
+                current.filter(|current| current.metadata().labels.get(MANAGED_BY).is_some_and(|by| by == MANAGER))
+            {
+                match api.delete(&key.name, &client::delete::uid(&current.metadata().uid)).await {
+                    Err(error) if !error.is_not_found() && !error.is_conflict() => return Err(error),
+                    _ => {}
+                }
+            }
+            return Ok(Requeue::Done);
+        };
+        if !has_endpoints(&service) {
+            return Ok(Requeue::Done);
+        }
+        let wanted = subsets::endpoints(&service, &self.lookup.targets(&service), current.as_deref());
+        match current {
+            None => drop(api.create(&wanted).await?),
+            Some(current) if *current != wanted => drop(api.update(&wanted).await?),
+            Some(_) => {}
+        }
+        Ok(Requeue::Done)
+    }
+}
+
+impl Reconcile for SliceWriter {
+    type Key = ObjectKey;
+    type Error = Error;
+
+    async fn reconcile(&self, key: &ObjectKey) -> Result<Requeue, Error> {
+        let api = self.context.client.namespaced::<EndpointSlice>(&key.namespace);
+        if self.created.lock().get(key).is_some_and(|created| *created > self.slices.revision()) {
+            return Ok(Requeue::After(CATCH_UP));
+        }
+        let current = self.slices.store().by_index(SERVICE, &key.to_string());
+        let service = self.lookup.services.store().get(key);
+        let (service, targets) = match service.filter(|service| has_endpoints(service)) {
+            Some(service) => {
+                let targets = self.lookup.targets(&service);
+                (service, targets)
+            }
+            // Slices of a Service that is gone are the garbage collector's; those of one that selects nothing any more are ours.
+            None => return self.clear(key, &current).await,
+        };
+        let plan = slices::plan(&service, &targets, current.iter().map(|slice| (**slice).clone()).collect());
+        for outcome in join_all(plan.create.iter().map(|slice| api.create(slice))).await {
+            let created = revision(outcome?.metadata());
+            self.created.lock().entry(key.clone()).and_modify(|newest| *newest = created.max(*newest)).or_insert(created);
+        }
+        try_join_all(plan.update.iter().map(|slice| api.update(slice))).await?;
+        for slice in &plan.delete {
+            self.delete(slice).await?;
+        }
+        Ok(Requeue::Done)
+    }
+}
+
+impl SliceWriter {
+    async fn clear(&self, key: &ObjectKey, slices: &[Arc<EndpointSlice>]) -> Result<Requeue, Error> {
+        self.created.lock().remove(key);
+        if !slices.is_empty() {
+            tracing::debug!(service = %key, "no endpoints any more");
+        }
+        for slice in slices {
+            self.delete(slice).await?;
+        }
+        Ok(Requeue::Done)
+    }
+
+    async fn delete(&self, slice: &EndpointSlice) -> Result<(), Error> {
+        let meta = slice.metadata();
+        let api = self.context.client.namespaced::<EndpointSlice>(&meta.namespace);
+        match api.delete(&meta.name, &client::delete::uid(&meta.uid)).await {
+            Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn owner(service: &Service) -> OwnerReference {
+    OwnerReference {
+        api_version: Service::KIND.api_version.to_owned(),
+        kind: Service::KIND.kind.to_owned(),
+        name: service.name().to_owned(),
+        uid: service.metadata().uid.clone(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,170 @@
+//! Gives each node a /24 of the cluster's pod addresses.
+//!
+//! Invariant: a range that some node has, or that this process has tried to give one, is given to no other. What nodes have is known before
+//! the first range is given: work begins once the informer's first list is in, and a former leader's writes are fenced off by then.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::Ipv4Addr,
+};
+
+use api::{Resource, core::v1::Node};
+use client::{Controller, Error, EventType, Informer, ObjectKey, Patch, Reconcile, Requeue};
+use parking_lot::Mutex;
+use serde_json::json;
+
+use crate::{Context, config::Cidr};
+
+/// Bits of the prefix of a node's range.
+const NODE_PREFIX: u8 = 24;
+
+/// Gives ranges. Keys are nodes.
+struct Ranges {
+    context: Context,
+    nodes: Informer<Node>,
+    pool: Mutex<Pool>,
+}
+
+/// Which ranges are taken.
+#[derive(Debug)]
+struct Pool {
+    cluster: Cidr,
+    /// Node by the number of its range.
+    taken: BTreeMap<u32, String>,
+    /// Number of the range by node.
+    of: HashMap<String, u32>,
+}
+
+/// Starts the controller.
+pub(super) fn start(context: &Context, cluster: Cidr) {
+    let nodes = context.informers.of::<Node>();
+    let reconciler = Ranges { context: context.clone(), nodes: nodes.clone(), pool: Mutex::new(Pool::new(cluster)) };
+    // One at a time: they share one pool.
+    Controller::new("node-ipam", reconciler, &context.metrics)
+        .workers(1)
+        .watches(&nodes, |changed| {
+            let range = |node: &std::sync::Arc<Node>| node.spec().pod_cidr.clone();
+            let same =
+                changed.old.map(range) == changed.new.map(range) && changed.new.is_some_and(|node| !range(node).is_empty());
+            changed.newest().filter(|_| !same).map(|node| node.name().to_owned())
+        })
+        .spawn(&context.kit);
+}
+
+impl Reconcile for Ranges {
+    type Key = String;
+    type Error = Error;
+
+    async fn reconcile(&self, name: &String) -> Result<Requeue, Error> {
+        let Some(node) = self.nodes.store().get(&ObjectKey::new("", &**name)) else {
+            self.pool.lock().release(name);
+            return Ok(Requeue::Done);
+        };
+        if !node.spec().pod_cidr.is_empty() {
+            let conflict = self.pool.lock().occupy(name, &node.spec().pod_cidr);
+            if let Some(other) = conflict {
+                tracing::error!(node = name, other, range = node.spec().pod_cidr, "two nodes have the same range");
+            }
+            return Ok(Requeue::Done);
+        }
+        let range = {
+            let mut pool = self.pool.lock();
+            // What other nodes have must be known before this one gets its own.
+            for other in self.nodes.store().list() {
+                pool.occupy(other.name(), &other.spec().pod_cidr);
+            }
+            pool.allocate(name)
+        };
+        let Some(range) = range else {
+            let message = format!("Node {name} status is now: CIDRNotAvailable");
+            self.context.recorder.event(&*node, EventType::Normal, "CIDRNotAvailable", message);
+            tracing::error!(node = name, "no range of pod addresses is left");
+            return Ok(Requeue::After(std::time::Duration::from_secs(60)));
+        };
+        let patch = json!({
+            "metadata": {"uid": node.metadata().uid, "resourceVersion": node.metadata().resource_version},
+            "spec": {"podCIDR": range, "podCIDRs": [range]},
+        });
+        match self.context.client.metadata(Node::KIND, "").patch(name, &Patch::Merge(patch)).await {
+            Err(error) if error.is_not_found() => {}
+            outcome => {
+                outcome?;
+                tracing::info!(node = name, range, "gave a range of pod addresses");
+            }
+        }
+        Ok(Requeue::Done)
+    }
+}
+
+// === impl Pool ===
+
+impl Pool {
+    fn new(cluster: Cidr) -> Self {
+        Self { cluster, taken: BTreeMap::new(), of: HashMap::new() }
+    }
+
+    fn size(&self) -> u32 {
+        1 << (NODE_PREFIX - self.cluster.prefix)
+    }
+
+    /// The lowest free range, or the one the node was given before.
+    fn allocate(&mut self, node: &str) -> Option<String> {
+        let number = match self.of.get(node) {
+            Some(number) => *number,
+            None => (0..self.size()).find(|number| !self.taken.contains_key(number))?,
+        };
+        self.take(node, number);
+        let first = u32::from(self.cluster.first) + (number << (32 - NODE_PREFIX));
+        Some(format!("{}/{NODE_PREFIX}", Ipv4Addr::from(first)))
+    }
+
+    /// Notes what a node has; returns another node that has the same. A range from elsewhere is nobody's concern.
+    fn occupy(&mut self, node: &str, range: &str) -> Option<String> {
+        let first: Ipv4Addr = range.split_once('/')?.0.parse().ok()?;
+        let offset = u32::from(first).checked_sub(u32::from(self.cluster.first))?;
+        let number = offset >> (32 - NODE_PREFIX);
+        if number >= self.size() {
+            return None;
+        }
+        if let Some(other) = self.taken.get(&number).filter(|other| *other != node) {
+            return Some(other.clone());
+        }
+        self.take(node, number);
+        None
+    }
+
+    fn take(&mut self, node: &str, number: u32) {
+        if let Some(former) = self.of.insert(node.to_owned(), number)
+            && former != number
+        {
+            self.taken.remove(&former);
+        }
+        self.taken.insert(number, node.to_owned());
+    }
+
+    fn release(&mut self, node: &str) {
+        if let Some(number) = self.of.remove(node) {
+            self.taken.remove(&number);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_given_once_until_it_is_released() {
+        let mut pool = Pool::new(Cidr { first: Ipv4Addr::new(10, 244, 0, 0), prefix: 22 });
+        assert_eq!(pool.occupy("b", "10.244.1.0/24"), None);
+        assert_eq!(pool.allocate("a").as_deref(), Some("10.244.0.0/24"));
+        assert_eq!(pool.allocate("a").as_deref(), Some("10.244.0.0/24"));
+        assert_eq!(pool.allocate("c").as_deref(), Some("10.244.2.0/24"));
+        assert_eq!(pool.allocate("d").as_deref(), Some("10.244.3.0/24"));
+        assert_eq!(pool.allocate("e"), None);
+        assert_eq!(pool.occupy("x", "10.244.1.0/24").as_deref(), Some("b"));
+        pool.release("b");
+        assert_eq!(pool.allocate("e").as_deref(), Some("10.244.1.0/24"));
+        assert_eq!(pool.occupy("f", "192.168.0.0/24"), None);
+    }
+}

@@ -1,0 +1,367 @@
+//! Replication controllers: as many pods of a template as are asked for.
+//!
+//! Invariant: what this process created or deleted itself is known at once, not only when the watch brings it, so a local copy that lags never
+//! makes it create or delete too many. A created pod is counted until the informer's revision has passed the one it was created
+//! at; a deleted one is not counted from the moment its deletion succeeded.
+
+mod plan;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use api::{
+    Resource,
+    core::v1::{Pod, ReplicationController, ReplicationControllerCondition},
+    meta::v1::{ObjectMeta, OwnerReference},
+    selector::Selector,
+};
+use client::{Changed, Controller, Error, EventType, Informer, ObjectKey, Patch, Reconcile, Requeue};
+use futures::future::join_all;
+use parking_lot::Mutex;
+use serde_json::json;
+
+use self::plan::{Plan, plan};
+use crate::{
+    Context,
+    context::{LABEL, OWNER, by_label, by_owner, label_key, revision},
+    pods,
+};
+
+pub use self::plan::DELETION_COST;
+
+/// Creates and deletes pods. Keys are replication controllers.
+struct Replication {
+    context: Context,
+    controllers: Informer<ReplicationController>,
+    pods: Informer<Pod>,
+    own: Mutex<HashMap<ObjectKey, OwnWrites>>,
+}
+
+/// Writes that the informer has not shown yet.
+#[derive(Debug, Default)]
+struct OwnWrites {
+    /// UID of each created pod, and the revision at which it was created.
+    created: HashMap<String, i64>,
+    /// UIDs of deleted pods.
+    deleted: HashSet<String>,
+}
+
+/// Starts the controller.
+pub fn start(context: &Context) {
+    let informers = &context.informers;
+    let (controllers, pods) = (informers.of::<ReplicationController>(), informers.of::<Pod>());
+    pods.add_index(OWNER, by_owner);
+    pods.add_index(LABEL, by_label);
+    controllers.add_index(LABEL, |rc: &ReplicationController| {
+        let namespace = &rc.metadata().namespace;
+        rc.spec().selector.iter().map(|(name, value)| label_key(namespace, name, value)).collect()
+    });
+    let reconciler =
+        Replication { context: context.clone(), controllers: controllers.clone(), pods: pods.clone(), own: Mutex::default() };
+    let owners = controllers.clone();
+    Controller::new("replication", reconciler, &context.metrics)
+        .watches(&controllers, |changed| changed.newest().map(|rc| ObjectKey::of(rc.metadata())))
+        .watches(&pods, move |changed| concerned(&owners, changed))
+        .spawn(&context.kit);
+}
+
+/// The controllers that a change of a pod concerns: those that own or owned it, and those that may adopt it.
+fn concerned(controllers: &Informer<ReplicationController>, changed: Changed<'_, Pod>) -> HashSet<ObjectKey> {
+    let mut keys = HashSet::new();
+    for pod in changed.both() {
+        let meta = pod.metadata();
+        match pods::controller(pod) {
+            Some(owner) if owner.kind == "ReplicationController" => {
+                keys.insert(ObjectKey::new(&*meta.namespace, &*owner.name));
+            }
+            Some(_) => {}
+            None => keys.extend(selecting(controllers, meta)),
+        }
+    }
+    keys
+}
+
+fn selecting(controllers: &Informer<ReplicationController>, meta: &ObjectMeta) -> Vec<ObjectKey> {
+    let candidates = by_label_of(meta).flat_map(|label| controllers.store().by_index(LABEL, &label));
+    let matching = candidates.filter(|rc| selects(rc, &meta.labels));
+    matching.map(|rc| ObjectKey::of(rc.metadata())).collect()
+}
+
+fn by_label_of(meta: &ObjectMeta) -> impl Iterator<Item = String> {
+    meta.labels.iter().map(|(name, value)| label_key(&meta.namespace, name, value))
+}
+
+fn selects(rc: &ReplicationController, labels: &std::collections::BTreeMap<String, String>) -> bool {
+    let selector = &rc.spec().selector;
+    !selector.is_empty() && Selector::from_map(selector).matches_map(labels)
+}
+
+impl Reconcile for Replication {
+    type Key = ObjectKey;
+    type Error = Error;
+
+    async fn reconcile(&self, key: &ObjectKey) -> Result<Requeue, Error> {
+        let Some(rc) = self.controllers.store().get(key) else {
+            self.own.lock().remove(key);
+            return Ok(Requeue::Done);
+        };
+        // Read before the pods, so that it says no more than they do.
+        let seen = self.pods.revision();
+        let owned = self.claim(&rc).await?;
+        let mut failure = None;
+        let mut owned = self.with_own_writes(key, owned, seen);
+        if rc.metadata().deletion_timestamp.is_none() {
+            let plan = plan(&rc, &owned.pods, owned.unseen, &self.neighbours(&rc));
+            failure = self.act(key, &rc, plan).await.err();
+            let seen = self.pods.revision();
+            owned = self.with_own_writes(key, self.owned(&rc), seen);
+        }
+        let requeue = self.report(&rc, &owned, failure.as_ref()).await?;
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(requeue),
+        }
+    }
+}
+
+/// The pods of a controller as far as they are known.
+struct Owned {
+    /// Active pods in the local copy.
+    pods: Vec<Arc<Pod>>,
+    /// How many were created that the local copy does not have yet.
+    unseen: usize,
+}
+
+impl Replication {
+    fn owned(&self, rc: &ReplicationController) -> Vec<Arc<Pod>> {
+        let mut owned = self.pods.store().by_index(OWNER, &rc.metadata().uid);
+        owned.retain(|pod| pods::controller(pod).is_some_and(|owner| owner.uid == rc.metadata().uid));
+        owned
+    }
+
+    /// The active ones among the owned pods, with this process's own writes reckoned in. The pods are at least as new as `seen`.
+    fn with_own_writes(&self, key: &ObjectKey, mut owned: Vec<Arc<Pod>>, seen: i64) -> Owned {
+        let mut own = self.own.lock();
+        let Some(writes) = own.get_mut(key) else {
+            owned.retain(|pod| pods::is_active(pod));
+            return Owned { pods: owned, unseen: 0 };
+        };
+        let known: HashSet<&str> = owned.iter().map(|pod| &*pod.metadata().uid).collect();
+        writes.created.retain(|uid, created| *created > seen && !known.contains(&**uid));
+        let going = |uid: &String| owned.iter().any(|pod| pod.metadata().uid == *uid && !pods::is_terminating(pod));
+        writes.deleted.retain(going);
+        owned.retain(|pod| pods::is_active(pod) && !writes.deleted.contains(&pod.metadata().uid));
+        let unseen = writes.created.len();
+        if unseen == 0 && writes.deleted.is_empty() {
+            own.remove(key);
+        }
+        Owned { pods: owned, unseen }
+    }
+
+    /// How many active pods of controllers with the same pods run on each node: crowded nodes give up pods first.
+    fn neighbours(&self, rc: &ReplicationController) -> HashMap<String, usize> {
+        let mut neighbours = HashMap::new();
+        for pod in self.selected(rc) {
+            if pods::is_active(&pod) && !pod.spec().node_name.is_empty() {
+                *neighbours.entry(pod.spec().node_name.clone()).or_default() += 1;
+            }
+        }
+        neighbours
+    }
+
+    fn selected(&self, rc: &ReplicationController) -> Vec<Arc<Pod>> {
+        let first = rc.spec().selector.iter().next();
+        let key = first.map(|(name, value)| label_key(&rc.metadata().namespace, name, value));
+        let mut selected = key.map(|key| self.pods.store().by_index(LABEL, &key)).unwrap_or_default();
+        selected.retain(|pod| selects(rc, &pod.metadata().labels));
+        selected
+    }
+
+    /// Adopts pods that nobody manages and lets go of pods that no longer match. Returns the pods that are managed.
+    async fn claim(&self, rc: &ReplicationController) -> Result<Vec<Arc<Pod>>, Error> {
+        let (mut owned, mut strays): (Vec<_>, Vec<_>) =
+            self.owned(rc).into_iter().partition(|pod| selects(rc, &pod.metadata().labels));
+        strays.retain(|pod| !pods::is_terminating(pod));
+        for pod in strays {
+            let references = pod.metadata().owner_references.iter().filter(|owner| owner.uid != rc.metadata().uid);
+            self.set_owners(&pod, references.cloned().collect()).await?;
+        }
+        if rc.metadata().deletion_timestamp.is_some() {
+            return Ok(owned);
+        }
+        let mut orphans = self.selected(rc);
+        orphans.retain(|pod| pods::controller(pod).is_none() && pods::is_active(pod));
+        if orphans.is_empty() || !self.may_adopt(rc).await? {
+            return Ok(owned);
+        }
+        for pod in orphans {
+            let mut references = pod.metadata().owner_references.clone();
+            references.push(reference(rc));
+            if self.set_owners(&pod, references).await? {
+                owned.push(pod);
+            }
+        }
+        Ok(owned)
+    }
+
+    /// The local copy may lag behind the controller's deletion, or show one of the same name that is gone.
+    async fn may_adopt(&self, rc: &ReplicationController) -> Result<bool, Error> {
+        let meta = rc.metadata();
+        let stored = self.context.client.metadata(ReplicationController::KIND, &meta.namespace).get_opt(&meta.name).await?;
+        Ok(stored.is_some_and(|stored| stored.metadata.uid == meta.uid && stored.metadata.deletion_timestamp.is_none()))
+    }
+
+    /// Says whether the pod was still there.
+    async fn set_owners(&self, pod: &Pod, owners: Vec<OwnerReference>) -> Result<bool, Error> {
+        let meta = pod.metadata();
+        let patch = json!({"metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version, "ownerReferences": owners}});
+        match self.context.client.metadata(Pod::KIND, &meta.namespace).patch(&meta.name, &Patch::Merge(patch)).await {
+            Err(error) if error.is_not_found() => Ok(false),
+            outcome => outcome.map(|_| true),
+        }
+    }
+
+    async fn act(&self, key: &ObjectKey, rc: &ReplicationController, plan: Plan) -> Result<(), Error> {
+        match plan {
+            Plan::Nothing => Ok(()),
+            Plan::Create(count) => self.create(key, rc, count).await,
+            Plan::Delete(surplus) => self.delete(key, rc, &surplus).await,
+        }
+    }
+
+    /// Creates pods in batches that double, so that what fails, fails once and not five hundred times.
+    async fn create(&self, key: &ObjectKey, rc: &ReplicationController, count: usize) -> Result<(), Error> {
+        let pod = from_template(rc);
+        let pods = self.context.client.namespaced::<Pod>(&key.namespace);
+        let (mut left, mut batch) = (count, 1);
+        while left > 0 {
+            let outcomes = join_all((0..batch.min(left)).map(|_| pods.create(&pod))).await;
+            let mut failure = None;
+            for outcome in outcomes {
+                match outcome {
+                    Ok(created) => {
+                        let meta = created.metadata();
+                        let mut own = self.own.lock();
+                        own.entry(key.clone()).or_default().created.insert(meta.uid.clone(), revision(meta));
+                        drop(own);
+                        let message = format!("Created pod: {}", meta.name);
+                        self.context.recorder.event(rc, EventType::Normal, "SuccessfulCreate", message);
+                    }
+                    Err(error) => failure = Some(error),
+                }
+            }
+            if let Some(error) = failure {
+                let message = format!("Error creating: {error}");
+                self.context.recorder.event(rc, EventType::Warning, "FailedCreate", message);
+                return Err(error);
+            }
+            left -= batch.min(left);
+            batch *= 2;
+        }
+        Ok(())
+    }
+
+    async fn delete(&self, key: &ObjectKey, rc: &ReplicationController, surplus: &[Arc<Pod>]) -> Result<(), Error> {
+        let outcomes = join_all(surplus.iter().map(|pod| pods::delete(&self.context.client, pod, false))).await;
+        let mut failure = None;
+        for (pod, outcome) in surplus.iter().zip(outcomes) {
+            match outcome {
+                Ok(()) => {
+                    let uid = pod.metadata().uid.clone();
+                    self.own.lock().entry(key.clone()).or_default().deleted.insert(uid);
+                    let message = format!("Deleted pod: {}", pod.name());
+                    self.context.recorder.event(rc, EventType::Normal, "SuccessfulDelete", message);
+                }
+                Err(error) => {
+                    let message = format!("Error deleting: {error}");
+                    self.context.recorder.event(rc, EventType::Warning, "FailedDelete", message);
+                    failure = Some(error);
+                }
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Writes the status if it changed. Pods that are ready but not yet available make a later look necessary.
+    async fn report(&self, rc: &ReplicationController, owned: &Owned, failure: Option<&Error>) -> Result<Requeue, Error> {
+        let spec = rc.spec();
+        let (now, min_ready) = (jiff::Timestamp::now().as_second(), i64::from(spec.min_ready_seconds));
+        let waits: Vec<i64> =
+            owned.pods.iter().filter_map(|pod| pods::ready_since(pod)).map(|since| (since + min_ready - now).max(0)).collect();
+        let count = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
+        let template = &spec.template().metadata().labels;
+        let labelled = |pod: &&Arc<Pod>| template.iter().all(|(name, value)| pod.metadata().labels.get(name) == Some(value));
+        let mut status = rc.status().clone();
+        status.replicas = count(owned.pods.len());
+        status.fully_labeled_replicas = count(owned.pods.iter().filter(labelled).count());
+        status.ready_replicas = count(waits.len());
+        status.available_replicas = count(waits.iter().filter(|wait| **wait == 0).count());
+        status.observed_generation = rc.metadata().generation;
+        status.conditions = conditions(rc, status.replicas, failure);
+        if status != *rc.status() {
+            let changed = ReplicationController { status: Some(status), ..rc.clone() };
+            match self.context.client.namespaced(&rc.metadata().namespace).update_status(&changed).await {
+                Err(error) if error.is_not_found() => {}
+                outcome => drop(outcome?),
+            }
+        }
+        let next = waits.into_iter().filter(|wait| *wait > 0).min();
+        Ok(next.map_or(Requeue::Done, |wait| Requeue::After(Duration::from_secs(wait.unsigned_abs()))))
+    }
+}
+
+fn conditions(rc: &ReplicationController, replicas: i32, failure: Option<&Error>) -> Vec<ReplicationControllerCondition> {
+    let mut conditions = rc.status().conditions.clone();
+    let current = conditions.iter().position(|condition| condition.r#type == "ReplicaFailure");
+    match (failure, current) {
+        (None, Some(index)) => drop(conditions.remove(index)),
+        (Some(error), None) if !error.is_conflict() && !error.is_unavailable() => {
+            let wanted = rc.spec().replicas.unwrap_or(1);
+            conditions.push(ReplicationControllerCondition {
+                r#type: "ReplicaFailure".to_owned(),
+                status: "True".to_owned(),
+                last_transition_time: Some(api::meta::v1::Time::now()),
+                reason: if replicas < wanted { "FailedCreate" } else { "FailedDelete" }.to_owned(),
+                message: error.to_string(),
+            });
+        }
+        _ => {}
+    }
+    conditions
+}
+
+fn reference(rc: &ReplicationController) -> OwnerReference {
+    let kind = ReplicationController::KIND;
+    OwnerReference {
+        api_version: kind.api_version.to_owned(),
+        kind: kind.kind.to_owned(),
+        name: rc.name().to_owned(),
+        uid: rc.metadata().uid.clone(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
+
+fn from_template(rc: &ReplicationController) -> Pod {
+    let template = rc.spec().template();
+    let meta = template.metadata();
+    Pod {
+        metadata: Some(ObjectMeta {
+            generate_name: format!("{}-", rc.name()),
+            namespace: rc.namespace().to_owned(),
+            labels: meta.labels.clone(),
+            annotations: meta.annotations.clone(),
+            finalizers: meta.finalizers.clone(),
+            owner_references: vec![reference(rc)],
+            ..ObjectMeta::default()
+        }),
+        spec: template.spec.clone(),
+        status: None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,123 @@
+use api::StatusError;
+use client::testing::MemoryServer;
+
+use super::*;
+use crate::testing::{context, object, running_pod};
+
+fn rc(replicas: i32) -> ReplicationController {
+    object(json!({
+        "metadata": {"name": "web", "namespace": "d", "uid": "rc-uid", "generation": 1},
+        "spec": {
+            "replicas": replicas, "selector": {"app": "web"},
+            "template": {
+                "metadata": {"labels": {"app": "web"}, "annotations": {"a": "b"}},
+                "spec": {"containers": [{"name": "c", "image": "i"}]},
+            },
+        },
+    }))
+}
+
+fn active(server: &MemoryServer) -> Vec<Pod> {
+    server.all::<Pod>().into_iter().filter(pods::is_active).collect()
+}
+
+fn status(server: &MemoryServer) -> api::core::v1::ReplicationControllerStatus {
+    server.find::<ReplicationController>("d", "web").unwrap().status().clone()
+}
+
+fn scale(server: &MemoryServer, replicas: i32) {
+    let mut rc = server.find::<ReplicationController>("d", "web").unwrap();
+    rc.spec_mut().replicas = Some(replicas);
+    rc.metadata_mut().generation += 1;
+    server.put(rc);
+}
+
+#[tokio::test]
+async fn pods_are_made_from_the_template_and_given_up_again() {
+    let server = MemoryServer::new();
+    server.put(rc(7));
+    let context = context(&server);
+    start(&context);
+    server.eventually(|server| status(server).replicas == 7 && status(server).observed_generation == 1).await;
+    let pods = server.all::<Pod>();
+    assert_eq!(pods.len(), 7);
+    let meta = pods[0].metadata();
+    assert!(meta.name.starts_with("web-") && meta.annotations["a"] == "b");
+    assert_eq!((meta.owner_references[0].uid.as_str(), meta.owner_references[0].controller), ("rc-uid", Some(true)));
+    scale(&server, 2);
+    server.eventually(|server| active(server).len() == 2 && status(server).replicas == 2).await;
+    assert_eq!(status(&server).observed_generation, 2);
+}
+
+#[tokio::test]
+async fn a_lagging_copy_never_makes_too_many() {
+    let server = MemoryServer::new();
+    server.put(rc(20));
+    let context = context(&server);
+    start(&context);
+    // Keep the informers busy reconnecting while the controller works.
+    for round in 0..20 {
+        server.disconnect();
+        let mut rc = server.find::<ReplicationController>("d", "web").unwrap();
+        rc.metadata_mut().annotations.insert("round".into(), round.to_string());
+        server.put(rc);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert!(server.all::<Pod>().len() <= 20);
+    }
+    server.eventually(|server| status(server).replicas == 20).await;
+    assert_eq!(server.all::<Pod>().len(), 20);
+    let creates = server.take_writes().iter().filter(|write| write.starts_with("create pods")).count();
+    assert_eq!(creates, 20);
+}
+
+#[tokio::test]
+async fn a_lost_or_finished_pod_is_replaced() {
+    let server = MemoryServer::new();
+    server.put(rc(2));
+    let context = context(&server);
+    start(&context);
+    server.eventually(|server| active(server).len() == 2).await;
+    let pods = server.all::<Pod>();
+    server.remove::<Pod>("d", pods[0].name());
+    let mut failed = pods[1].clone();
+    failed.status_mut().phase = "Failed".into();
+    server.put(failed);
+    server.eventually(|server| active(server).len() == 2 && server.all::<Pod>().len() == 3).await;
+}
+
+#[tokio::test]
+async fn pods_are_adopted_and_let_go_by_their_labels() {
+    let server = MemoryServer::new();
+    server.put(rc(1));
+    server.put(running_pod("d", "orphan", "n", "10.0.0.1"));
+    let context = context(&server);
+    start(&context);
+    server.eventually(|server| status(server).ready_replicas == 1).await;
+    let mut pod = server.find::<Pod>("d", "orphan").unwrap();
+    assert_eq!(pods::controller(&pod).unwrap().uid, "rc-uid");
+    pod.metadata_mut().labels.insert("app".into(), "debug".into());
+    server.put(pod);
+    let let_go = |server: &MemoryServer| {
+        let free = server.find::<Pod>("d", "orphan").unwrap().metadata().owner_references.is_empty();
+        free && server.all::<Pod>().len() == 2
+    };
+    server.eventually(let_go).await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_created_is_told_once_and_heals() {
+    let server = MemoryServer::new();
+    server.put(rc(8));
+    for _ in 0..3 {
+        server.fail_next("create", "pods", StatusError::new(api::status::Reason::Forbidden, "exceeded quota: q"));
+    }
+    let context = context(&server);
+    start(&context);
+    let told = |server: &MemoryServer| {
+        server.all::<api::core::v1::Event>().iter().any(|event| {
+            event.reason == "FailedCreate" && event.message == "Error creating: exceeded quota: q" && event.count >= 1
+        })
+    };
+    server.eventually(told).await;
+    server.eventually(|server| status(server).replicas == 8 && status(server).conditions.is_empty()).await;
+}

@@ -1,0 +1,98 @@
+//! What kube-proxy reports of itself, under the names upstream's has where the meaning is the same.
+
+use std::time::{Duration, SystemTime};
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+
+use crate::sync::Summary;
+
+/// Upper bounds of the histograms' buckets, seconds.
+const SECONDS: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 20.0];
+
+/// Metrics of syncs. Cheap to clone; all clones are one.
+#[derive(Clone, Debug)]
+pub struct SyncMetrics {
+    syncs: Histogram,
+    full: Histogram,
+    latency: Histogram,
+    last: Gauge,
+    queued: Gauge,
+    failures: Counter,
+    rules: Gauge,
+    elements: Gauge,
+    flows: Counter,
+}
+
+// === impl SyncMetrics ===
+
+impl SyncMetrics {
+    /// Registers the metrics; once a process.
+    pub fn register(metrics: &daemon::Metrics) -> Self {
+        let this = Self {
+            syncs: Histogram::new(SECONDS),
+            full: Histogram::new(SECONDS),
+            latency: Histogram::new(SECONDS),
+            last: Gauge::default(),
+            queued: Gauge::default(),
+            failures: Counter::default(),
+            rules: Gauge::default(),
+            elements: Gauge::default(),
+            flows: Counter::default(),
+        };
+        metrics.register(|registry| {
+            let registry = registry.sub_registry_with_prefix("kubeproxy");
+            registry.register("sync_proxy_rules_duration_seconds", "Time of one sync", this.syncs.clone());
+            registry.register(
+                "sync_full_proxy_rules_duration_seconds",
+                "Time of one sync that listed the table first",
+                this.full.clone(),
+            );
+            registry.register("rules_latency_seconds", "Time from a change seen to its rules applied", this.latency.clone());
+            registry.register(
+                "sync_proxy_rules_last_timestamp_seconds",
+                "When the rules were last brought up to date, since the Unix epoch",
+                this.last.clone(),
+            );
+            registry.register(
+                "sync_proxy_rules_last_queued_timestamp_seconds",
+                "When a sync was last asked for, since the Unix epoch",
+                this.queued.clone(),
+            );
+            registry.register("sync_proxy_rules_nftables_sync_failures", "Syncs that the kernel refused", this.failures.clone());
+            registry.register("rules", "Rules in the table", this.rules.clone());
+            registry.register("elements", "Elements of the table's sets and maps", this.elements.clone());
+            registry.register("udp_flows_ended", "Tracked UDP flows ended because their endpoint is gone", this.flows.clone());
+        });
+        this
+    }
+
+    /// A sync was asked for.
+    pub fn asked(&self) {
+        self.queued.set(unix_seconds());
+    }
+
+    /// A sync went well; its oldest change had waited for `waited` when it began.
+    pub fn synced(&self, summary: &Summary, waited: Duration) {
+        self.syncs.observe(summary.took.as_secs_f64());
+        if summary.listed {
+            self.full.observe(summary.took.as_secs_f64());
+        }
+        self.latency.observe((waited + summary.took).as_secs_f64());
+        self.last.set(unix_seconds());
+        self.rules.set(i64::try_from(summary.rules).unwrap_or(i64::MAX));
+        self.elements.set(i64::try_from(summary.elements).unwrap_or(i64::MAX));
+        self.flows.inc_by(u64::try_from(summary.flows_ended).unwrap_or(u64::MAX));
+    }
+
+    /// A sync failed.
+    pub fn failed(&self) {
+        self.failures.inc();
+    }
+}
+
+fn unix_seconds() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}

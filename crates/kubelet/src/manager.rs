@@ -1,0 +1,274 @@
+//! The pods of this node: a task for each, told of what concerns it; and the sweeps that find what belongs to none.
+//!
+//! *Invariant:* a pod UID has one task at most. Nothing is removed before the first whole list of pods is in.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use api::core::v1::Pod;
+use client::{Informer, ObjectChange};
+use futures::StreamExt as _;
+use parking_lot::Mutex;
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, interval_at, sleep},
+};
+use tracing::{Instrument as _, info, warn};
+
+use crate::{
+    cluster::{Reference, ReferenceKind},
+    pod::{self, Context, Mailbox, state::Desired},
+    runtime::Labels,
+};
+
+/// How often leftovers are looked for, besides at the start.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(300);
+/// Pause before the runtime is asked again after it went away.
+const RECONNECT: Duration = Duration::from_secs(1);
+
+/// The mailboxes of the pods that have a task; shared with whoever has news for them.
+#[derive(Clone, Default)]
+pub struct Pods {
+    inner: Arc<Mutex<BTreeMap<String, Entry>>>,
+}
+
+struct Entry {
+    mailbox: Mailbox,
+    pod: Arc<Pod>,
+    references: BTreeSet<Reference>,
+}
+
+/// Whether the container runtime answers; the text says why not.
+pub type RuntimeState = watch::Sender<Result<(), String>>;
+
+// === impl Pods ===
+
+impl Pods {
+    /// Tells every pod that refers to an object of its change.
+    pub fn source_changed(&self, reference: &Reference) {
+        for entry in self.inner.lock().values().filter(|entry| entry.references.contains(reference)) {
+            entry.mailbox.sources_changed();
+        }
+    }
+
+    /// The pod with this name, if it is here and not about to be gone.
+    pub fn find(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
+        let pods = self.inner.lock();
+        let found = pods.values().find(|entry| entry.pod.metadata().namespace == namespace && entry.pod.metadata().name == name);
+        found.map(|entry| entry.pod.clone())
+    }
+
+    /// All pods.
+    pub fn list(&self) -> Vec<Arc<Pod>> {
+        self.inner.lock().values().map(|entry| entry.pod.clone()).collect()
+    }
+
+    fn uids(&self) -> BTreeSet<String> {
+        self.inner.lock().keys().cloned().collect()
+    }
+
+    fn references(&self) -> BTreeSet<Reference> {
+        self.inner.lock().values().flat_map(|entry| entry.references.iter().cloned()).collect()
+    }
+
+    fn resync(&self) {
+        for entry in self.inner.lock().values() {
+            entry.mailbox.resync();
+        }
+    }
+}
+
+/// Routes the runtime's events to the pods; for ever.
+pub async fn route_events(ctx: Arc<Context>, pods: Pods, state: RuntimeState) {
+    loop {
+        // Events are asked for before the pods look, so nothing falls in between.
+        let mut events = ctx.runtime.events();
+        match ctx.runtime.info().await {
+            Ok(_) => {
+                if state.send_if_modified(|state| std::mem::replace(state, Ok(())).is_err()) {
+                    info!("the container runtime answers");
+                }
+                pods.resync();
+                while let Some(event) = events.next().await {
+                    match event {
+                        Ok(event) => {
+                            if let Some(entry) = pods.inner.lock().get(&event.pod_uid) {
+                                entry.mailbox.container_changed(event.id);
+                            }
+                        }
+                        Err(error) => {
+                            warn!(error = &error as &dyn std::error::Error, "the container runtime's events broke off");
+                            break;
+                        }
+                    }
+                }
+            }
+            Err(error) => {
+                let message = error.to_string();
+                let down = |state: &mut Result<(), String>| std::mem::replace(state, Err(message)).is_ok();
+                if state.send_if_modified(down) {
+                    warn!(error = &error as &dyn std::error::Error, "the container runtime does not answer");
+                }
+            }
+        }
+        sleep(RECONNECT).await;
+    }
+}
+
+/// Runs the pods that the API server has for this node; for ever.
+pub async fn run(ctx: Arc<Context>, pods: Pods, informer: Informer<Pod>) {
+    informer.wait_synced().await;
+    let mut changes = informer.subscribe();
+    let mut tasks = JoinSet::new();
+    // All that is there is in the subscription already.
+    while let Some(change) = changes.try_next() {
+        apply(&ctx, &pods, &mut tasks, change);
+    }
+    ctx.cluster.follow(pods.references());
+    let mut sweeps = interval_at(Instant::now(), SWEEP_INTERVAL);
+    loop {
+        tokio::select! {
+            change = changes.next() => {
+                apply(&ctx, &pods, &mut tasks, change);
+                ctx.cluster.follow(pods.references());
+            }
+            Some(ended) = tasks.join_next(), if !tasks.is_empty() => match ended {
+                Ok(uid) => forget(&ctx, &pods, &mut tasks, &uid, &informer),
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                Err(_) => {}
+            },
+            _ = sweeps.tick() => sweep(&ctx, &pods, &mut tasks).await,
+        }
+    }
+}
+
+fn apply(ctx: &Arc<Context>, pods: &Pods, tasks: &mut JoinSet<String>, change: ObjectChange<Pod>) {
+    match (change.old, change.new) {
+        (old, Some(pod)) => {
+            // Deleted and created again under the same name, seen as one change.
+            if let Some(old) = old.filter(|old| old.metadata().uid != pod.metadata().uid) {
+                want(ctx, pods, tasks, Desired { pod: old, gone: true });
+            }
+            want(ctx, pods, tasks, Desired { pod, gone: false });
+        }
+        (Some(pod), None) => want(ctx, pods, tasks, Desired { pod, gone: true }),
+        (None, None) => {}
+    }
+}
+
+fn want(ctx: &Arc<Context>, pods: &Pods, tasks: &mut JoinSet<String>, desired: Desired) {
+    let (uid, pod) = (desired.pod.metadata().uid.clone(), desired.pod.clone());
+    let references = if desired.gone { BTreeSet::new() } else { references(&pod) };
+    let mut entries = pods.inner.lock();
+    if let Some(entry) = entries.get_mut(&uid) {
+        entry.pod = pod;
+        entry.references = references;
+        entry.mailbox.set_desired(desired);
+        return;
+    }
+    let mailbox = Mailbox::new(desired);
+    let span = tracing::info_span!("pod", name = pod.metadata().name, namespace = pod.metadata().namespace, uid);
+    let work = pod::run(ctx.clone(), mailbox.clone());
+    entries.insert(uid.clone(), Entry { mailbox, pod, references });
+    tasks.spawn(
+        async move {
+            work.await;
+            uid
+        }
+        .instrument(span),
+    );
+}
+
+/// A task has ended: the pod left nothing. If it is wanted again since, it gets a new task.
+fn forget(ctx: &Arc<Context>, pods: &Pods, tasks: &mut JoinSet<String>, uid: &str, informer: &Informer<Pod>) {
+    pods.inner.lock().remove(uid);
+    let again = informer.store().list().into_iter().find(|pod| pod.metadata().uid == uid);
+    if let Some(pod) = again {
+        want(ctx, pods, tasks, Desired { pod, gone: false });
+    }
+    ctx.cluster.follow(pods.references());
+}
+
+/// Finds what belongs to no pod: containers get a task that removes them, the rest is removed here.
+async fn sweep(ctx: &Arc<Context>, pods: &Pods, tasks: &mut JoinSet<String>) {
+    match ctx.runtime.list(None).await {
+        Ok(containers) => {
+            ctx.metrics.set_running(&containers);
+            let known = pods.uids();
+            let orphans: BTreeMap<_, _> = containers
+                .into_iter()
+                .filter(|c| !known.contains(&c.labels.uid))
+                .map(|c| (c.labels.uid.clone(), c.labels))
+                .collect();
+            for (uid, labels) in orphans {
+                info!(uid, pod = labels.pod, namespace = labels.namespace, "removing the containers of a pod that is gone");
+                want(ctx, pods, tasks, Desired { pod: Arc::new(stand_in(&labels)), gone: true });
+            }
+        }
+        Err(error) => {
+            warn!(error = &error as &dyn std::error::Error, "cannot look for leftover containers");
+            return;
+        }
+    }
+    let live = pods.uids();
+    if let Err(error) = ctx.network.sweep(&live).await {
+        warn!(error = &error as &dyn std::error::Error, "cannot look for leftover links and addresses");
+    }
+    match ctx.volumes.sweep(&live).await {
+        Ok(removed) => removed.iter().for_each(|uid| info!(uid, "removed the files of a pod that is gone")),
+        Err(error) => warn!(error = &error as &dyn std::error::Error, "cannot look for leftover files"),
+    }
+    let groups = ctx.cgroups.clone();
+    if tokio::task::spawn_blocking(move || groups.sweep(&live)).await.is_err() {
+        warn!("cannot look for leftover control groups");
+    }
+}
+
+/// What a container's labels tell of a pod whose object is gone.
+fn stand_in(labels: &Labels) -> Pod {
+    let mut pod = Pod::default();
+    let metadata = pod.metadata_mut();
+    metadata.name.clone_from(&labels.pod);
+    metadata.namespace.clone_from(&labels.namespace);
+    metadata.uid.clone_from(&labels.uid);
+    pod.spec_mut().termination_grace_period_seconds = Some(labels.grace_seconds);
+    pod
+}
+
+/// The ConfigMaps and Secrets that a pod refers to.
+fn references(pod: &Pod) -> BTreeSet<Reference> {
+    let mut found = BTreeSet::new();
+    let namespace = &pod.metadata().namespace;
+    let mut add = |kind, name: &str| {
+        if !name.is_empty() {
+            found.insert(Reference { kind, namespace: namespace.clone(), name: name.to_owned() });
+        }
+    };
+    for volume in &pod.spec().volumes {
+        let source = volume.volume_source();
+        add(ReferenceKind::ConfigMap, &source.config_map().local_object_reference().name);
+        add(ReferenceKind::Secret, &source.secret().secret_name);
+        for projection in &source.projected().sources {
+            add(ReferenceKind::ConfigMap, &projection.config_map().local_object_reference().name);
+            add(ReferenceKind::Secret, &projection.secret().local_object_reference().name);
+        }
+    }
+    for reference in &pod.spec().image_pull_secrets {
+        add(ReferenceKind::Secret, &reference.name);
+    }
+    for container in &pod.spec().containers {
+        for source in &container.env_from {
+            add(ReferenceKind::ConfigMap, &source.config_map_ref().local_object_reference().name);
+            add(ReferenceKind::Secret, &source.secret_ref().local_object_reference().name);
+        }
+        for variable in &container.env {
+            add(ReferenceKind::ConfigMap, &variable.value_from().config_map_key_ref().local_object_reference().name);
+            add(ReferenceKind::Secret, &variable.value_from().secret_key_ref().local_object_reference().name);
+        }
+    }
+    found
+}

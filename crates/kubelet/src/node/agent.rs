@@ -1,0 +1,214 @@
+//! Registers the node and keeps its status up to date: at every change, and every five minutes.
+
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
+
+use api::core::v1::{Node, NodeStatus, Taint};
+use client::{Client, EventRecorder, EventType, Patch};
+use daemon::Gate;
+use jiff::Timestamp;
+use serde_json::json;
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep_until},
+};
+use tracing::{info, warn};
+
+use super::{
+    machine::{Machine, architecture},
+    status::{Facts, same, status},
+};
+use crate::{
+    network::PodNetwork,
+    runtime::{EngineInfo, Runtime},
+};
+
+/// How often an unchanged status is written.
+const REPORT_INTERVAL: Duration = Duration::from_secs(300);
+/// Pause before a failed write is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Who the node is.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Labels that it registers with, besides the customary ones.
+    pub labels: BTreeMap<String, String>,
+    /// Taints that it registers with.
+    pub taints: Vec<Taint>,
+    /// How many pods it takes.
+    pub max_pods: u32,
+    /// Port of the kubelet's service.
+    pub port: u16,
+}
+
+/// Writes the node's object.
+pub struct Agent {
+    /// The API server.
+    pub client: Client,
+    /// For events about the node.
+    pub recorder: EventRecorder,
+    /// Who the node is.
+    pub config: NodeConfig,
+    /// What it is.
+    pub machine: Machine,
+    /// The runtime, for its version and images.
+    pub runtime: Arc<dyn Runtime>,
+    /// Whether the runtime answers.
+    pub runtime_state: watch::Receiver<Result<(), String>>,
+    /// The pod network.
+    pub network: Arc<dyn PodNetwork>,
+    /// Rung when something changed that the status shows (network, images).
+    pub changed: Arc<Notify>,
+}
+
+// === impl Agent ===
+
+impl Agent {
+    /// Makes sure the node's object exists, with our labels, and returns it. Tries until it succeeds.
+    pub async fn register(&self) -> Node {
+        loop {
+            match self.try_register().await {
+                Ok(node) => return node,
+                Err(error) => warn!(error = &error as &dyn std::error::Error, "cannot register the node"),
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    async fn try_register(&self) -> client::Result<Node> {
+        let nodes = self.client.all::<Node>();
+        let name = &self.config.name;
+        let labels = self.labels();
+        if let Some(node) = nodes.get_opt(name).await? {
+            if labels.iter().all(|(key, value)| node.metadata().labels.get(key) == Some(value)) {
+                return Ok(node);
+            }
+            return nodes.patch(name, &Patch::Merge(json!({ "metadata": { "labels": labels } }))).await;
+        }
+        let mut node = Node::default();
+        node.metadata_mut().name.clone_from(name);
+        node.metadata_mut().labels = labels;
+        node.spec_mut().taints.clone_from(&self.config.taints);
+        node.status = Some(self.derive(&NodeStatus::default()).await);
+        match nodes.create(&node).await {
+            Err(error) if error.is_already_exists() => nodes.get(name).await,
+            created => {
+                info!(node = name, "node registered");
+                created
+            }
+        }
+    }
+
+    fn labels(&self) -> BTreeMap<String, String> {
+        let mut labels: BTreeMap<String, String> = [
+            ("kubernetes.io/hostname", self.config.name.as_str()),
+            ("kubernetes.io/os", "linux"),
+            ("kubernetes.io/arch", architecture()),
+            ("beta.kubernetes.io/os", "linux"),
+            ("beta.kubernetes.io/arch", architecture()),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into();
+        labels.extend(self.config.labels.clone());
+        labels
+    }
+
+    /// Keeps the status up to date; for ever. `reported` opens once it is written for the first time.
+    pub async fn run(mut self, node: Node, reported: Gate) {
+        let mut stored = node.status().clone();
+        let mut written_at: Option<Instant> = None;
+        self.recorder.event(&node, EventType::Normal, "Starting", "Starting kubelet.");
+        loop {
+            let derived = self.derive(&stored).await;
+            let due = written_at.is_none_or(|at| at.elapsed() >= REPORT_INTERVAL);
+            let mut next = written_at.unwrap_or_else(Instant::now) + REPORT_INTERVAL;
+            if due || !same(&derived, &stored) {
+                match self.write(&stored, &derived).await {
+                    Ok(status) => {
+                        self.announce(&node, &stored, &status);
+                        stored = status;
+                        written_at = Some(Instant::now());
+                        next = Instant::now() + REPORT_INTERVAL;
+                        reported.open();
+                    }
+                    Err(error) => {
+                        warn!(error = &error as &dyn std::error::Error, "cannot write the node's status");
+                        next = Instant::now() + RETRY;
+                        if let Ok(node) = self.client.all::<Node>().get(&self.config.name).await {
+                            stored = node.status().clone();
+                        } else if self.try_register().await.is_ok() {
+                            continue;
+                        }
+                    }
+                }
+            }
+            tokio::select! {
+                () = sleep_until(next) => {}
+                () = self.changed.notified() => {}
+                changed = self.runtime_state.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    async fn write(&self, old: &NodeStatus, new: &NodeStatus) -> client::Result<NodeStatus> {
+        let mut patch = serde_json::to_value(new).unwrap_or_default();
+        // An emptied list or map is removed, not left as it was.
+        if let (Some(new), Ok(serde_json::Value::Object(old))) = (patch.as_object_mut(), serde_json::to_value(old)) {
+            for name in old.keys() {
+                new.entry(name.clone()).or_insert(serde_json::Value::Null);
+            }
+        }
+        let nodes = self.client.all::<Node>();
+        let stored = nodes.patch_status(&self.config.name, &Patch::Merge(json!({ "status": patch }))).await?;
+        Ok(stored.status().clone())
+    }
+
+    async fn derive(&self, old: &NodeStatus) -> NodeStatus {
+        let mut problems = Vec::new();
+        let state = self.runtime_state.borrow().clone();
+        if let Err(message) = state {
+            problems.push(format!("container runtime is down: {message}"));
+        }
+        if !self.network.is_ready() {
+            problems.push(
+                "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:the node has no pod CIDR assigned yet"
+                    .to_owned(),
+            );
+        }
+        let engine = self.runtime.info().await.unwrap_or_else(|_| {
+            let version = old.node_info().container_runtime_version.trim_start_matches("docker://").to_owned();
+            EngineInfo { version, ..EngineInfo::default() }
+        });
+        let images = self.runtime.images().await.unwrap_or_default();
+        let facts = Facts {
+            machine: &self.machine,
+            address: &self.config.address.to_string(),
+            hostname: &self.config.name,
+            pods: self.config.max_pods,
+            port: self.config.port,
+            engine: &engine,
+            images: &images,
+            problems: &problems,
+        };
+        status(&facts, old, Timestamp::now())
+    }
+
+    fn announce(&self, node: &Node, old: &NodeStatus, new: &NodeStatus) {
+        let ready = |status: &NodeStatus| {
+            status.conditions.iter().any(|condition| condition.r#type == "Ready" && condition.status == "True")
+        };
+        let name = &self.config.name;
+        match (ready(old), ready(new)) {
+            (false, true) => {
+                self.recorder.event(node, EventType::Normal, "NodeReady", format!("Node {name} status is now: NodeReady"))
+            }
+            (true, false) => {
+                self.recorder.event(node, EventType::Normal, "NodeNotReady", format!("Node {name} status is now: NodeNotReady"))
+            }
+            _ => {}
+        }
+    }
+}

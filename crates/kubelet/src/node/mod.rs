@@ -1,0 +1,14 @@
+//! This machine as a node of the cluster: its registration, its status, its lease, and what it learns of the other nodes.
+
+mod agent;
+mod lease;
+mod machine;
+mod peers;
+mod status;
+
+pub use self::{
+    agent::{Agent, NodeConfig},
+    lease::{LEASE_NAMESPACE, keep_lease},
+    machine::{Machine, address_towards, oom_score_floor},
+    peers::follow_peers,
+};

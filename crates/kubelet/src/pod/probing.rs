@@ -1,0 +1,74 @@
+//! The probes of one pod's containers: which should run now, and which do.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use api::core::v1::Pod;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{
+    Context,
+    probe::{Kind, Prober, Report},
+    state::{Memory, Observed},
+    status::probe_results,
+};
+use crate::runtime::ContainerId;
+
+/// Reports that wait for the pod's task.
+const REPORTS: usize = 16;
+
+/// The running probes; dropping it ends them.
+pub(super) struct Probing {
+    tasks: BTreeMap<(ContainerId, Kind), AbortOnDropHandle<()>>,
+    sender: mpsc::Sender<Report>,
+    reports: mpsc::Receiver<Report>,
+}
+
+// === impl Probing ===
+
+impl Probing {
+    pub(super) fn new() -> Self {
+        let (sender, reports) = mpsc::channel(REPORTS);
+        Self { tasks: BTreeMap::new(), sender, reports }
+    }
+
+    /// The next report; waits for ever if no probe has anything to say.
+    pub(super) async fn next(&mut self) -> Option<Report> {
+        self.reports.recv().await
+    }
+
+    /// Starts the probes that should run and ends the others.
+    pub(super) fn sync(&mut self, ctx: &Arc<Context>, pod: &Arc<Pod>, observed: &Observed, memory: &Memory, wanted: bool) {
+        let mut keep = Vec::new();
+        for spec in &pod.spec().containers {
+            let Some(container) = observed.newest(&spec.name).filter(|container| container.is_running() && wanted) else {
+                continue;
+            };
+            let (started, _) = probe_results(spec, container, memory);
+            let kinds: &[Kind] = if started == Some(true) { &[Kind::Liveness, Kind::Readiness] } else { &[Kind::Startup] };
+            for kind in kinds.iter().copied().filter(|kind| kind.of(spec).is_some()) {
+                let key = (container.id.clone(), kind);
+                keep.push(key.clone());
+                self.tasks.entry(key).or_insert_with(|| {
+                    let address = if pod.spec().host_network {
+                        ctx.node.address.clone()
+                    } else {
+                        observed.address.map(|a| a.to_string()).unwrap_or_default()
+                    };
+                    let prober = Prober {
+                        runtime: ctx.runtime.clone(),
+                        cluster: ctx.cluster.clone(),
+                        pod: pod.clone(),
+                        spec: spec.clone(),
+                        id: container.id.clone(),
+                        started_at: container.started_at.unwrap_or(container.created_at),
+                        address,
+                        kind,
+                    };
+                    AbortOnDropHandle::new(tokio::spawn(prober.run(self.sender.clone())))
+                });
+            }
+        }
+        self.tasks.retain(|key, _| keep.contains(key));
+    }
+}

@@ -1,0 +1,236 @@
+//! What comes of a worker's jobs: successes are looked at in the runtime, failures are remembered with their reason and the time of the next try.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use api::core::v1::PodStatus;
+use jiff::Timestamp;
+use tracing::{debug, warn};
+
+use super::{Done, RETRY, Worker};
+use crate::{
+    cluster::PodEvent,
+    images::ImageError,
+    pod::{
+        backoff::later,
+        jobs::{self, SandboxStage, StartFailure, VolumeStage},
+        plan::{Start, TearDown},
+        state::{Failure, Task, VolumeState, retry_delay},
+    },
+    runtime::Container,
+};
+
+// === impl Worker ===
+
+impl Worker {
+    pub(super) async fn finish(&mut self, done: Done) {
+        match done {
+            Done::Sandbox(result) => {
+                self.memory.busy.remove(&Task::Sandbox);
+                self.finish_sandbox(result).await;
+            }
+            Done::Volumes(result) => {
+                self.memory.busy.remove(&Task::Volumes);
+                self.finish_volumes(result);
+            }
+            Done::Start(start, result) => {
+                self.memory.busy.remove(&Task::Start(start.container.clone()));
+                self.finish_start(&start, result).await;
+            }
+            Done::Signal(id) => {
+                self.memory.busy.remove(&Task::Signal(id.clone()));
+                self.look_at(&id).await;
+            }
+            Done::Remove(id, result) => {
+                self.memory.busy.remove(&Task::Remove(id.clone()));
+                if let Err(error) = result {
+                    warn!(container = id, error = %jobs::chain(&error), "cannot remove a container");
+                    self.retry_later();
+                }
+                self.look_at(&id).await;
+            }
+            Done::TearDown(what, result) => {
+                self.memory.busy.remove(&Task::TearDown);
+                match result {
+                    Ok(()) => {
+                        self.memory.sandbox_clean = true;
+                        self.memory.clean = what == TearDown::Everything;
+                        if what == TearDown::Sandbox {
+                            self.look_at_all().await;
+                        }
+                    }
+                    Err(message) => {
+                        warn!(uid = self.uid, message, "cannot clean up after a pod");
+                        self.retry_later();
+                    }
+                }
+            }
+            Done::Status(status, result) => {
+                self.writing = false;
+                match result {
+                    Ok(revision) => {
+                        self.count_start(&status);
+                        if revision >= self.written_at {
+                            self.written = *status;
+                            self.written_at = revision;
+                            self.show_written();
+                        }
+                        self.move_on_from_pull_errors();
+                    }
+                    Err(error) => {
+                        debug!(uid = self.uid, error = %jobs::chain(&error), "cannot write the pod's status");
+                        self.retry_later();
+                    }
+                }
+            }
+            Done::Deleted(result) => {
+                self.writing = false;
+                match result {
+                    Ok(()) => self.deleted = true,
+                    Err(error) => {
+                        warn!(uid = self.uid, error = %jobs::chain(&error), "cannot delete the pod's object");
+                        self.retry_later();
+                    }
+                }
+            }
+        }
+    }
+
+    /// The first time that a pod is told to be ready ends its start.
+    fn count_start(&mut self, status: &PodStatus) {
+        let ready = |status: &PodStatus| {
+            status.conditions.iter().any(|condition| condition.r#type == "Ready" && condition.status == "True")
+        };
+        if ready(status)
+            && let Some(since) = self.starting_since.take()
+        {
+            self.ctx.metrics.pod_started(since.elapsed());
+        }
+    }
+
+    async fn finish_sandbox(&mut self, result: Result<(Container, Option<std::net::Ipv4Addr>), String>) {
+        match result {
+            Ok(_) => self.memory.sandbox = None,
+            Err(message) => {
+                self.sandbox.send_replace(SandboxStage::Failed);
+                self.event(PodEvent::warning("FailedCreatePodSandBox", message.clone()));
+                self.memory.sandbox = Some(Failure { reason: "FailedCreatePodSandBox", message, retry_at: self.soon(RETRY) });
+            }
+        }
+        self.look_at_all().await;
+    }
+
+    fn finish_volumes(&mut self, result: Result<crate::volumes::Mounted, String>) {
+        match result {
+            Ok(mounted) => {
+                let mounted = Arc::new(mounted);
+                self.memory.volumes = VolumeState::Ready(mounted.clone());
+                self.volumes.send_replace(VolumeStage::Ready(mounted));
+            }
+            Err(message) => {
+                self.event(PodEvent::warning("FailedMount", message.clone()));
+                self.memory.volumes = VolumeState::Failed(Failure { reason: "FailedMount", message, retry_at: self.soon(RETRY) });
+                // Containers that run keep what they have; those that wait are told.
+                self.volumes.send_if_modified(|stage| {
+                    !matches!(stage, VolumeStage::Ready(_)) && {
+                        *stage = VolumeStage::Failed;
+                        true
+                    }
+                });
+            }
+        }
+    }
+
+    async fn finish_start(&mut self, start: &Start, result: Result<Container, StartFailure>) {
+        let name = &start.container;
+        let now = Timestamp::now();
+        let failure = match result {
+            Ok(container) => {
+                let memory = self.memory.container(name);
+                memory.failure = None;
+                memory.create_failures = 0;
+                memory.pulls.reset();
+                self.look_at(&container.id).await;
+                return;
+            }
+            Err(StartFailure::Aborted) => {
+                self.look_at_all().await;
+                return;
+            }
+            Err(failure) => failure,
+        };
+        let image = self
+            .desired
+            .pod
+            .spec()
+            .containers
+            .iter()
+            .find(|spec| &spec.name == name)
+            .map(|spec| spec.image.clone())
+            .unwrap_or_default();
+        let memory = self.memory.container(name);
+        memory.create_failures += 1;
+        let retry_at = later(now, retry_delay(memory.create_failures)).unwrap_or(now);
+        let (reason, message, retry_at) = match &failure {
+            StartFailure::Image(error) => {
+                memory.pulls.advance(now);
+                let retry_at = later(now, memory.pulls.delay()).unwrap_or(now);
+                let text = error.to_string();
+                match error {
+                    ImageError::InvalidName(_) => ("InvalidImageName", text, retry_at),
+                    ImageError::NeverPull(_) => ("ErrImageNeverPull", text, retry_at),
+                    ImageError::Pull(_) => ("ErrImagePull", text, retry_at),
+                    ImageError::Inspect(_) => ("ImageInspectError", text, retry_at),
+                }
+            }
+            StartFailure::Config(message) => ("CreateContainerConfigError", message.clone(), retry_at),
+            StartFailure::Create(error) => ("CreateContainerError", jobs::chain(error), retry_at),
+            StartFailure::Run(error) => ("RunContainerError", jobs::chain(error), now),
+            StartFailure::Aborted => return,
+        };
+        match &failure {
+            StartFailure::Image(ImageError::Pull(_)) => {
+                self.event(PodEvent::warning("Failed", format!("Failed to pull image {image:?}: {message}")).about(name));
+                self.event(PodEvent::warning("Failed", "Error: ErrImagePull").about(name));
+            }
+            StartFailure::Image(ImageError::InvalidName(_)) => {
+                let text = format!("Failed to apply default image tag {image:?}: {message}");
+                self.event(PodEvent::warning("InspectFailed", text).about(name));
+                self.event(PodEvent::warning("Failed", "Error: InvalidImageName").about(name));
+            }
+            StartFailure::Image(ImageError::NeverPull(_)) => {
+                self.event(PodEvent::warning("ErrImageNeverPull", message.clone()).about(name));
+                self.event(PodEvent::warning("Failed", "Error: ErrImageNeverPull").about(name));
+            }
+            _ => self.event(PodEvent::warning("Failed", format!("Error: {message}")).about(name)),
+        }
+        self.memory.container(name).failure = Some(Failure { reason, message, retry_at });
+        self.look_at_all().await;
+        // It exists and has ended: the restart delay is what counts from now on.
+        if matches!(failure, StartFailure::Run(_)) {
+            let ended = self.observed.newest(name).and_then(|container| container.exit().map(|exit| exit.finished_at));
+            let memory = self.memory.container(name);
+            memory.restarts.advance(ended.unwrap_or(now));
+        }
+    }
+
+    /// A failed pull has been told; until the next try it is the delay that the container waits for.
+    fn move_on_from_pull_errors(&mut self) {
+        let images: Vec<(String, String)> =
+            self.desired.pod.spec().containers.iter().map(|spec| (spec.name.clone(), spec.image.clone())).collect();
+        let mut told = BTreeSet::new();
+        for (name, image) in images {
+            let Some(failure) = self.memory.containers.get_mut(&name).and_then(|container| container.failure.as_mut()) else {
+                continue;
+            };
+            if failure.reason == "ErrImagePull" {
+                failure.reason = "ImagePullBackOff";
+                failure.message = format!("Back-off pulling image {image:?}: ErrImagePull: {}", failure.message);
+                told.insert((name, image));
+            }
+        }
+        for (name, image) in told {
+            self.event(PodEvent::normal("BackOff", format!("Back-off pulling image {image:?}")).about(&name));
+            self.event(PodEvent::warning("Failed", "Error: ImagePullBackOff").about(&name));
+        }
+    }
+}

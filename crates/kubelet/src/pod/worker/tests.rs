@@ -1,0 +1,322 @@
+use api::core::v1::{ConfigMapKeySelector, Container as Spec, EnvVar, LocalObjectReference, Probe};
+use api::meta::v1::Time;
+
+use super::*;
+use crate::{
+    cgroups::Cgroups, cluster::fake::FakeCluster, images::Images, metrics::KubeletMetrics, network::fake::FakeNetwork,
+    pod::fields::NodeFacts, pod::files::Dns, runtime::fake::FakeRuntime, volumes::Volumes,
+};
+
+/// A pod's task over fakes. Restarting it is what a restart of the kubelet is.
+struct Harness {
+    ctx: Arc<Context>,
+    runtime: FakeRuntime,
+    network: FakeNetwork,
+    cluster: FakeCluster,
+    mailbox: Mailbox,
+    task: Option<tokio::task::JoinHandle<()>>,
+    _dir: tempfile::TempDir,
+}
+
+impl Harness {
+    fn new(pod: Pod) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (runtime, network, cluster) = (FakeRuntime::new(&["app:1", "pause"]), FakeNetwork::default(), FakeCluster::default());
+        let node = Arc::new(NodeFacts { name: "n1".into(), address: "192.0.2.1".into(), ..NodeFacts::default() });
+        let ctx = Arc::new(Context {
+            runtime: Arc::new(runtime.clone()),
+            network: Arc::new(network.clone()),
+            cluster: Arc::new(cluster.clone()),
+            volumes: Volumes::new(dir.path(), Arc::new(cluster.clone()), node.clone()),
+            images: Images::new(Arc::new(runtime.clone())),
+            cgroups: Cgroups::new(&format!("/fkkubelet-unit/{}", pod.metadata().uid)),
+            metrics: KubeletMetrics::new(&daemon::Metrics::new()),
+            node,
+            dns: Dns::default(),
+            pause_image: "pause".into(),
+        });
+        let mailbox = Mailbox::new(Desired { pod: Arc::new(pod), gone: false });
+        let mut harness = Self { ctx, runtime, network, cluster, mailbox, task: None, _dir: dir };
+        harness.launch();
+        harness
+    }
+
+    fn launch(&mut self) {
+        let (mailbox, runtime) = (self.mailbox.clone(), self.runtime.clone());
+        let feeder = tokio::spawn(async move {
+            use futures::StreamExt as _;
+            let mut events = crate::runtime::Runtime::events(&runtime);
+            while let Some(Ok(event)) = events.next().await {
+                mailbox.container_changed(event.id);
+            }
+        });
+        let work = run(self.ctx.clone(), self.mailbox.clone());
+        self.task = Some(tokio::spawn(async move {
+            work.await;
+            feeder.abort();
+        }));
+    }
+
+    /// Ends the task and starts a new one that knows only what is outside.
+    async fn restart_kubelet(&mut self, mut pod: Pod) {
+        if let Some(task) = self.task.take() {
+            task.abort();
+            drop(task.await);
+        }
+        pod.status = Some(self.cluster.status());
+        self.mailbox = Mailbox::new(Desired { pod: Arc::new(pod), gone: false });
+        self.launch();
+    }
+
+    async fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+        for _ in 0..1000 {
+            if condition(self) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("no {what}; status {:#?}\nevents {:#?}", self.cluster.status(), self.cluster.events());
+    }
+
+    fn ready(&self) -> bool {
+        self.cluster.status().conditions.iter().any(|condition| condition.r#type == "Ready" && condition.status == "True")
+    }
+
+    fn waiting(&self) -> String {
+        self.cluster.status().container_statuses.first().map(|status| status.state().waiting().reason.clone()).unwrap_or_default()
+    }
+}
+
+fn pod(containers: &[&str], policy: &str) -> Pod {
+    let mut pod = Pod::default();
+    let metadata = pod.metadata_mut();
+    (metadata.name, metadata.namespace) = ("web".into(), "default".into());
+    metadata.uid = uuid::Uuid::new_v4().to_string();
+    pod.spec_mut().restart_policy = policy.into();
+    pod.spec_mut().containers =
+        containers.iter().map(|name| Spec { name: (*name).into(), image: "app:1".into(), ..Spec::default() }).collect();
+    pod
+}
+
+fn deleted(mut pod: Pod, grace: i64) -> Desired {
+    pod.metadata_mut().deletion_timestamp = Some(Time::now());
+    pod.metadata_mut().deletion_grace_period_seconds = Some(grace);
+    Desired { pod: Arc::new(pod), gone: false }
+}
+
+#[tokio::test]
+async fn a_pod_starts_restarts_its_containers_and_ends_cleanly() {
+    let pod = pod(&["a", "b"], "Always");
+    let harness = Harness::new(pod.clone());
+    harness.until("readiness", Harness::ready).await;
+    let status = harness.cluster.status();
+    assert_eq!((status.phase.as_str(), status.pod_ip.as_str(), status.host_ip.as_str()), ("Running", "10.0.0.1", "192.0.2.1"));
+    let calls = harness.runtime.take_calls();
+    assert_eq!(calls[..2], ["create POD_0", "start POD_0"], "{calls:?}");
+    assert_eq!(harness.runtime.spec(&harness.runtime.newest("a").unwrap().id).unwrap().network_mode, "container:id0001");
+
+    let first = harness.runtime.newest("a").unwrap();
+    harness.runtime.exit(&first.id, 1);
+    harness.until("a restart", |h| h.cluster.status().container_statuses[0].restart_count == 1 && h.ready()).await;
+    let status = &harness.cluster.status().container_statuses[0];
+    assert_eq!((status.last_state().terminated().exit_code, status.last_state().terminated().reason.as_str()), (1, "Error"));
+    assert_eq!(harness.cluster.status().container_statuses[1].restart_count, 0, "the other container is left alone");
+
+    let second = harness.runtime.newest("a").unwrap();
+    harness.runtime.exit(&second.id, 1);
+    harness.until("a back-off", |h| h.waiting() == "CrashLoopBackOff").await;
+    assert!(
+        harness.cluster.status().container_statuses[0]
+            .state()
+            .waiting()
+            .message
+            .starts_with("back-off 10s restarting failed container=a pod=web_default(")
+    );
+
+    harness.mailbox.set_desired(deleted(pod.clone(), 30));
+    harness.until("deletion", |h| h.cluster.is_deleted()).await;
+    assert!(harness.runtime.containers().is_empty() && harness.network.addresses() == 0);
+    harness.mailbox.set_desired(Desired { gone: true, ..deleted(pod, 30) });
+    tokio::time::timeout(Duration::from_secs(5), harness.task.unwrap()).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_stubborn_container_is_killed_after_its_grace() {
+    let pod = pod(&["a"], "Always");
+    let harness = Harness::new(pod.clone());
+    harness.runtime.make_stubborn("a");
+    harness.until("readiness", Harness::ready).await;
+    harness.runtime.take_calls();
+    harness.mailbox.set_desired(deleted(pod, 1));
+    harness.until("deletion", |h| h.cluster.is_deleted()).await;
+    assert_eq!(harness.runtime.take_calls(), ["SIGTERM a_0", "SIGKILL a_0", "remove a_0", "remove POD_0"]);
+    assert!(harness.cluster.events().contains(&"Killing: Stopping container a".to_owned()));
+    let last = harness.cluster.status();
+    assert_eq!(last.container_statuses[0].state().terminated().exit_code, 137, "the last status tells how it ended");
+}
+
+#[tokio::test]
+async fn a_restarted_kubelet_touches_nothing_and_flips_nothing() {
+    let mut pod = pod(&["a"], "Always");
+    pod.spec_mut().containers[0].readiness_probe = Some(exec_probe());
+    let mut harness = Harness::new(pod.clone());
+    harness.until("readiness", Harness::ready).await;
+    harness.runtime.take_calls();
+    let before = harness.cluster.statuses().len();
+    harness.restart_kubelet(pod).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(harness.cluster.statuses().len(), before, "nothing to report");
+    assert!(harness.runtime.take_calls().iter().all(|call| call.starts_with("exec")), "nothing but probes");
+}
+
+#[tokio::test]
+async fn after_the_engine_or_the_host_went_down_pods_come_back_with_their_counts() {
+    let pod = pod(&["a"], "Always");
+    let mut harness = Harness::new(pod.clone());
+    harness.until("readiness", Harness::ready).await;
+    let first_ip = harness.cluster.status().pod_ip;
+    for container in harness.runtime.containers() {
+        harness.runtime.exit(&container.id, 137);
+    }
+    harness.until("a new sandbox", |h| h.ready() && h.cluster.status().pod_ip != first_ip).await;
+    assert_eq!(harness.cluster.status().container_statuses[0].restart_count, 1);
+    // Now even the containers are gone.
+    for container in harness.runtime.containers() {
+        crate::runtime::Runtime::remove(&harness.runtime, &container.id).await.unwrap();
+    }
+    harness.restart_kubelet(pod).await;
+    harness.until("a start", |h| h.ready() && h.cluster.status().container_statuses[0].restart_count == 2).await;
+}
+
+#[tokio::test]
+async fn policies_decide_how_a_pod_completes() {
+    for (policy, code, phase) in [("Never", 0, "Succeeded"), ("Never", 3, "Failed"), ("OnFailure", 0, "Succeeded")] {
+        let harness = Harness::new(pod(&["a"], policy));
+        harness.until("readiness", Harness::ready).await;
+        harness.runtime.exit(&harness.runtime.newest("a").unwrap().id, code);
+        harness.until(phase, |h| h.cluster.status().phase == phase && h.runtime.newest("POD").is_none()).await;
+        let status = harness.cluster.status();
+        assert_eq!(status.container_statuses[0].state().terminated().exit_code, code);
+        assert!(harness.runtime.newest("a").is_some(), "its log can still be read");
+        assert_eq!(status.pod_ip, "10.0.0.1", "the address stays in the status");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_start_says_why() {
+    let mut missing_image = pod(&["a"], "Always");
+    missing_image.spec_mut().containers[0].image = "gone:1".into();
+    let harness = Harness::new(missing_image);
+    harness.until("back-off", |h| h.waiting() == "ImagePullBackOff").await;
+    assert!(harness.cluster.statuses().iter().any(|s| s.container_statuses[0].state().waiting().reason == "ErrImagePull"));
+    assert!(
+        harness
+            .cluster
+            .events()
+            .iter()
+            .any(|event| event.starts_with("Failed: Failed to pull image \"gone:1\": pull access denied"))
+    );
+
+    let mut never = pod(&["a"], "Always");
+    never.spec_mut().containers[0].image = "gone:1".into();
+    never.spec_mut().containers[0].image_pull_policy = "Never".into();
+    Harness::new(never).until("refusal", |h| h.waiting() == "ErrImageNeverPull").await;
+
+    let broken = pod(&["a"], "Always");
+    let harness = Harness::new(broken);
+    harness.runtime.fail_start("a", "exec: \"nope\": not found");
+    harness.until("run error", |h| h.cluster.events().iter().any(|event| event.starts_with("Failed: Error: exec:"))).await;
+    harness.until("back-off", |h| h.waiting() == "CrashLoopBackOff").await;
+    let last = harness.cluster.status().container_statuses[0].last_state().terminated().clone();
+    assert_eq!((last.exit_code, last.reason.as_str()), (127, "ContainerCannotRun"));
+}
+
+#[tokio::test]
+async fn a_config_map_that_appears_lets_the_pod_start() {
+    let mut pod = pod(&["a"], "Always");
+    let selector = ConfigMapKeySelector {
+        local_object_reference: Some(LocalObjectReference { name: "settings".into() }),
+        key: "k".into(),
+        ..ConfigMapKeySelector::default()
+    };
+    let mut variable = EnvVar { name: "K".into(), ..EnvVar::default() };
+    variable.value_from_mut().config_map_key_ref = Some(selector);
+    pod.spec_mut().containers[0].env.push(variable);
+    let harness = Harness::new(pod);
+    harness.until("config error", |h| h.waiting() == "CreateContainerConfigError").await;
+    assert_eq!(harness.cluster.status().container_statuses[0].state().waiting().message, "configmap \"settings\" not found");
+    harness.cluster.add_config_map("settings", "k", "v");
+    harness.mailbox.sources_changed();
+    harness.until("readiness", Harness::ready).await;
+    let id = harness.runtime.newest("a").unwrap().id;
+    assert_eq!(harness.runtime.spec(&id).unwrap().env, ["K=v"]);
+    assert_eq!(harness.cluster.status().container_statuses[0].restart_count, 0);
+}
+
+fn exec_probe() -> Probe {
+    let mut probe = Probe { period_seconds: 1, failure_threshold: 1, ..Probe::default() };
+    probe.handler_mut().exec_mut().command = vec!["check".into()];
+    probe
+}
+
+#[tokio::test]
+async fn readiness_and_liveness_probes_have_their_effects() {
+    let mut both = pod(&["a"], "Always");
+    both.spec_mut().containers[0].readiness_probe = Some(exec_probe());
+    let harness = Harness::new(both);
+    harness.runtime.set_exec_exit_code(1);
+    harness.until("unready", |h| h.cluster.status().phase == "Running" && !h.ready()).await;
+    harness.runtime.set_exec_exit_code(0);
+    harness.until("readiness", Harness::ready).await;
+    harness.runtime.set_exec_exit_code(1);
+    harness.until("unready", |h| !h.ready()).await;
+    assert_eq!(harness.cluster.status().container_statuses[0].restart_count, 0);
+
+    let mut live = pod(&["a"], "Always");
+    live.spec_mut().containers[0].liveness_probe = Some(exec_probe());
+    let harness = Harness::new(live);
+    harness.until("readiness", Harness::ready).await;
+    harness.runtime.set_exec_exit_code(1);
+    harness.until("a restart", |h| h.cluster.status().container_statuses[0].restart_count == 1).await;
+    let events = harness.cluster.events();
+    assert!(events.contains(&"Unhealthy: Liveness probe failed: done".to_owned()), "{events:?}");
+    assert!(events.contains(&"Killing: Container a failed liveness probe, will be restarted".to_owned()));
+}
+
+#[tokio::test]
+async fn an_api_server_that_is_away_stops_no_container_and_hears_it_later() {
+    let harness = Harness::new(pod(&["a"], "Always"));
+    harness.until("readiness", Harness::ready).await;
+    harness.cluster.set_down(true);
+    harness.runtime.exit(&harness.runtime.newest("a").unwrap().id, 1);
+    harness.until("a restart", |h| h.runtime.newest("a").is_some_and(|c| c.labels.attempt == 1 && c.is_running())).await;
+    harness.cluster.set_down(false);
+    harness.until("the report", |h| h.cluster.status().container_statuses[0].restart_count == 1 && h.ready()).await;
+}
+
+#[tokio::test]
+async fn a_network_that_fails_is_tried_again() {
+    let harness = Harness::new(pod(&["a"], "Always"));
+    harness.network.set_broken(true);
+    harness.until("the event", |h| h.cluster.events().iter().any(|event| event.starts_with("FailedCreatePodSandBox"))).await;
+    harness.network.set_broken(false);
+    harness.until("readiness", Harness::ready).await;
+    assert_eq!(harness.cluster.status().container_statuses[0].restart_count, 0);
+}
+
+#[tokio::test]
+async fn orphans_of_a_pod_that_is_gone_are_removed_without_a_word() {
+    let pod = pod(&["a"], "Always");
+    let mut harness = Harness::new(pod.clone());
+    harness.until("readiness", Harness::ready).await;
+    if let Some(task) = harness.task.take() {
+        task.abort();
+        drop(task.await);
+    }
+    let (statuses, events) = (harness.cluster.statuses().len(), harness.cluster.events().len());
+    harness.mailbox = Mailbox::new(Desired { pod: Arc::new(pod), gone: true });
+    harness.launch();
+    tokio::time::timeout(Duration::from_secs(5), harness.task.take().unwrap()).await.unwrap().unwrap();
+    assert!(harness.runtime.containers().is_empty() && harness.network.addresses() == 0);
+    assert_eq!((harness.cluster.statuses().len(), harness.cluster.events().len()), (statuses, events));
+}

@@ -1,0 +1,246 @@
+//! The kubelet's own gRPC service: logs, exec, attach, port-forward and resource use, for the API server and nobody else.
+
+mod streams;
+
+use std::sync::Arc;
+
+use api::{
+    StatusError,
+    core::v1::Pod,
+    ferrokube::v1::{
+        ExecRequest, ExecResponse, ExecStart, LogsRequest, LogsResponse, PodRef, PortForwardRequest, PortForwardResponse,
+        StatsRequest, StatsResponse, exec_request,
+        kubelet_server::{Kubelet, KubeletServer},
+    },
+    resource::Resource as _,
+};
+use daemon::tls::PeerInfo;
+use futures::{StreamExt as _, stream::BoxStream};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{
+    manager::Pods,
+    network::in_network_of,
+    pod::state::Observed,
+    runtime::{self, Container, ExecSpec, LogOptions, Output, Runtime, TerminalSize},
+    stats::Stats,
+};
+
+/// The name in the API server's client certificate.
+pub const API_SERVER: &str = "kube-apiserver-kubelet-client";
+
+/// The service.
+#[derive(Clone)]
+pub struct NodeService {
+    /// The runtime.
+    pub runtime: Arc<dyn Runtime>,
+    /// The pods.
+    pub pods: Pods,
+    /// Resource use.
+    pub stats: Arc<Stats>,
+}
+
+type Answer<T> = Result<Response<BoxStream<'static, Result<T, Status>>>, Status>;
+
+/// The service behind its check: a client certificate of the cluster's CA is not enough, it has to be the API server's.
+#[derive(Clone)]
+pub struct OnlyFor {
+    name: Arc<str>,
+}
+
+impl tonic::service::Interceptor for OnlyFor {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        let identity = request.extensions().get::<PeerInfo>().and_then(|peer| peer.identity.as_ref());
+        match identity {
+            Some(identity) if identity.common_name == *self.name => Ok(request),
+            Some(identity) => Err(Status::permission_denied(format!(
+                "the kubelet serves {:?} only, not {:?}",
+                &*self.name, identity.common_name
+            ))),
+            None => Err(Status::unauthenticated("a client certificate is needed")),
+        }
+    }
+}
+
+// === impl NodeService ===
+
+impl NodeService {
+    /// The service for who has a certificate of that name.
+    pub fn only_for(self, name: &str) -> tonic::service::interceptor::InterceptedService<KubeletServer<Self>, OnlyFor> {
+        KubeletServer::with_interceptor(self, OnlyFor { name: name.into() })
+    }
+
+    fn pod(&self, reference: Option<PodRef>) -> Result<Arc<Pod>, Status> {
+        let reference = reference.ok_or_else(|| StatusError::bad_request("the request names no pod"))?;
+        let pod = self.pods.find(&reference.namespace, &reference.name);
+        let pod = pod.filter(|pod| reference.uid.is_empty() || pod.metadata().uid == reference.uid);
+        pod.ok_or_else(|| StatusError::not_found(Pod::KIND, &reference.name).into())
+    }
+
+    /// The incarnations of a pod's container, newest first.
+    async fn incarnations(&self, pod: &Pod, name: &str) -> Result<(String, Vec<Container>), Status> {
+        let containers = &pod.spec().containers;
+        let name = match (name, containers.as_slice()) {
+            ("", [only]) => only.name.clone(),
+            ("", _) => {
+                let names: Vec<&str> = containers.iter().map(|container| container.name.as_str()).collect();
+                let message = format!(
+                    "a container name must be specified for pod {}, choose one of: [{}]",
+                    pod.metadata().name,
+                    names.join(" ")
+                );
+                return Err(StatusError::bad_request(message).into());
+            }
+            (name, _) => name.to_owned(),
+        };
+        if !containers.iter().any(|container| container.name == name) {
+            return Err(StatusError::bad_request(format!("container {name} is not valid for pod {}", pod.metadata().name)).into());
+        }
+        let mut found = Vec::new();
+        for summary in self.runtime.list(Some(&pod.metadata().uid)).await.map_err(failed)? {
+            if summary.labels.container == name {
+                found.extend(self.runtime.inspect(&summary.id).await.map_err(failed)?);
+            }
+        }
+        let mut observed = Observed::new(found);
+        let list = observed.containers.remove(&name).unwrap_or_default();
+        Ok((name, list))
+    }
+
+    async fn running(&self, pod: &Pod, name: &str) -> Result<Container, Status> {
+        let (name, list) = self.incarnations(pod, name).await?;
+        let newest = list.into_iter().next().filter(Container::is_running);
+        newest.ok_or_else(|| {
+            StatusError::bad_request(format!("container {name:?} of pod {:?} is not running", pod.metadata().name)).into()
+        })
+    }
+
+    async fn log_container(&self, request: &LogsRequest) -> Result<Container, Status> {
+        let pod = self.pod(request.pod.clone())?;
+        let (name, mut list) = self.incarnations(&pod, &request.container).await?;
+        let pod_name = &pod.metadata().name;
+        if request.previous {
+            // While the newest waits to be restarted, the one before is the last that ran.
+            let running = list.first().is_some_and(Container::is_running);
+            let index = usize::from(running || list.len() > 1);
+            if index < list.len() {
+                return Ok(list.swap_remove(index));
+            }
+            let message = format!("previous terminated container {name:?} in pod {pod_name:?} not found");
+            return Err(StatusError::bad_request(message).into());
+        }
+        list.into_iter().next().filter(|container| container.started_at.is_some()).ok_or_else(|| {
+            let status = pod.status().container_statuses.iter().find(|status| status.name == name);
+            let reason = status.map(|status| status.state().waiting().reason.clone()).filter(|reason| !reason.is_empty());
+            let reason = reason.unwrap_or_else(|| "ContainerCreating".to_owned());
+            StatusError::bad_request(format!("container {name:?} in pod {pod_name:?} is waiting to start: {reason}")).into()
+        })
+    }
+
+    async fn first(&self, messages: &mut Streaming<ExecRequest>) -> Result<ExecStart, Status> {
+        let first = messages.message().await?.and_then(|request| request.message);
+        match first {
+            Some(exec_request::Message::Start(start)) => Ok(start),
+            _ => Err(StatusError::bad_request("the first message must say what to run").into()),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Kubelet for NodeService {
+    type LogsStream = BoxStream<'static, Result<LogsResponse, Status>>;
+    type ExecStream = BoxStream<'static, Result<ExecResponse, Status>>;
+    type AttachStream = BoxStream<'static, Result<ExecResponse, Status>>;
+    type PortForwardStream = BoxStream<'static, Result<PortForwardResponse, Status>>;
+
+    async fn logs(&self, request: Request<LogsRequest>) -> Answer<LogsResponse> {
+        let request = request.into_inner();
+        let container = self.log_container(&request).await?;
+        let options = LogOptions {
+            follow: request.follow,
+            since: request.since.as_ref().map(|time| time.seconds),
+            timestamps: request.timestamps,
+            tail: request.tail_lines,
+        };
+        let mut left = if request.limit_bytes > 0 { request.limit_bytes as usize } else { usize::MAX };
+        let chunks = self.runtime.logs(&container.id, options).map(|chunk| chunk.map(Output::into_bytes).map_err(failed));
+        let cut = chunks.scan((), move |(), chunk| {
+            let chunk = chunk.map(|bytes| {
+                let bytes = bytes.slice(..bytes.len().min(left));
+                left -= bytes.len();
+                bytes
+            });
+            let end = matches!(&chunk, Ok(bytes) if bytes.is_empty() && left == 0);
+            std::future::ready((!end).then_some(chunk))
+        });
+        Ok(Response::new(cut.map(|chunk| chunk.map(|data| LogsResponse { data })).boxed()))
+    }
+
+    async fn exec(&self, request: Request<Streaming<ExecRequest>>) -> Answer<ExecResponse> {
+        let mut messages = request.into_inner();
+        let start = self.first(&mut messages).await?;
+        if start.command.is_empty() {
+            return Err(StatusError::bad_request("you must specify at least one command for the container").into());
+        }
+        let pod = self.pod(start.pod.clone())?;
+        let container = self.running(&pod, &start.container).await?;
+        let spec = ExecSpec { command: start.command.clone(), stdin: start.stdin, tty: start.tty };
+        let session = self.runtime.exec(&container.id, spec).await.map_err(failed)?;
+        let target = streams::Target::Exec(session.id.clone());
+        Ok(Response::new(streams::interact(self.runtime.clone(), target, session, messages, start).await))
+    }
+
+    async fn attach(&self, request: Request<Streaming<ExecRequest>>) -> Answer<ExecResponse> {
+        let mut messages = request.into_inner();
+        let start = self.first(&mut messages).await?;
+        let pod = self.pod(start.pod.clone())?;
+        let container = self.running(&pod, &start.container).await?;
+        let session = self.runtime.attach(&container.id, start.stdin).await.map_err(failed)?;
+        let target = streams::Target::Container(container.id);
+        Ok(Response::new(streams::interact(self.runtime.clone(), target, session, messages, start).await))
+    }
+
+    async fn port_forward(&self, request: Request<Streaming<PortForwardRequest>>) -> Answer<PortForwardResponse> {
+        let mut messages = request.into_inner();
+        let first = messages
+            .message()
+            .await?
+            .ok_or_else(|| StatusError::bad_request("the first message must name the pod and the port"))?;
+        let pod = self.pod(first.pod.clone())?;
+        let port = u16::try_from(first.port).ok().filter(|port| *port > 0);
+        let port = port.ok_or_else(|| {
+            StatusError::bad_request(format!("port: Invalid value: {}: must be between 1 and 65535", first.port))
+        })?;
+        let mut sandboxes = Vec::new();
+        for summary in self.runtime.list(Some(&pod.metadata().uid)).await.map_err(failed)? {
+            if summary.labels.is_sandbox() && summary.running {
+                sandboxes.extend(self.runtime.inspect(&summary.id).await.map_err(failed)?);
+            }
+        }
+        let sandbox = Observed::new(sandboxes).sandbox().cloned();
+        let sandbox = sandbox.ok_or_else(|| StatusError::bad_request(format!("pod {:?} is not running", pod.metadata().name)))?;
+        let connect = move || streams::connect_loopback(port);
+        let stream = in_network_of(sandbox.pid, connect).await.map_err(|error| StatusError::internal(error.to_string()))?;
+        let stream = stream.map_err(|error| StatusError::unavailable(format!("connect to port {port} in the pod: {error}")))?;
+        Ok(Response::new(streams::forward(stream, first.data, messages)))
+    }
+
+    async fn stats(&self, request: Request<StatsRequest>) -> Result<Response<StatsResponse>, Status> {
+        Ok(Response::new(self.stats.measure(request.into_inner().node_only).await.map_err(failed)?))
+    }
+}
+
+fn failed(error: runtime::Error) -> Status {
+    match &error {
+        runtime::Error::NotFound { message } | runtime::Error::Conflict { message } => {
+            StatusError::bad_request(message.clone()).into()
+        }
+        runtime::Error::Unreachable(_) => StatusError::unavailable(error.to_string()).into(),
+        _ => StatusError::internal(error.to_string()).into(),
+    }
+}
+
+fn size(size: &api::ferrokube::v1::TerminalSize) -> TerminalSize {
+    let cut = |value: u32| u16::try_from(value).unwrap_or(u16::MAX);
+    TerminalSize { width: cut(size.width), height: cut(size.height) }
+}

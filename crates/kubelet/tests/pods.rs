@@ -1,0 +1,391 @@
+//! The whole kubelet against a real Docker Engine and the real kernel, with an API server in memory.
+
+mod support;
+
+use std::{
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
+
+use api::{
+    core::v1::{ConfigMap, Container, EnvVar, Event, Node, Pod, Probe, Volume, VolumeMount},
+    meta::v1::Time,
+};
+use client::testing::MemoryServer;
+use daemon::{
+    Kit,
+    pki::{Ca, Request, Usage},
+};
+use kubelet::runtime::{ContainerSpec, Docker, Labels, Runtime as _};
+use support::{Engine, in_new_netns, sh};
+
+const IMAGE: &str = "fkkubelet/app:1";
+
+/// A node: an engine, an API server in memory, and a kubelet that can be restarted.
+struct Host {
+    engine: Engine,
+    server: MemoryServer,
+    kit: Option<Kit>,
+}
+
+impl Host {
+    async fn new() -> Self {
+        daemon::tls::install_provider();
+        let engine = Engine::start();
+        engine.add_busybox(IMAGE);
+        let (ca, pair) = Ca::create("test-ca", Duration::from_secs(3600)).unwrap();
+        let dir = engine.path();
+        pair.write(&dir.join("ca.crt"), &dir.join("ca.key")).unwrap();
+        let request = Request {
+            common_name: "node".into(),
+            organization: None,
+            dns_names: vec!["localhost".into()],
+            addresses: vec![Ipv4Addr::LOCALHOST.into()],
+            usage: Usage::Server,
+            lifetime: Duration::from_secs(3600),
+        };
+        ca.issue(&request).unwrap().write(&dir.join("tls.crt"), &dir.join("tls.key")).unwrap();
+        let mut host = Self { engine, server: MemoryServer::new(), kit: None };
+        let mut node = Node::default();
+        node.metadata_mut().name = "n1".into();
+        node.spec_mut().pod_cidr = "10.244.7.0/24".into();
+        host.server.put(node);
+        host.start_kubelet().await;
+        host
+    }
+
+    async fn start_kubelet(&mut self) {
+        #[derive(clap::Parser)]
+        struct Flags {
+            #[command(flatten)]
+            args: kubelet::Args,
+        }
+        let dir = self.engine.path();
+        let pause = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/debug/pause");
+        let argv = [
+            "kubelet".to_owned(),
+            "--hostname-override=n1".to_owned(),
+            format!("--docker-socket={}", self.engine.socket().display()),
+            format!("--root-dir={}", dir.join("kubelet").display()),
+            format!("--pause-binary={}", pause.display()),
+            format!("--tls-cert-file={}", dir.join("tls.crt").display()),
+            format!("--tls-private-key-file={}", dir.join("tls.key").display()),
+            format!("--client-ca-file={}", dir.join("ca.crt").display()),
+            "--cgroup-root=/fkkubelet".to_owned(),
+            "--port=0".to_owned(),
+        ];
+        let args = <Flags as clap::Parser>::parse_from(argv).args;
+        let kit = Kit::new();
+        kubelet::run_with(args, self.server.client(), Ipv4Addr::LOCALHOST, kit.clone()).await.unwrap();
+        self.until("the node to be ready", |host| {
+            host.server
+                .find::<Node>("", "n1")
+                .is_some_and(|n| n.status().conditions.iter().any(|c| c.r#type == "Ready" && c.status == "True"))
+        })
+        .await;
+        self.kit = Some(kit);
+    }
+
+    /// Ends the kubelet's tasks in the middle of whatever they do.
+    async fn stop_kubelet(&mut self) {
+        if let Some(kit) = self.kit.take() {
+            kit.shutdown.start();
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    async fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !condition(self) {
+            if Instant::now() > deadline {
+                let pods: Vec<_> =
+                    self.server.all::<Pod>().into_iter().map(|p| (p.metadata().name.clone(), p.status().clone())).collect();
+                let events: Vec<_> =
+                    self.server.all::<Event>().into_iter().map(|e| format!("{} {}", e.reason, e.message)).collect();
+                panic!("no {what} in time: {pods:#?} {events:#?}\n{}", self.engine.docker_output("ps -a"));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    fn pod(&self, name: &str) -> Pod {
+        self.server.find::<Pod>("default", name).unwrap_or_default()
+    }
+
+    fn is_ready(&self, name: &str) -> bool {
+        self.pod(name).status().conditions.iter().any(|c| c.r#type == "Ready" && c.status == "True")
+    }
+
+    fn restarts(&self, name: &str) -> i32 {
+        self.pod(name).status().container_statuses.first().map_or(0, |c| c.restart_count)
+    }
+
+    fn exec(&self, container: &str, command: &str) -> String {
+        let id = self.engine.docker_output(&format!("ps -q --filter label=io.kubernetes.container.name={container}"));
+        self.engine.docker_output(&format!("exec {id} sh -c '{command}'"))
+    }
+
+    async fn delete(&self, name: &str, grace: i64) {
+        let mut pod = self.pod(name);
+        pod.metadata_mut().deletion_timestamp = Some(Time::now());
+        pod.metadata_mut().deletion_grace_period_seconds = Some(grace);
+        self.server.put(pod);
+        self.until("deletion", |host| host.server.find::<Pod>("default", name).is_none()).await;
+    }
+}
+
+fn pod(name: &str, commands: &[&str]) -> Pod {
+    let mut pod = Pod::default();
+    let metadata = pod.metadata_mut();
+    (metadata.name, metadata.namespace, metadata.uid) = (name.into(), "default".into(), uuid::Uuid::new_v4().to_string());
+    let spec = pod.spec_mut();
+    (spec.node_name, spec.restart_policy, spec.dns_policy) = ("n1".into(), "Always".into(), "ClusterFirst".into());
+    spec.termination_grace_period_seconds = Some(2);
+    for (index, command) in commands.iter().enumerate() {
+        spec.containers.push(Container {
+            name: format!("c{index}"),
+            image: IMAGE.into(),
+            command: ["sh", "-c", command].map(String::from).into(),
+            image_pull_policy: "IfNotPresent".into(),
+            termination_message_path: "/dev/termination-log".into(),
+            ..Container::default()
+        });
+    }
+    pod
+}
+
+/// Sleeps, and ends at once when it is asked to.
+const IDLE: &str = "trap \"exit 0\" TERM; while true; do sleep 0.2; done";
+
+#[test]
+fn pods_live_and_die_on_docker() {
+    in_new_netns(|| async {
+        let mut host = Host::new().await;
+        two_containers_share_network_and_volumes(&host).await;
+        containers_are_restarted(&host).await;
+        probes_restart_and_take_out_of_service(&host).await;
+        what_is_wrong_is_told(&host).await;
+        nothing_happens_when_the_kubelet_restarts(&mut host).await;
+        pods_come_back_after_the_engine_restarted(&mut host).await;
+        orphans_are_removed(&mut host).await;
+        starting_is_quick(&host).await;
+        host.stop_kubelet().await;
+    });
+}
+
+async fn two_containers_share_network_and_volumes(host: &Host) {
+    let mut map = ConfigMap::default();
+    (map.metadata_mut().name, map.metadata_mut().namespace) = ("settings".into(), "default".into());
+    map.data.insert("colour".into(), "green".into());
+    host.server.put(map.clone());
+    let mut pair = pod("pair", &[&format!("echo hello > /shared/index.html; httpd -p 8080 -h /shared; {IDLE}"), IDLE]);
+    let spec = pair.spec_mut();
+    let mut shared = Volume { name: "shared".into(), ..Volume::default() };
+    shared.volume_source_mut().empty_dir_mut();
+    let mut settings = Volume { name: "settings".into(), ..Volume::default() };
+    settings.volume_source_mut().config_map_mut().local_object_reference_mut().name = "settings".into();
+    spec.volumes = vec![shared, settings];
+    for container in &mut spec.containers {
+        container.volume_mounts.push(VolumeMount {
+            name: "shared".into(),
+            mount_path: "/shared".into(),
+            ..VolumeMount::default()
+        });
+        container.volume_mounts.push(VolumeMount {
+            name: "settings".into(),
+            mount_path: "/settings".into(),
+            ..VolumeMount::default()
+        });
+        let mut ip = EnvVar { name: "POD_IP".into(), ..EnvVar::default() };
+        ip.value_from_mut().field_ref_mut().field_path = "status.podIP".into();
+        container.env.push(ip);
+    }
+    host.server.put(pair.clone());
+    host.until("readiness", |host| host.is_ready("pair")).await;
+    let ip = host.pod("pair").status().pod_ip.clone();
+    assert!(ip.starts_with("10.244.7."), "{ip}");
+    assert_eq!(host.exec("c1", "wget -qO- http://localhost:8080/"), "hello", "one network");
+    assert_eq!(host.exec("c1", "cat /shared/index.html /settings/colour"), "hello\ngreen", "one volume");
+    assert_eq!(host.exec("c1", "echo $POD_IP; hostname"), format!("{ip}\npair"));
+    assert!(host.exec("c1", "cat /etc/hosts").contains(&format!("{ip}\tpair")));
+    assert!(sh(&format!("busybox wget -qO- http://{ip}:8080/")), "reachable from the host");
+
+    map.data.insert("colour".into(), "blue".into());
+    host.server.put(map);
+    host.until("the changed ConfigMap", |host| host.exec("c0", "cat /settings/colour") == "blue").await;
+
+    host.delete("pair", 2).await;
+    host.until("an empty engine", |host| host.engine.docker_output("ps -aq").is_empty()).await;
+    host.until("links to go", |_| sh("! ip -o link | grep -q 'alias pod/'")).await;
+    host.until("files to go", |host| std::fs::read_dir(host.engine.path().join("kubelet/pods")).unwrap().next().is_none()).await;
+    let mut again = pair;
+    again.metadata_mut().uid = uuid::Uuid::new_v4().to_string();
+    again.metadata_mut().resource_version.clear();
+    again.status = None;
+    host.server.put(again);
+    host.until("readiness", |host| host.is_ready("pair")).await;
+    assert_ne!(host.pod("pair").status().pod_ip, ip, "a fresh address");
+    host.delete("pair", 0).await;
+}
+
+async fn containers_are_restarted(host: &Host) {
+    host.server.put(pod("crash", &[IDLE]));
+    host.until("readiness", |host| host.is_ready("crash")).await;
+    let id = host.engine.docker_output("ps -q --filter label=io.kubernetes.container.name=c0");
+    assert!(host.engine.docker(&format!("kill {id}")));
+    host.until("a restart", |host| host.restarts("crash") == 1 && host.is_ready("crash")).await;
+    assert_eq!(host.pod("crash").status().container_statuses[0].last_state().terminated().exit_code, 137);
+    host.delete("crash", 0).await;
+
+    let mut once = pod("once", &["echo done > /dev/termination-log; exit 3"]);
+    once.spec_mut().restart_policy = "Never".into();
+    host.server.put(once);
+    host.until("the end", |host| host.pod("once").status().phase == "Failed").await;
+    let ended = host.pod("once").status().container_statuses[0].state().terminated().clone();
+    assert_eq!((ended.exit_code, ended.reason.as_str(), ended.message.as_str()), (3, "Error", "done\n"));
+    host.delete("once", 0).await;
+}
+
+async fn probes_restart_and_take_out_of_service(host: &Host) {
+    let mut probed = pod("probed", &[&format!("httpd -p 8080 -h /tmp; touch /tmp/ok /tmp/live; {IDLE}")]);
+    let container = &mut probed.spec_mut().containers[0];
+    let mut ready = Probe { period_seconds: 1, failure_threshold: 1, ..Probe::default() };
+    ready.handler_mut().http_get_mut().path = "/ok".into();
+    ready.handler_mut().http_get_mut().port = Some(8080.into());
+    container.readiness_probe = Some(ready);
+    let mut live = Probe { period_seconds: 1, failure_threshold: 1, initial_delay_seconds: 1, ..Probe::default() };
+    live.handler_mut().exec_mut().command = ["test", "-f", "/tmp/live"].map(String::from).into();
+    container.liveness_probe = Some(live);
+    host.server.put(probed);
+    host.until("readiness", |host| host.is_ready("probed")).await;
+    host.exec("c0", "rm /tmp/ok");
+    host.until("unreadiness", |host| !host.is_ready("probed")).await;
+    assert_eq!(host.restarts("probed"), 0);
+    host.exec("c0", "touch /tmp/ok; rm /tmp/live");
+    host.until("a restart", |host| host.restarts("probed") == 1 && host.is_ready("probed")).await;
+    host.delete("probed", 0).await;
+}
+
+async fn what_is_wrong_is_told(host: &Host) {
+    let mut image = pod("image", &[IDLE]);
+    image.spec_mut().containers[0].image = "localhost:1/nothing:v1".into();
+    host.server.put(image);
+    host.server.put(pod("command", &[IDLE]));
+    let mut command = host.pod("command");
+    command.metadata_mut().uid = uuid::Uuid::new_v4().to_string();
+    command.spec_mut().containers[0].command = vec!["/no/such/program".into()];
+    command.metadata_mut().name = "nocommand".into();
+    host.server.put(command);
+    let mut volume = pod("volume", &[IDLE]);
+    let mut missing = Volume { name: "v".into(), ..Volume::default() };
+    missing.volume_source_mut().config_map_mut().local_object_reference_mut().name = "missing".into();
+    volume.spec_mut().volumes = vec![missing];
+    host.server.put(volume);
+    let waiting = |host: &Host, name: &str| {
+        host.pod(name).status().container_statuses.first().map(|c| c.state().waiting().reason.clone()).unwrap_or_default()
+    };
+    host.until("the pull error", |host| waiting(host, "image") == "ImagePullBackOff").await;
+    host.until("the crash", |host| waiting(host, "nocommand") == "CrashLoopBackOff").await;
+    let last = host.pod("nocommand").status().container_statuses[0].last_state().terminated().clone();
+    assert_eq!(last.reason, "ContainerCannotRun");
+    assert!(last.message.contains("/no/such/program"), "{}", last.message);
+    host.until("the mount event", |host| {
+        let said = "MountVolume.SetUp failed for volume \"v\" : configmap \"missing\" not found";
+        host.server.all::<Event>().iter().any(|event| event.reason == "FailedMount" && event.message == said)
+    })
+    .await;
+    let mut map = ConfigMap::default();
+    (map.metadata_mut().name, map.metadata_mut().namespace) = ("missing".into(), "default".into());
+    host.server.put(map);
+    host.until("the mount", |host| host.is_ready("volume")).await;
+    for name in ["image", "command", "nocommand", "volume"] {
+        host.delete(name, 0).await;
+    }
+    host.until("an empty engine", |host| host.engine.docker_output("ps -aq").is_empty()).await;
+}
+
+async fn nothing_happens_when_the_kubelet_restarts(host: &mut Host) {
+    let mut probed = pod("stays", &[&format!("httpd -p 8080 -h /tmp; {IDLE}")]);
+    let mut ready = Probe { period_seconds: 1, ..Probe::default() };
+    ready.handler_mut().tcp_socket_mut().port = Some(8080.into());
+    probed.spec_mut().containers[0].readiness_probe = Some(ready);
+    host.server.put(probed);
+    host.until("readiness", |host| host.is_ready("stays")).await;
+    let before = (host.engine.docker_output("ps -q --no-trunc"), host.pod("stays").status().clone());
+    host.stop_kubelet().await;
+    host.start_kubelet().await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!((host.engine.docker_output("ps -q --no-trunc"), host.pod("stays").status().clone()), before);
+}
+
+async fn pods_come_back_after_the_engine_restarted(host: &mut Host) {
+    let ip = host.pod("stays").status().pod_ip.clone();
+    host.engine.stop();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    host.engine.launch();
+    host.until("the pod to come back", |host| host.restarts("stays") == 1 && host.is_ready("stays")).await;
+    assert_ne!(host.pod("stays").status().pod_ip, ip, "a new sandbox has a new address");
+    let named = "ps --format '{{.Names}}' | sort | cut -d_ -f1-3";
+    assert_eq!(host.engine.docker_output(named), "k8s_POD_stays\nk8s_c0_stays");
+}
+
+async fn orphans_are_removed(host: &mut Host) {
+    host.stop_kubelet().await;
+    host.server.remove::<Pod>("default", "stays");
+    host.start_kubelet().await;
+    host.until("an empty engine", |host| host.engine.docker_output("ps -aq").is_empty()).await;
+    host.until("links to go", |_| sh("! ip -o link | grep -q 'alias pod/'")).await;
+}
+
+async fn starting_is_quick(host: &Host) {
+    let mut times = Vec::new();
+    for n in 0..12 {
+        let name = format!("quick{n}");
+        let started = Instant::now();
+        host.server.put(pod(&name, &[IDLE]));
+        while !host.is_ready(&name) {
+            assert!(started.elapsed() < Duration::from_secs(20));
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        times.push(started.elapsed());
+        host.delete(&name, 0).await;
+    }
+    times.sort();
+    let mut alone = Vec::new();
+    for _ in 0..times.len() {
+        alone.push(docker_alone(host).await);
+    }
+    alone.sort();
+    println!("create to Ready: median {:?}, worst {:?}", times[times.len() / 2], times[times.len() - 1]);
+    println!("Docker alone:    median {:?}, worst {:?}", alone[alone.len() / 2], alone[alone.len() - 1]);
+}
+
+/// How long Docker needs for a sandbox and a container in it, one call after the other.
+async fn docker_alone(host: &Host) -> Duration {
+    let docker = Docker::connect(&host.engine.socket()).unwrap();
+    let labels = Labels::sandbox("bench", "bench", "bench", 0);
+    let spec = ContainerSpec {
+        labels,
+        image: "ferrokube/pause:0.1.0".into(),
+        network_mode: "none".into(),
+        ipc_mode: "shareable".into(),
+        ..ContainerSpec::default()
+    };
+    let started = Instant::now();
+    let sandbox = docker.create(spec.clone()).await.unwrap();
+    docker.start(&sandbox).await.unwrap();
+    let inside = ContainerSpec {
+        labels: Labels { container: "c".into(), ..spec.labels.clone() },
+        image: IMAGE.into(),
+        entrypoint: ["sh", "-c", IDLE].map(String::from).into(),
+        network_mode: format!("container:{sandbox}"),
+        ipc_mode: format!("container:{sandbox}"),
+        ..spec
+    };
+    let container = docker.create(inside).await.unwrap();
+    docker.start(&container).await.unwrap();
+    let took = started.elapsed();
+    docker.remove(&container).await.unwrap();
+    docker.remove(&sandbox).await.unwrap();
+    took
+}

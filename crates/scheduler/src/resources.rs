@@ -1,0 +1,169 @@
+//! Amounts of resources as the scheduler counts them.
+
+use std::collections::BTreeMap;
+
+use api::{
+    core::v1::{Pod, PodSpec, ResourceRequirements},
+    quantity,
+    resource::Quantity,
+};
+
+/// What a container without a CPU request is counted as when nodes are scored, in thousandths of a core (upstream's figure).
+const DEFAULT_MILLI_CPU: i64 = 100;
+/// What a container without a memory request is counted as when nodes are scored, in bytes (upstream's figure).
+const DEFAULT_MEMORY: i64 = 200 << 20;
+
+/// An amount of each resource.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// CPU in thousandths of a core.
+    pub milli_cpu: i64,
+    /// Memory in bytes.
+    pub memory: i64,
+    /// Local disk in bytes.
+    pub ephemeral_storage: i64,
+    /// Number of pods.
+    pub pods: i64,
+    /// Everything else by name, such as `example.com/gpu` or `hugepages-2Mi`.
+    pub extended: BTreeMap<String, i64>,
+}
+
+impl Resources {
+    /// Reads a list of quantities. What does not parse counts as nothing: the API server refuses it.
+    pub fn from_list(list: &BTreeMap<String, Quantity>) -> Self {
+        let mut out = Self::default();
+        for name in list.keys() {
+            let Some(amount) = quantity::get(list, name) else { continue };
+            match name.as_str() {
+                "cpu" => out.milli_cpu = amount.milli_value(),
+                "memory" => out.memory = amount.value(),
+                "ephemeral-storage" => out.ephemeral_storage = amount.value(),
+                "pods" => out.pods = amount.value(),
+                _ => {
+                    out.extended.insert(name.clone(), amount.value());
+                }
+            }
+        }
+        out
+    }
+
+    /// What a pod asks for: the sum of its containers (restartable init containers included), or what its init containers need in turn,
+    /// whichever is more, and its overhead.
+    pub fn requested_by(pod: &Pod) -> Self {
+        Self::of_spec(pod.spec(), |r| Self::from_list(&r.requests))
+    }
+
+    /// The same for scoring: containers that ask for no CPU or memory are counted with a small default.
+    pub fn scored_for(pod: &Pod) -> Self {
+        Self::of_spec(pod.spec(), |r| {
+            let mut amount = Self::from_list(&r.requests);
+            if !r.requests.contains_key("cpu") {
+                amount.milli_cpu = DEFAULT_MILLI_CPU;
+            }
+            if !r.requests.contains_key("memory") {
+                amount.memory = DEFAULT_MEMORY;
+            }
+            amount
+        })
+    }
+
+    fn of_spec(spec: &PodSpec, of: impl Fn(&ResourceRequirements) -> Self) -> Self {
+        let mut total = Self::default();
+        for container in &spec.containers {
+            total.add(&of(container.resources()));
+        }
+        // Restartable init containers keep running beside those that come after them.
+        let (mut sidecars, mut peak) = (Self::default(), Self::default());
+        for container in &spec.init_containers {
+            let amount = of(container.resources());
+            if container.restart_policy.as_deref() == Some("Always") {
+                sidecars.add(&amount);
+                peak.max(&sidecars);
+            } else {
+                let mut with_sidecars = sidecars.clone();
+                with_sidecars.add(&amount);
+                peak.max(&with_sidecars);
+            }
+        }
+        total.add(&sidecars);
+        total.max(&peak);
+        total.add(&Self::from_list(&spec.overhead));
+        total.pods = 1;
+        total
+    }
+
+    /// Adds an amount.
+    pub fn add(&mut self, other: &Self) {
+        self.combine(other, |a, b| a.saturating_add(b));
+    }
+
+    /// Takes an amount away.
+    pub fn subtract(&mut self, other: &Self) {
+        self.combine(other, |a, b| a.saturating_sub(b));
+    }
+
+    fn max(&mut self, other: &Self) {
+        self.combine(other, i64::max);
+    }
+
+    fn combine(&mut self, other: &Self, f: impl Fn(i64, i64) -> i64) {
+        self.milli_cpu = f(self.milli_cpu, other.milli_cpu);
+        self.memory = f(self.memory, other.memory);
+        self.ephemeral_storage = f(self.ephemeral_storage, other.ephemeral_storage);
+        self.pods = f(self.pods, other.pods);
+        for (name, amount) in &other.extended {
+            let own = self.extended.entry(name.clone()).or_default();
+            *own = f(*own, *amount);
+        }
+    }
+
+    /// The resources of which `free` has less than this asks for; what is not asked for cannot be short.
+    pub fn short_of<'a>(&'a self, free: &'a Self) -> impl Iterator<Item = &'a str> {
+        let basic = [
+            ("cpu", self.milli_cpu, free.milli_cpu),
+            ("memory", self.memory, free.memory),
+            ("ephemeral-storage", self.ephemeral_storage, free.ephemeral_storage),
+        ];
+        let extended =
+            self.extended.iter().map(|(name, want)| (name.as_str(), *want, free.extended.get(name).copied().unwrap_or_default()));
+        basic.into_iter().chain(extended).filter(|(_, want, free)| *want > 0 && want > free).map(|(name, ..)| name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::core::v1::Container;
+
+    use super::*;
+
+    fn container(cpu: &str, memory: &str) -> Container {
+        let quantity = |s: &str| Quantity { string: s.to_owned() };
+        let requests = BTreeMap::from([("cpu".to_owned(), quantity(cpu)), ("memory".to_owned(), quantity(memory))]);
+        Container { resources: Some(ResourceRequirements { requests, ..Default::default() }), ..Default::default() }
+    }
+
+    #[test]
+    fn a_pod_asks_for_its_containers_or_its_largest_init_container() {
+        let mut pod = Pod::default();
+        pod.spec_mut().containers = vec![container("100m", "1Gi"), container("200m", "1Gi")];
+        pod.spec_mut().init_containers = vec![container("1", "512Mi")];
+        let asked = Resources::requested_by(&pod);
+        assert_eq!((asked.milli_cpu, asked.memory, asked.pods), (1000, 2 << 30, 1));
+    }
+
+    #[test]
+    fn a_sidecar_counts_beside_the_containers_and_later_init_containers() {
+        let mut pod = Pod::default();
+        pod.spec_mut().containers = vec![container("100m", "1Mi")];
+        let sidecar = Container { restart_policy: Some("Always".to_owned()), ..container("50m", "1Mi") };
+        pod.spec_mut().init_containers = vec![sidecar, container("500m", "1Mi")];
+        assert_eq!(Resources::requested_by(&pod).milli_cpu, 550);
+    }
+
+    #[test]
+    fn only_what_is_asked_for_can_be_short() {
+        let want = Resources { milli_cpu: 5, ..Default::default() };
+        let free = Resources { memory: -1, milli_cpu: 4, ..Default::default() };
+        assert_eq!(want.short_of(&free).collect::<Vec<_>>(), ["cpu"]);
+    }
+}

@@ -1,0 +1,317 @@
+//! The loop: takes in what informers say, decides on one pod after another, and carries out the decisions beside it.
+//!
+//! One task owns cluster and queue, so that each decision is made on a consistent state and nothing is locked. What goes over the network
+//! runs in tasks of its own, at most [`Scheduler::parallel`] at once; their results come back to the loop.
+
+use std::{sync::Arc, time::Instant as StdInstant};
+
+use api::{
+    Resource, StatusError,
+    core::v1::{Binding, Namespace, Node, ObjectReference, Pod},
+    meta::v1::{DeleteOptions, Preconditions},
+};
+use client::{Client, EventRecorder, EventType, ObjectChange, Patch, Subscription};
+use serde_json::json;
+use tokio::{task::JoinSet, time::Instant};
+
+use crate::{
+    algorithm::{Algorithm, Placement, Unplaceable},
+    cluster::Cluster,
+    metrics::Metrics,
+    pod::PodInfo,
+    preemption::{self, Preemption},
+    queue::{Change, Queue},
+};
+
+/// Where changes come from.
+pub struct Sources {
+    /// All pods.
+    pub pods: Subscription<Pod>,
+    /// All nodes.
+    pub nodes: Subscription<Node>,
+    /// All namespaces.
+    pub namespaces: Subscription<Namespace>,
+}
+
+/// What became of something that was sent to the API server.
+enum Done {
+    /// A binding.
+    Bound { pod: Arc<PodInfo>, node: String, result: Result<(), client::Error> },
+    /// A status, or evictions; the loop has nothing to do when they are done.
+    Written,
+}
+
+/// The scheduler.
+pub struct Scheduler {
+    client: Client,
+    recorder: EventRecorder,
+    metrics: Metrics,
+    name: String,
+    parallel: usize,
+    cluster: Cluster,
+    queue: Queue,
+    algorithm: Algorithm,
+    under_way: JoinSet<Done>,
+}
+
+impl Scheduler {
+    /// A scheduler for pods with this `spec.schedulerName`, which has at most `parallel` requests under way.
+    pub fn new(client: Client, recorder: EventRecorder, metrics: Metrics, name: String, parallel: usize) -> Self {
+        Self {
+            client,
+            recorder,
+            metrics,
+            name,
+            parallel: parallel.max(1),
+            cluster: Cluster::default(),
+            queue: Queue::default(),
+            algorithm: Algorithm::default(),
+            under_way: JoinSet::new(),
+        }
+    }
+
+    /// Schedules until the shutdown begins; then waits for what is under way.
+    pub async fn run(mut self, mut sources: Sources, shutdown: daemon::Shutdown) {
+        let mut stop = std::pin::pin!(shutdown.started());
+        loop {
+            self.take_in(&mut sources);
+            let next_tick = self.queue.tick(Instant::now());
+            while self.under_way.len() < self.parallel
+                && let Some(pod) = self.queue.pop()
+            {
+                self.decide(pod);
+                // What was decided may be outdated by what has arrived meanwhile.
+                self.take_in(&mut sources);
+            }
+            let (active, backoff, unschedulable) = self.queue.lengths();
+            self.metrics.pending(active, backoff, unschedulable);
+            let tick = async {
+                match next_tick {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            // `Subscription::next` and `JoinSet::join_next` are cancel safe.
+            tokio::select! {
+                biased;
+                () = &mut stop => break,
+                Some(done) = self.under_way.join_next() => self.finish(done),
+                change = sources.nodes.next() => self.node_changed(&change),
+                change = sources.pods.next() => self.pod_changed(&change),
+                change = sources.namespaces.next() => self.namespace_changed(&change),
+                () = tick => {}
+            }
+        }
+        while let Some(done) = self.under_way.join_next().await {
+            self.finish(done);
+        }
+    }
+
+    /// Takes in everything that has arrived. Nodes first: pods on them count from the start.
+    fn take_in(&mut self, sources: &mut Sources) {
+        while let Some(change) = sources.namespaces.try_next() {
+            self.namespace_changed(&change);
+        }
+        while let Some(change) = sources.nodes.try_next() {
+            self.node_changed(&change);
+        }
+        while let Some(change) = sources.pods.try_next() {
+            self.pod_changed(&change);
+        }
+    }
+
+    fn namespace_changed(&mut self, change: &ObjectChange<Namespace>) {
+        match (&change.new, &change.old) {
+            (Some(new), _) => self.cluster.set_namespace(new.name(), new.metadata().labels.clone()),
+            (None, Some(old)) => self.cluster.remove_namespace(old.name()),
+            (None, None) => {}
+        }
+        self.queue.changed(Change::Namespace, Instant::now());
+    }
+
+    fn node_changed(&mut self, change: &ObjectChange<Node>) {
+        match (&change.new, &change.old) {
+            (Some(new), old) => {
+                self.cluster.set_node(new.clone());
+                if old.as_ref().is_none_or(|old| differs_for_pods(old, new)) {
+                    self.queue.changed(Change::Node, Instant::now());
+                }
+            }
+            (None, Some(old)) => self.cluster.remove_node(old.name()),
+            (None, None) => {}
+        }
+    }
+
+    fn pod_changed(&mut self, change: &ObjectChange<Pod>) {
+        let now = Instant::now();
+        if let Some(old) = &change.old
+            && change.new.as_ref().is_none_or(|new| new.metadata().uid != old.metadata().uid)
+        {
+            self.pod_gone(&old.metadata().uid, now);
+        }
+        let Some(pod) = &change.new else { return };
+        let (uid, spec) = (&pod.metadata().uid, pod.spec());
+        if matches!(pod.status().phase.as_str(), "Succeeded" | "Failed") {
+            self.pod_gone(uid, now);
+            return;
+        }
+        let info = match PodInfo::new(pod.clone()) {
+            Ok(info) => Arc::new(info),
+            Err(error) => {
+                // The API server refuses such pods.
+                tracing::warn!(pod = %client::ObjectKey::of(pod.metadata()), %error, "pod with invalid selectors");
+                return;
+            }
+        };
+        if !spec.node_name.is_empty() {
+            self.queue.remove(uid);
+            self.cluster.place(info, &spec.node_name);
+            self.queue.changed(Change::PodPlaced, now);
+        } else if self.cluster.node_of(uid).is_some() {
+            // Assumed to be there; what came is from before the binding.
+        } else if spec.scheduler_name != self.name
+            || pod.metadata().deletion_timestamp.is_some()
+            || !spec.scheduling_gates.is_empty()
+        {
+            self.queue.remove(uid);
+        } else {
+            self.queue.put(info, now);
+        }
+    }
+
+    fn pod_gone(&mut self, uid: &str, now: Instant) {
+        self.queue.remove(uid);
+        self.cluster.forget_nomination(uid);
+        if self.cluster.remove_pod(uid) {
+            self.queue.changed(Change::PodGone, now);
+        }
+    }
+
+    fn decide(&mut self, pod: Arc<PodInfo>) {
+        let begun = StdInstant::now();
+        let decision = self.algorithm.place(&pod, &self.cluster);
+        self.metrics.decided(decision.is_ok(), begun.elapsed());
+        match decision {
+            Ok(Placement { node }) => {
+                self.cluster.forget_nomination(pod.uid());
+                self.cluster.place(pod.clone(), &node);
+                self.bind(pod, node);
+            }
+            Err(why) => self.no_place(pod, why),
+        }
+    }
+
+    fn bind(&mut self, pod: Arc<PodInfo>, node: String) {
+        let mut binding = Binding::default();
+        let (meta, of) = (binding.metadata_mut(), pod.pod.metadata());
+        (meta.name, meta.namespace, meta.uid) = (of.name.clone(), of.namespace.clone(), of.uid.clone());
+        binding.target = Some(ObjectReference { kind: "Node".to_owned(), name: node.clone(), ..ObjectReference::default() });
+        let pods = self.client.pods();
+        self.under_way.spawn(async move {
+            let result = pods.bind(binding).await;
+            Done::Bound { pod, node, result }
+        });
+    }
+
+    fn no_place(&mut self, pod: Arc<PodInfo>, why: Unplaceable) {
+        self.queue.unschedulable(pod.uid(), why.filters.clone(), Instant::now());
+        let mut message = why.to_string();
+        let mut nominated = None;
+        if why.nodes > 0 && !preemption::is_under_way(&pod, &self.cluster) {
+            match preemption::preempt(&pod, &self.cluster, &why) {
+                Ok(preemption) => {
+                    nominated = Some(preemption.node.clone());
+                    self.cluster.nominate(pod.clone(), &preemption.node);
+                    self.evict(&pod, preemption);
+                }
+                Err(no) => message = format!("{message} preemption: {no}"),
+            }
+        }
+        tracing::debug!(pod = pod.key(), message, "unschedulable");
+        self.recorder.event(&*pod.pod, EventType::Warning, "FailedScheduling", message.clone());
+        self.report(&pod, message, nominated);
+    }
+
+    /// Writes why the pod waits into its status, unless it stands there already.
+    fn report(&mut self, pod: &Arc<PodInfo>, message: String, nominated: Option<String>) {
+        let status = pod.pod.status();
+        let known = status.conditions.iter().any(|c| c.r#type == "PodScheduled" && c.status == "False" && c.message == message);
+        if known && nominated.is_none() {
+            return;
+        }
+        let waits = status.conditions.iter().find(|c| c.r#type == "PodScheduled" && c.status == "False");
+        let since = waits.and_then(|c| c.last_transition_time).unwrap_or_else(api::meta::v1::Time::now);
+        let condition = json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message, "lastTransitionTime": since});
+        let mut patch = json!({"metadata": {"uid": pod.uid()}, "status": {"conditions": [condition]}});
+        if let Some(node) = nominated {
+            patch["status"]["nominatedNodeName"] = node.into();
+        }
+        let pods = self.client.namespaced::<Pod>(pod.pod.namespace());
+        let pod = pod.clone();
+        self.under_way.spawn(async move {
+            match pods.patch_status(pod.pod.name(), &Patch::Strategic(patch)).await {
+                Err(error) if !error.is_not_found() && !error.is_conflict() => {
+                    tracing::warn!(pod = pod.key(), error = &error as &dyn std::error::Error, "cannot write why the pod waits");
+                }
+                _ => {}
+            }
+            Done::Written
+        });
+    }
+
+    fn evict(&mut self, pod: &Arc<PodInfo>, preemption: Preemption) {
+        for victim in preemption.victims {
+            let message = format!("Preempted by pod {} on node {}", pod.uid(), preemption.node);
+            self.recorder.event(&*victim.pod, EventType::Normal, "Preempted", message);
+            let pods = self.client.namespaced::<Pod>(victim.pod.namespace());
+            let preconditions = Preconditions { uid: Some(victim.uid().to_owned()), ..Preconditions::default() };
+            let options = DeleteOptions { preconditions: Some(preconditions), ..DeleteOptions::default() };
+            self.under_way.spawn(async move {
+                match pods.delete(victim.pod.name(), &options).await {
+                    Err(error) if !error.is_not_found() && !error.is_conflict() => {
+                        tracing::warn!(pod = victim.key(), error = &error as &dyn std::error::Error, "cannot evict");
+                    }
+                    _ => {}
+                }
+                Done::Written
+            });
+        }
+    }
+
+    fn finish(&mut self, done: Result<Done, tokio::task::JoinError>) {
+        let done = match done {
+            Ok(done) => done,
+            // A panic is a defect that must not go unseen.
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => return,
+        };
+        let Done::Bound { pod, node, result } = done else { return };
+        self.metrics.bound(result.is_ok());
+        match result {
+            Ok(()) => {
+                self.queue.remove(pod.uid());
+                let message = format!("Successfully assigned {} to {node}", pod.key());
+                self.recorder.event(&*pod.pod, EventType::Normal, "Scheduled", message);
+            }
+            Err(error) => {
+                tracing::warn!(pod = pod.key(), node, error = &error as &dyn std::error::Error, "cannot bind");
+                self.cluster.remove_pod(pod.uid());
+                let gone = error.status().is_some_and(StatusError::is_not_found);
+                if gone {
+                    self.queue.remove(pod.uid());
+                } else {
+                    self.queue.failed(pod.uid(), Instant::now());
+                }
+                self.queue.changed(Change::PodGone, Instant::now());
+            }
+        }
+    }
+}
+
+/// True if a pod that did not fit before may fit now. Heartbeats make no difference.
+fn differs_for_pods(old: &Node, new: &Node) -> bool {
+    old.spec != new.spec
+        || old.metadata().labels != new.metadata().labels
+        || old.status().allocatable != new.status().allocatable
+        || old.status().images != new.status().images
+}
