@@ -96,14 +96,13 @@ impl ApiServer {
         Ok(token)
     }
 
-    async fn patch_status(&self, pod: &Pod, status: &PodStatus) -> Result<u64> {
+    async fn patch_status(&self, pod: &Pod, status: &PodStatus) -> Result<Option<u64>> {
         let metadata = pod.metadata();
         let patch = status_patch(&metadata.uid, pod.status(), status).map_err(|error| Error(Box::new(error)))?;
         let pods = self.client.namespaced::<Pod>(&metadata.namespace);
         match pods.patch_status(&metadata.name, &Patch::Merge(patch)).await {
-            Ok(stored) => Ok(stored.metadata().resource_version.parse().unwrap_or(0)),
-            // Gone, or another pod of that name: nobody wants to know any more.
-            Err(error) if error.is_not_found() || error.is_conflict() => Ok(0),
+            Ok(stored) => Ok(stored.metadata().resource_version.parse().ok()),
+            Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(failed(error)),
         }
     }
@@ -152,7 +151,7 @@ impl Cluster for ApiServer {
         services
     }
 
-    fn write_status<'a>(&'a self, pod: &'a Pod, status: &'a PodStatus) -> BoxFuture<'a, Result<u64>> {
+    fn write_status<'a>(&'a self, pod: &'a Pod, status: &'a PodStatus) -> BoxFuture<'a, Result<Option<u64>>> {
         self.patch_status(pod, status).boxed()
     }
 

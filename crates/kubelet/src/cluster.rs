@@ -23,8 +23,8 @@ pub trait Cluster: Send + Sync {
     fn token<'a>(&'a self, pod: &'a Pod, request: &'a TokenSpec) -> BoxFuture<'a, Result<Token>>;
     /// The Services of a namespace that are known now.
     fn services(&self, namespace: &str) -> Vec<Arc<Service>>;
-    /// Writes a pod's status and says at which revision it now stands; a pod that is gone, or has another UID by now, is no error.
-    fn write_status<'a>(&'a self, pod: &'a Pod, status: &'a PodStatus) -> BoxFuture<'a, Result<u64>>;
+    /// Writes a pod's status and says at which revision it now stands; `None` if the pod is gone.
+    fn write_status<'a>(&'a self, pod: &'a Pod, status: &'a PodStatus) -> BoxFuture<'a, Result<Option<u64>>>;
     /// Takes the object of a pod that has ended off the API server; gone already is no error.
     fn delete_pod<'a>(&'a self, pod: &'a Pod) -> BoxFuture<'a, Result<()>>;
     /// Records an event about a pod. Never waits; events may be merged or dropped under load.

@@ -74,7 +74,7 @@ impl Cluster for FakeCluster {
         Vec::new()
     }
 
-    fn write_status<'a>(&'a self, _: &'a Pod, status: &'a PodStatus) -> BoxFuture<'a, Result<u64>> {
+    fn write_status<'a>(&'a self, _: &'a Pod, status: &'a PodStatus) -> BoxFuture<'a, Result<Option<u64>>> {
         async move {
             let mut inner = self.inner.lock();
             if inner.down {
@@ -82,7 +82,7 @@ impl Cluster for FakeCluster {
             }
             inner.status = Some(status.clone());
             inner.statuses.push(status.clone());
-            Ok(inner.statuses.len() as u64)
+            Ok(Some(inner.statuses.len() as u64))
         }
         .boxed()
     }

@@ -9,13 +9,19 @@ use std::{
 
 use api::{
     core::v1::{ConfigMap, Container, EnvVar, Event, Node, Pod, Probe, Volume, VolumeMount},
+    ferrokube::v1::{
+        ExecRequest, ExecStart, LogsRequest, PodRef, PortForwardRequest, StatsRequest, TerminalSize, exec_request, exec_response,
+        kubelet_client::KubeletClient,
+    },
     meta::v1::Time,
 };
-use client::testing::MemoryServer;
+use client::{Transport, testing::MemoryServer};
 use daemon::{
     Kit,
     pki::{Ca, Request, Usage},
+    tls::Pem,
 };
+use futures::StreamExt as _;
 use kubelet::runtime::{ContainerSpec, Docker, Labels, Runtime as _};
 use support::{Engine, in_new_netns, sh};
 
@@ -25,6 +31,7 @@ const IMAGE: &str = "fkkubelet/app:1";
 struct Host {
     engine: Engine,
     server: MemoryServer,
+    ca: Ca,
     kit: Option<Kit>,
 }
 
@@ -45,7 +52,7 @@ impl Host {
             lifetime: Duration::from_secs(3600),
         };
         ca.issue(&request).unwrap().write(&dir.join("tls.crt"), &dir.join("tls.key")).unwrap();
-        let mut host = Self { engine, server: MemoryServer::new(), kit: None };
+        let mut host = Self { engine, server: MemoryServer::new(), ca, kit: None };
         let mut node = Node::default();
         node.metadata_mut().name = "n1".into();
         node.spec_mut().pod_cidr = "10.244.7.0/24".into();
@@ -72,7 +79,7 @@ impl Host {
             format!("--tls-private-key-file={}", dir.join("tls.key").display()),
             format!("--client-ca-file={}", dir.join("ca.crt").display()),
             "--cgroup-root=/fkkubelet".to_owned(),
-            "--port=0".to_owned(),
+            "--address=127.0.0.1".to_owned(),
         ];
         let args = <Flags as clap::Parser>::parse_from(argv).args;
         let kit = Kit::new();
@@ -106,6 +113,26 @@ impl Host {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// A client of the kubelet's service with a certificate of this name.
+    fn client_as(&self, name: &str) -> KubeletClient<Transport> {
+        let request = Request {
+            common_name: name.into(),
+            organization: None,
+            dns_names: Vec::new(),
+            addresses: Vec::new(),
+            usage: Usage::Client,
+            lifetime: Duration::from_secs(3600),
+        };
+        let dir = self.engine.path();
+        let (cert, key) = (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")));
+        self.ca.issue(&request).unwrap().write(&cert, &key).unwrap();
+        let config = client::Config {
+            identity: Some((Pem::File(cert), Pem::File(key))),
+            ..client::Config::new(vec!["https://127.0.0.1:10250".parse().unwrap()], Pem::File(dir.join("ca.crt")))
+        };
+        KubeletClient::new(Transport::network(config).unwrap())
     }
 
     fn pod(&self, name: &str) -> Pod {
@@ -168,6 +195,7 @@ fn pods_live_and_die_on_docker() {
         nothing_happens_when_the_kubelet_restarts(&mut host).await;
         pods_come_back_after_the_engine_restarted(&mut host).await;
         orphans_are_removed(&mut host).await;
+        only_the_api_server_is_served(&host).await;
         starting_is_quick(&host).await;
         host.stop_kubelet().await;
     });
@@ -335,6 +363,77 @@ async fn orphans_are_removed(host: &mut Host) {
     host.start_kubelet().await;
     host.until("an empty engine", |host| host.engine.docker_output("ps -aq").is_empty()).await;
     host.until("links to go", |_| sh("! ip -o link | grep -q 'alias pod/'")).await;
+}
+
+async fn only_the_api_server_is_served(host: &Host) {
+    host.server.put(pod("served", &[&format!("echo one; echo two; httpd -p 8080 -h /etc; {IDLE}")]));
+    host.until("readiness", |host| host.is_ready("served")).await;
+    let reference =
+        || Some(PodRef { namespace: "default".into(), name: "served".into(), uid: host.pod("served").metadata().uid.clone() });
+    let logs = || LogsRequest { pod: reference(), ..LogsRequest::default() };
+    let refused = host.client_as("system:node:n2").logs(logs()).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied, "{refused}");
+
+    let mut kubelet = host.client_as(kubelet::server::API_SERVER);
+    let mut chunks = kubelet.logs(LogsRequest { tail_lines: Some(1), ..logs() }).await.unwrap().into_inner();
+    assert_eq!(&chunks.message().await.unwrap().unwrap().data[..], b"two\n");
+    let mut chunks = kubelet.logs(LogsRequest { limit_bytes: 3, ..logs() }).await.unwrap().into_inner();
+    assert_eq!(&chunks.message().await.unwrap().unwrap().data[..], b"one");
+    let nothing = kubelet.logs(LogsRequest { previous: true, ..logs() }).await.unwrap_err();
+    assert!(nothing.message().contains("previous terminated container \"c0\""), "{nothing}");
+    let stranger = PodRef { uid: "other".into(), ..reference().unwrap() };
+    let unknown = kubelet.logs(LogsRequest { pod: Some(stranger), ..logs() }).await.unwrap_err();
+    assert_eq!(unknown.code(), tonic::Code::NotFound);
+
+    // A terminal: its size, a changed size, an exit code.
+    let start = ExecStart {
+        pod: reference(),
+        command: vec!["sh".into()],
+        stdin: true,
+        tty: true,
+        size: Some(TerminalSize { width: 91, height: 33 }),
+        ..ExecStart::default()
+    };
+    let (sender, receiver) = tokio::sync::mpsc::channel(8);
+    let message = |message| ExecRequest { message: Some(message) };
+    sender.send(message(exec_request::Message::Start(start))).await.unwrap();
+    let mut answers = kubelet.exec(tokio_stream::wrappers::ReceiverStream::new(receiver)).await.unwrap().into_inner();
+    let typed = |text: &'static str| message(exec_request::Message::Stdin(text.as_bytes().into()));
+    sender.send(typed("stty size\n")).await.unwrap();
+    let mut seen = String::new();
+    let mut code = None;
+    while let Some(answer) = answers.message().await.unwrap() {
+        match answer.message.unwrap() {
+            exec_response::Message::Stdout(bytes) => seen.push_str(&String::from_utf8_lossy(&bytes)),
+            exec_response::Message::ExitCode(exit) => code = Some(exit),
+            exec_response::Message::Stderr(_) => panic!("a terminal has one stream"),
+        }
+        if seen.contains("33 91") && !seen.contains("resized") {
+            seen.push_str("resized");
+            sender.send(message(exec_request::Message::Resize(TerminalSize { width: 50, height: 20 }))).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            sender.send(typed("stty size; exit 7\n")).await.unwrap();
+        }
+    }
+    assert!(seen.contains("20 50"), "{seen:?}");
+    assert_eq!(code, Some(7));
+
+    // A port of the pod.
+    let request = b"GET /hosts HTTP/1.0\r\n\r\n".as_slice();
+    let first = PortForwardRequest { pod: reference(), port: 8080, data: request.into() };
+    let stream = futures::stream::iter([first]).chain(futures::stream::pending());
+    let mut answers = kubelet.port_forward(stream).await.unwrap().into_inner();
+    let mut text = String::new();
+    while let Some(answer) = answers.message().await.unwrap() {
+        text.push_str(&String::from_utf8_lossy(&answer.data));
+    }
+    assert!(text.contains("200 OK") && text.contains("served"), "{text}");
+
+    let stats = kubelet.stats(StatsRequest { node_only: false }).await.unwrap().into_inner();
+    let usage = stats.pods.iter().find(|pod| pod.pod == reference()).unwrap().containers[0].usage.unwrap();
+    assert!(usage.memory_working_set_bytes > 100_000 && usage.cpu_nanocores > 0, "{usage:?}");
+    assert!(stats.node.unwrap().memory_working_set_bytes >= usage.memory_working_set_bytes);
+    host.delete("served", 0).await;
 }
 
 async fn starting_is_quick(host: &Host) {

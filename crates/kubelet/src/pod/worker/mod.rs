@@ -46,7 +46,7 @@ enum Done {
     Signal(ContainerId),
     Remove(ContainerId, Result<(), crate::runtime::Error>),
     TearDown(TearDown, Result<(), String>),
-    Status(Box<PodStatus>, Result<u64, cluster::Error>),
+    Status(Box<PodStatus>, Result<Option<u64>, cluster::Error>),
     Deleted(Result<(), cluster::Error>),
 }
 
@@ -66,7 +66,7 @@ struct Worker {
     /// The revision at which it has it.
     written_at: u64,
     writing: bool,
-    /// The object has been deleted; only its disappearance is awaited.
+    /// The object has been deleted, or was not found; only word of its disappearance is awaited.
     deleted: bool,
     /// Work that failed and has no time of its own is tried again then.
     retry_at: Option<Timestamp>,
@@ -183,6 +183,8 @@ impl Worker {
         if revision > self.written_at {
             self.written = self.desired.pod.status().clone();
             self.written_at = revision;
+            // It is there, whatever a write said.
+            self.deleted = false;
         } else {
             // Told of a state before our last write.
             self.show_written();

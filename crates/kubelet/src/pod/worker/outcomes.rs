@@ -67,7 +67,8 @@ impl Worker {
             Done::Status(status, result) => {
                 self.writing = false;
                 match result {
-                    Ok(revision) => {
+                    Ok(None) => self.deleted = true,
+                    Ok(Some(revision)) => {
                         self.count_start(&status);
                         if revision >= self.written_at {
                             self.written = *status;
