@@ -86,7 +86,14 @@ fn remedy(reason: Reason) -> &'static str {
 fn chain(error: &anyhow::Error) -> String {
     let mut out = String::new();
     for cause in error.chain() {
-        let text = cause.to_string();
+        let status =
+            cause.downcast_ref::<tonic::Status>().or_else(|| cause.downcast_ref::<Box<tonic::Status>>().map(|status| &**status));
+        let text = match status {
+            // What happened on the wire is its source.
+            Some(status) if status.source().is_some() => continue,
+            Some(status) => status.message().to_owned(),
+            None => cause.to_string(),
+        };
         if out.ends_with(&text) {
             continue;
         }

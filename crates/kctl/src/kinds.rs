@@ -78,23 +78,32 @@ pub fn is_metrics(kind: &Kind) -> bool {
 /// The candidate that differs least from a word, if it is near enough to be a slip of the fingers.
 pub fn closest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
-    let near = candidates.map(|candidate| (distance(&candidate.to_lowercase(), &word), candidate));
-    near.filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 5).min().map(|(_, candidate)| candidate)
+    let near = candidates.map(|candidate| {
+        let lower = candidate.to_lowercase();
+        (distance(&lower, &word), lower.len().abs_diff(word.len()), candidate)
+    });
+    near.filter(|(distance, _, candidate)| *distance <= 1 + candidate.len() / 5).min().map(|(.., candidate)| candidate)
 }
 
-/// Edit distance.
+/// Edit distance in which two neighbours swapped count as one edit.
 fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().take(64).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, to) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(64).collect(), b.chars().take(64).collect());
+    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
+    for i in 0..=a.len() {
+        for j in 0..=b.len() {
+            if i == 0 || j == 0 {
+                rows[i][j] = i + j;
+                continue;
+            }
+            let same = usize::from(a[i - 1] != b[j - 1]);
+            let mut best = (rows[i - 1][j - 1] + same).min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            rows[i][j] = best;
         }
     }
-    row[b.len()]
+    rows[a.len()][b.len()]
 }
 
 #[cfg(test)]

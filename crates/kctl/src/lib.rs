@@ -9,6 +9,7 @@ mod console;
 mod describe;
 mod error;
 mod failures;
+mod follow;
 mod kinds;
 mod manifest;
 mod objects;

@@ -77,11 +77,12 @@ pub fn container_names(pod: &Pod) -> Vec<&str> {
     spec.containers.iter().chain(&spec.init_containers).map(|container| container.name.as_str()).collect()
 }
 
-/// The container to use: the named one, the annotated one, or the first one, which is said if there are several.
+/// The container to use: the named one, the annotated one, or the first one, which is said (if wished) if there are
+/// several.
 ///
 /// # Errors
 /// When there is no such container.
-pub fn container(session: &Session, pod: &Pod, wanted: Option<&str>) -> anyhow::Result<String> {
+pub fn container(session: &Session, pod: &Pod, wanted: Option<&str>, say: bool) -> anyhow::Result<String> {
     let names = container_names(pod);
     if let Some(wanted) = wanted {
         if !names.contains(&wanted) {
@@ -93,7 +94,7 @@ pub fn container(session: &Session, pod: &Pod, wanted: Option<&str>) -> anyhow::
         return Ok(annotated.clone());
     }
     let first = names.first().with_context(|| format!("pod {} has no containers", pod.name()))?;
-    if names.len() > 1 {
+    if say && names.len() > 1 {
         let listed: Vec<String> = names.iter().map(|&name| marked(pod, name)).collect();
         session.console.note(format!("Defaulted container \"{first}\" out of: {}", listed.join(", ")));
     }

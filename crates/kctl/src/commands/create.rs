@@ -130,25 +130,26 @@ pub struct PriorityArgs {
 /// # Errors
 /// What went wrong, for the user.
 pub async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
+    // Boxed, so that the largest of them does not set the size of all.
     match args.what {
-        None => from_files(session, &args).await,
-        Some(What::Namespace(plain)) => create(session, &plain.write, named::<Namespace>(&plain.name)).await,
-        Some(What::Serviceaccount(plain)) => create(session, &plain.write, named::<ServiceAccount>(&plain.name)).await,
-        Some(What::Configmap(map)) => create_data::config_map(session, map).await,
-        Some(What::Secret(kind)) => create_data::secret(session, kind).await,
-        Some(What::Token(token)) => create_token(session, token).await,
-        Some(What::Role(role)) => create_rbac::role(session, role).await,
-        Some(What::Clusterrole(role)) => create_rbac::cluster_role(session, role).await,
-        Some(What::Rolebinding(binding)) => create_rbac::binding(session, binding).await,
-        Some(What::Clusterrolebinding(binding)) => create_rbac::cluster_binding(session, binding).await,
-        Some(What::Quota(quota)) => create_data::quota(session, quota).await,
-        Some(What::Service(kind)) => create_data::service(session, kind).await,
+        None => Box::pin(from_files(session, &args)).await,
+        Some(What::Namespace(plain)) => Box::pin(create(session, &plain.write, named::<Namespace>(&plain.name))).await,
+        Some(What::Serviceaccount(plain)) => Box::pin(create(session, &plain.write, named::<ServiceAccount>(&plain.name))).await,
+        Some(What::Configmap(map)) => Box::pin(create_data::config_map(session, map)).await,
+        Some(What::Secret(kind)) => Box::pin(create_data::secret(session, kind)).await,
+        Some(What::Token(token)) => Box::pin(create_token(session, token)).await,
+        Some(What::Role(role)) => Box::pin(create_rbac::role(session, role)).await,
+        Some(What::Clusterrole(role)) => Box::pin(create_rbac::cluster_role(session, role)).await,
+        Some(What::Rolebinding(binding)) => Box::pin(create_rbac::binding(session, binding)).await,
+        Some(What::Clusterrolebinding(binding)) => Box::pin(create_rbac::cluster_binding(session, binding)).await,
+        Some(What::Quota(quota)) => Box::pin(create_data::quota(session, quota)).await,
+        Some(What::Service(kind)) => Box::pin(create_data::service(session, kind)).await,
         Some(What::Priorityclass(priority)) => {
             let mut class = named::<PriorityClass>(&priority.name);
             class.value = priority.value;
             class.global_default = priority.global_default;
             class.description = priority.description;
-            create(session, &priority.write, class).await
+            Box::pin(create(session, &priority.write, class)).await
         }
     }
 }

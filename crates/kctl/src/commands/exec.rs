@@ -67,7 +67,7 @@ pub struct AttachArgs {
 /// What went wrong, for the user; the command's exit code.
 pub async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
     let pod = pods::find(session, &args.pod).await?;
-    let container = pods::container(session, &pod, args.container.as_deref())?;
+    let container = pods::container(session, &pod, args.container.as_deref(), !args.quiet)?;
     let tty = terminal_wanted(session, args.tty, args.stdin);
     terminal::connect(session, Mode::Exec, start(&pod, container, args.command, args.stdin, tty)).await
 }
@@ -86,7 +86,7 @@ pub async fn run_attach(session: &Session, args: AttachArgs) -> anyhow::Result<(
 /// # Errors
 /// What went wrong, for the user.
 pub async fn attach(session: &Session, pod: &Pod, container: Option<&str>, stdin: bool, tty: bool) -> anyhow::Result<()> {
-    let container = pods::container(session, pod, container)?;
+    let container = pods::container(session, pod, container, true)?;
     let tty = terminal_wanted(session, tty, stdin);
     if tty && stdin {
         session.console.note("If you don't see a command prompt, try pressing enter.");

@@ -214,7 +214,7 @@ mod tests {
         let bench = Bench::new();
         let pod = bench.ok("explain po").await;
         assert!(pod.starts_with("KIND:       Pod\nVERSION:    v1\n\nDESCRIPTION:\n"), "{pod}");
-        assert!(pod.contains("\n  spec\t<PodSpec>\n"), "{pod}");
+        assert!(pod.contains("\n  spec\t<PodSpec> -required-\n"), "{pod}");
         let field = bench.ok("explain pod.spec.containers").await;
         assert!(field.contains("FIELD: containers <[]Container> -required-"), "{field}");
         let lease = bench.ok("explain leases.coordination.k8s.io.spec.holderIdentity").await;

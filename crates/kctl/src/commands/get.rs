@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 use api::Kind;
-use client::{Change, Dynamic, ListParams, WatchParams};
+use client::{Dynamic, ListParams};
 use futures::{StreamExt as _, stream::SelectAll};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::{
     Session,
     failures::Failures,
+    follow::changes,
     manifest::{FileArgs, Validation},
     objects,
     output::{OutputArgs, Printer, TableOptions, Tables, sort_by},
@@ -215,84 +216,28 @@ async fn watch(session: &Session, args: &Args, targets: Vec<Target>) -> anyhow::
         let api = client.dynamic(target.kind, &target.namespace);
         streams.push(Box::pin(changes(api, select, !args.watch_only)));
     }
-    while let Some(change) = streams.next().await {
-        let (what, object) = change?;
-        let value = objects::to_value(&object)?;
-        let text = match &printer {
-            Some(printer) => {
-                let separator = if printer.separates_documents() && session.printed_before() { "---\n" } else { "" };
-                format!("{separator}{}", printer.one(object.kind(), value)?)
+    // What exists is shown together, so that its columns line up.
+    let mut unsettled = if args.watch_only { 0 } else { streams.len() };
+    let mut waiting = String::new();
+    while let Some(seen) = streams.next().await {
+        if let Some((what, object)) = seen? {
+            let value = objects::to_value(&object)?;
+            match &printer {
+                Some(printer) => {
+                    let separator = if printer.separates_documents() && session.printed_before() { "---\n" } else { "" };
+                    session.console.print(format!("{separator}{}", printer.one(object.kind(), value)?))?;
+                    continue;
+                }
+                None => waiting += &tables.push(object.kind(), &value, Timestamp::now(), what),
             }
-            None => tables.push(object.kind(), &value, Timestamp::now(), what) + &tables.take(),
-        };
-        session.console.print(text)?;
+        } else {
+            unsettled = unsettled.saturating_sub(1);
+        }
+        if unsettled == 0 {
+            session.console.print(std::mem::take(&mut waiting) + &tables.take())?;
+        }
     }
     Ok(())
-}
-
-/// Every object and its changes, for ever: a watch that ends is resumed, one that is too old starts anew without repeating objects.
-fn changes(
-    api: client::Api<Dynamic>,
-    select: ListParams,
-    initial: bool,
-) -> impl futures::Stream<Item = client::Result<(&'static str, Dynamic)>> + Send {
-    struct State {
-        api: client::Api<Dynamic>,
-        select: ListParams,
-        stream: Option<client::WatchStream<Dynamic>>,
-        revision: i64,
-        initial: bool,
-        backoff: client::Backoff,
-    }
-    let backoff = client::Backoff::new(std::time::Duration::from_millis(100), std::time::Duration::from_secs(5));
-    let state = State { api, select, stream: None, revision: 0, initial, backoff };
-    futures::stream::try_unfold(state, |mut state| async move {
-        loop {
-            let Some(stream) = &mut state.stream else {
-                let from = if state.revision > 0 {
-                    WatchParams::after(state.revision.to_string())
-                } else if state.initial {
-                    WatchParams::from_now()
-                } else {
-                    WatchParams::default()
-                };
-                let params = from.labels(&*state.select.label_selector).fields(&*state.select.field_selector);
-                match state.api.watch(&params).await {
-                    Ok(stream) => state.stream = Some(stream),
-                    Err(error) if state.revision > 0 && (error.is_unavailable() || error.is_expired()) => {
-                        if error.is_expired() {
-                            (state.revision, state.initial) = (0, false);
-                        }
-                        tokio::time::sleep(state.backoff.next_delay()).await;
-                    }
-                    Err(error) => return Err(error),
-                }
-                continue;
-            };
-            match stream.next().await {
-                Some(Ok(event)) => {
-                    state.revision = event.revision.max(state.revision);
-                    state.backoff.reset();
-                    let seen = match event.change {
-                        Change::Added(object) => ("ADDED", object),
-                        Change::Modified(object) => ("MODIFIED", object),
-                        Change::Deleted(object) => ("DELETED", object),
-                        Change::Bookmark { .. } => continue,
-                    };
-                    return Ok(Some((seen, state)));
-                }
-                Some(Err(error)) if error.is_expired() => {
-                    (state.stream, state.revision, state.initial) = (None, 0, false);
-                }
-                Some(Err(error)) if error.is_unavailable() && state.revision > 0 => state.stream = None,
-                Some(Err(error)) => return Err(error),
-                None => {
-                    state.stream = None;
-                    tokio::time::sleep(state.backoff.next_delay()).await;
-                }
-            }
-        }
-    })
 }
 
 #[cfg(test)]

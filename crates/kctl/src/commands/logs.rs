@@ -135,7 +135,7 @@ impl Args {
             let containers = if self.all_containers {
                 pods::container_names(&pod).into_iter().map(str::to_owned).collect()
             } else {
-                vec![pods::container(session, &pod, wanted)?]
+                vec![pods::container(session, &pod, wanted, true)?]
             };
             sources.extend(containers.into_iter().map(|container| Source { pod: pod.clone(), container }));
         }

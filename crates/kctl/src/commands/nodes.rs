@@ -367,7 +367,7 @@ mod tests {
         pod.spec_mut().node_name = "n".into();
         bench.server.put(pod);
         assert!(bench.fails("drain n").await.contains("nothing will create default/p again"));
-        assert!(bench.ok("drain n --force").await.ends_with("node/n drained\n"));
+        assert!(bench.ok("drain n --force --grace-period=0").await.ends_with("node/n drained\n"));
         assert!(bench.server.find::<Pod>("default", "p").is_none());
         assert!(bench.server.find::<Node>("", "n").unwrap().spec().unschedulable);
     }

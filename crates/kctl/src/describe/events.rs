@@ -70,6 +70,11 @@ pub async fn of(session: &Session, kind: &Kind, object: &Value) -> anyhow::Resul
 
 /// When an event was last seen, for sorting.
 pub fn last_seen(event: &Event) -> i64 {
-    let series = event.series().last_observed_time().seconds;
-    series.max(event.last_timestamp().seconds).max(event.event_time().seconds).max(event.metadata().creation_timestamp().seconds)
+    let times = [
+        event.series().last_observed_time().seconds,
+        event.last_timestamp().seconds,
+        event.event_time().seconds,
+        event.metadata().creation_timestamp().seconds,
+    ];
+    times.into_iter().find(|seconds| *seconds != 0).unwrap_or_default()
 }

@@ -88,6 +88,6 @@ mod tests {
         text.line(0, "Parts:");
         text.field(1, "x", "y");
         text.entries(0, "None", []);
-        assert_eq!(text.render(), "Name:        a\nLonger Key:  b\n             c\nParts:\n  x:    y\nNone:  <none>\n");
+        assert_eq!(text.render(), "Name:        a\nLonger Key:  b\n             c\nParts:\n  x:   y\nNone:  <none>\n");
     }
 }

@@ -1,0 +1,88 @@
+//! Objects and their changes for as long as somebody looks: a watch that ends is resumed where it ended.
+
+use std::time::Duration;
+
+use client::{Api, Backoff, Change, Dynamic, ListParams, WatchParams, WatchStream};
+use futures::{Stream, StreamExt as _, stream};
+
+/// A change and what it is; `None` once every object that existed has been seen.
+pub type Seen = Option<(&'static str, Dynamic)>;
+
+struct Follower {
+    api: Api<Dynamic>,
+    select: ListParams,
+    stream: Option<WatchStream<Dynamic>>,
+    /// Resume after this; 0 if nothing has been seen.
+    revision: i64,
+    /// What existed at the beginning is still being sent.
+    initial: bool,
+    backoff: Backoff,
+}
+
+/// Every object that matches (if `initial`), then every change. Ends with an error that trying again does not cure.
+pub fn changes(api: Api<Dynamic>, select: ListParams, initial: bool) -> impl Stream<Item = client::Result<Seen>> + Send {
+    let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+    let follower = Follower { api, select, stream: None, revision: 0, initial, backoff };
+    stream::try_unfold(follower, |mut follower| async move { Ok(Some((follower.next().await?, follower))) })
+}
+
+// === impl Follower ===
+
+impl Follower {
+    async fn next(&mut self) -> client::Result<Seen> {
+        loop {
+            let Some(stream) = &mut self.stream else {
+                match self.api.watch(&self.params()).await {
+                    Ok(stream) => self.stream = Some(stream),
+                    Err(error) => self.recover(error).await?,
+                }
+                continue;
+            };
+            match stream.next().await {
+                Some(Ok(event)) => {
+                    self.backoff.reset();
+                    let settled = matches!(event.change, Change::Bookmark { initial_events_end: true });
+                    self.initial &= !settled;
+                    // Until then a watch that resumes would miss what has not been sent yet.
+                    if !self.initial {
+                        self.revision = self.revision.max(event.revision);
+                    }
+                    return Ok(match event.change {
+                        Change::Added(object) => Some(("ADDED", object)),
+                        Change::Modified(object) => Some(("MODIFIED", object)),
+                        Change::Deleted(object) => Some(("DELETED", object)),
+                        Change::Bookmark { .. } if settled => None,
+                        Change::Bookmark { .. } => continue,
+                    });
+                }
+                Some(Err(error)) => self.recover(error).await?,
+                None => {
+                    self.stream = None;
+                    tokio::time::sleep(self.backoff.next_delay()).await;
+                }
+            }
+        }
+    }
+
+    fn params(&self) -> WatchParams {
+        let from = match (self.revision, self.initial) {
+            (0, true) => WatchParams::from_now(),
+            (0, false) => WatchParams::default(),
+            (revision, _) => WatchParams::after(revision.to_string()),
+        };
+        from.labels(&*self.select.label_selector).fields(&*self.select.field_selector)
+    }
+
+    /// Prepares for another attempt after a pause, or gives the error back.
+    async fn recover(&mut self, error: client::Error) -> client::Result<()> {
+        let started = self.revision > 0;
+        if error.is_expired() {
+            self.revision = 0;
+        } else if !error.is_unavailable() || !started {
+            return Err(error);
+        }
+        self.stream = None;
+        tokio::time::sleep(self.backoff.next_delay()).await;
+        Ok(())
+    }
+}
