@@ -219,8 +219,7 @@ impl Bootstrap {
 
     fn slice(&self, servers: &[IpAddr]) -> EndpointSlice {
         let ready = EndpointConditions { ready: Some(true), ..EndpointConditions::default() };
-        let endpoint =
-            |ip: &IpAddr| Endpoint { addresses: vec![ip.to_string()], conditions: Some(ready), ..Endpoint::default() };
+        let endpoint = |ip: &IpAddr| Endpoint { addresses: vec![ip.to_string()], conditions: Some(ready), ..Endpoint::default() };
         let port = discovery::EndpointPort {
             name: Some(PORT_NAME.to_owned()),
             port: Some(self.advertised.port.into()),

@@ -21,12 +21,7 @@ struct Admin {
 ///
 /// # Errors
 /// When the listener fails.
-pub async fn serve_admin(
-    listener: TcpListener,
-    health: Health,
-    metrics: Metrics,
-    shutdown: Shutdown,
-) -> std::io::Result<()> {
+pub async fn serve_admin(listener: TcpListener, health: Health, metrics: Metrics, shutdown: Shutdown) -> std::io::Result<()> {
     let router = Router::new()
         .route("/livez", get(livez))
         .route("/healthz", get(livez))
@@ -34,72 +29,39 @@ pub async fn serve_admin(
         .route("/metrics", get(metrics_text))
         .route("/version", get(version))
         .with_state(Admin { health, metrics });
-    axum::serve(listener, router)
-        .with_graceful_shutdown(shutdown.started())
-        .await
+    axum::serve(listener, router).with_graceful_shutdown(shutdown.started()).await
 }
 
 async fn livez(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Response {
-    answer(
-        admin.health.is_live(),
-        admin.health.describe_live(),
-        query.as_deref(),
-        "livez",
-    )
+    answer(admin.health.is_live(), admin.health.describe_live(), query.as_deref(), "livez")
 }
 
 async fn readyz(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Response {
-    answer(
-        admin.health.is_ready(),
-        admin.health.describe_ready(),
-        query.as_deref(),
-        "readyz",
-    )
+    answer(admin.health.is_ready(), admin.health.describe_ready(), query.as_deref(), "readyz")
 }
 
 /// `ok`, or check by check when something is wrong or `?verbose` asks for it.
 fn answer(good: bool, checks: String, query: Option<&str>, name: &str) -> Response {
-    let verbose = query.is_some_and(|query| {
-        query
-            .split('&')
-            .any(|part| part.split('=').next() == Some("verbose"))
-    });
+    let verbose = query.is_some_and(|query| query.split('&').any(|part| part.split('=').next() == Some("verbose")));
     match (good, verbose) {
         (true, false) => "ok".into_response(),
         (true, true) => format!("{checks}{name} check passed\n").into_response(),
-        (false, _) => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("{checks}{name} check failed\n"),
-        )
-            .into_response(),
+        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, format!("{checks}{name} check failed\n")).into_response(),
     }
 }
 
 async fn metrics_text(State(admin): State<Admin>) -> Response {
     match admin.metrics.encode() {
-        Ok(text) => (
-            [(
-                header::CONTENT_TYPE,
-                "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            )],
-            text,
-        )
-            .into_response(),
-        Err(error) => (
-            StatusCode::INTERNAL_SERVER_ERROR,
-            format!("cannot encode the metrics: {error}\n"),
-        )
-            .into_response(),
+        Ok(text) => {
+            ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("cannot encode the metrics: {error}\n")).into_response(),
     }
 }
 
 async fn version() -> Response {
     let body = serde_json::json!({ "gitVersion": format!("v{}", crate::VERSION), "platform": "linux/amd64" });
-    (
-        [(header::CONTENT_TYPE, "application/json")],
-        body.to_string(),
-    )
-        .into_response()
+    ([(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 
 #[cfg(test)]
@@ -113,12 +75,7 @@ mod tests {
 
     async fn fetch(address: std::net::SocketAddr, path: &str) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        stream
-            .write_all(
-                format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes(),
-            )
-            .await
-            .unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).await.unwrap();
         text
@@ -131,30 +88,14 @@ mod tests {
         let gate = health.ready_gate("informers");
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = tokio::spawn(serve_admin(
-            listener,
-            health,
-            Metrics::new(),
-            shutdown.clone(),
-        ));
+        let server = tokio::spawn(serve_admin(listener, health, Metrics::new(), shutdown.clone()));
         let closed = fetch(address, "/readyz").await;
-        assert!(
-            closed.starts_with("HTTP/1.1 503") && closed.contains("[-]informers"),
-            "{closed}"
-        );
+        assert!(closed.starts_with("HTTP/1.1 503") && closed.contains("[-]informers"), "{closed}");
         assert!(fetch(address, "/livez").await.starts_with("HTTP/1.1 200"));
         gate.open();
         assert!(fetch(address, "/readyz").await.ends_with("\r\n\r\nok"));
-        assert!(
-            fetch(address, "/readyz?verbose")
-                .await
-                .contains("[+]informers ok")
-        );
-        assert!(
-            fetch(address, "/metrics")
-                .await
-                .contains("process_resident_memory_bytes")
-        );
+        assert!(fetch(address, "/readyz?verbose").await.contains("[+]informers ok"));
+        assert!(fetch(address, "/metrics").await.contains("process_resident_memory_bytes"));
         shutdown.start();
         server.await.unwrap().unwrap();
     }

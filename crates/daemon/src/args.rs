@@ -30,12 +30,7 @@ pub struct Args {
 #[derive(Clone, Debug, clap::Args)]
 pub struct LogArgs {
     /// Log filter: a level, or a list such as `info,scheduler::queue=debug`
-    #[arg(
-        long,
-        value_name = "FILTER",
-        default_value = "info",
-        env = "FERROKUBE_LOG"
-    )]
+    #[arg(long, value_name = "FILTER", default_value = "info", env = "FERROKUBE_LOG")]
     pub log_level: String,
     /// Log more: -v for debug, -vv for trace (of our own crates)
     #[arg(short = 'v', action = clap::ArgAction::Count)]
@@ -78,20 +73,14 @@ pub fn parse<A: clap::Args>(
         .name(name)
         .version(crate::VERSION)
         .about(None)
-        .mut_arg("admin_address", |arg| {
-            arg.default_value(admin_address).required(false)
-        });
+        .mut_arg("admin_address", |arg| arg.default_value(admin_address).required(false));
     command.build();
     let mut argv: Vec<OsString> = argv.into_iter().collect();
     let mut file = FileFlags::default();
     if let Some(path) = config_path(&argv) {
-        file = config::flags_from_file(&command, &argv, &path).map_err(|error| {
-            command.error(clap::error::ErrorKind::InvalidValue, with_sources(&error))
-        })?;
-        let end = argv
-            .iter()
-            .position(|arg| arg == "--")
-            .unwrap_or(argv.len());
+        file = config::flags_from_file(&command, &argv, &path)
+            .map_err(|error| command.error(clap::error::ErrorKind::InvalidValue, with_sources(&error)))?;
+        let end = argv.iter().position(|arg| arg == "--").unwrap_or(argv.len());
         argv.splice(end..end, file.argv.iter().cloned());
     }
     let all = command
@@ -111,10 +100,7 @@ fn name_origin(error: clap::Error, file: &FileFlags, command: &mut clap::Command
         Some(origin) => {
             let text = error.render().to_string();
             let text = text.trim_start_matches("error: ");
-            command.error(
-                error.kind(),
-                format!("{origin}: {}", text.split("\n\n").next().unwrap_or(text)),
-            )
+            command.error(error.kind(), format!("{origin}: {}", text.split("\n\n").next().unwrap_or(text)))
         }
         None => error,
     }
@@ -191,64 +177,34 @@ mod tests {
 
     #[test]
     fn a_file_sets_required_repeated_and_boolean_flags() {
-        let (common, own) = with_file(
-            "etcdServers: [a, b]\nsecurePort: 7\ndry: true\nlogLevel: debug\n",
-            &[],
-        )
-        .unwrap();
-        assert_eq!(
-            own,
-            Own {
-                etcd_servers: vec!["a".into(), "b".into()],
-                secure_port: 7,
-                dry: true
-            }
-        );
+        let (common, own) = with_file("etcdServers: [a, b]\nsecurePort: 7\ndry: true\nlogLevel: debug\n", &[]).unwrap();
+        assert_eq!(own, Own { etcd_servers: vec!["a".into(), "b".into()], secure_port: 7, dry: true });
         assert_eq!(common.log.log_level, "debug");
         assert_eq!(common.admin_address.port(), 1);
     }
 
     #[test]
     fn a_flag_beats_the_file() {
-        let (_, own) = with_file(
-            "etcdServers: [a, b]\nsecurePort: 7\n",
-            &["--etcd-servers=c", "--secure-port", "8"],
-        )
-        .unwrap();
-        assert_eq!(
-            own,
-            Own {
-                etcd_servers: vec!["c".into()],
-                secure_port: 8,
-                dry: false
-            }
-        );
+        let (_, own) = with_file("etcdServers: [a, b]\nsecurePort: 7\n", &["--etcd-servers=c", "--secure-port", "8"]).unwrap();
+        assert_eq!(own, Own { etcd_servers: vec!["c".into()], secure_port: 8, dry: false });
     }
 
     #[test]
     fn an_unknown_key_is_an_error_with_file_line_and_suggestion() {
         let error = with_file("etcdServers: a\nsecure-port: 7\n", &[]).unwrap_err();
-        assert!(
-            error.contains("c.yaml:2: unknown key `secure-port`; did you mean `securePort`?"),
-            "{error}"
-        );
+        assert!(error.contains("c.yaml:2: unknown key `secure-port`; did you mean `securePort`?"), "{error}");
     }
 
     #[test]
     fn a_wrong_value_in_the_file_is_an_error_with_file_and_line() {
         let error = with_file("etcdServers: a\nsecurePort: 70000\n", &[]).unwrap_err();
-        assert!(
-            error.contains("c.yaml:2: invalid value '70000' for '--secure-port"),
-            "{error}"
-        );
+        assert!(error.contains("c.yaml:2: invalid value '70000' for '--secure-port"), "{error}");
     }
 
     #[test]
     fn a_missing_file_is_an_error_that_names_it() {
         let argv = ["x", "--config=/nonexistent/c.yaml"].map(OsString::from);
-        let error = parse::<Own>("x", "127.0.0.1:1", argv)
-            .unwrap_err()
-            .to_string();
+        let error = parse::<Own>("x", "127.0.0.1:1", argv).unwrap_err().to_string();
         assert!(error.contains("/nonexistent/c.yaml"), "{error}");
     }
 

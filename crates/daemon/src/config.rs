@@ -77,20 +77,9 @@ struct Entry {
 }
 
 /// Reads `path` and turns every key that the command line does not set into a flag of `command`.
-pub(crate) fn flags_from_file(
-    command: &Command,
-    argv: &[OsString],
-    path: &Path,
-) -> Result<FileFlags, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-        path: path.into(),
-        source,
-    })?;
-    let given = command
-        .clone()
-        .ignore_errors(true)
-        .try_get_matches_from(argv)
-        .ok();
+pub(crate) fn flags_from_file(command: &Command, argv: &[OsString], path: &Path) -> Result<FileFlags, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+    let given = command.clone().ignore_errors(true).try_get_matches_from(argv).ok();
     let mut flags = FileFlags::default();
     for entry in parse(path, &text)? {
         let Some((long, arg)) = find_flag(command, &entry.key) else {
@@ -101,51 +90,32 @@ pub(crate) fn flags_from_file(
                 key: entry.key,
             });
         };
-        let source = given.as_ref().and_then(|m| {
-            m.try_contains_id(arg.get_id().as_str())
-                .ok()
-                .and(m.value_source(arg.get_id().as_str()))
-        });
-        if matches!(
-            source,
-            Some(ValueSource::CommandLine | ValueSource::EnvVariable)
-        ) {
+        let source =
+            given.as_ref().and_then(|m| m.try_contains_id(arg.get_id().as_str()).ok().and(m.value_source(arg.get_id().as_str())));
+        if matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable)) {
             continue;
         }
-        let shape = |reason: String| ConfigError::Shape {
-            path: path.into(),
-            line: entry.line,
-            reason,
-        };
+        let shape = |reason: String| ConfigError::Shape { path: path.into(), line: entry.line, reason };
         match arg.get_action() {
             ArgAction::SetTrue => match entry.values.as_slice() {
                 [value] if value == "true" => flags.argv.push(format!("--{long}").into()),
                 [value] if value == "false" => continue,
                 _ => return Err(shape(format!("`{}` takes true or false", entry.key))),
             },
-            ArgAction::Append => flags.argv.extend(
-                entry
-                    .values
-                    .iter()
-                    .map(|value| format!("--{long}={value}").into()),
-            ),
+            ArgAction::Append => flags.argv.extend(entry.values.iter().map(|value| format!("--{long}={value}").into())),
             _ => match entry.values.as_slice() {
                 [value] => flags.argv.push(format!("--{long}={value}").into()),
                 _ => return Err(shape(format!("`{}` takes one value", entry.key))),
             },
         }
-        flags
-            .origin
-            .insert(long, format!("{}:{}", path.display(), entry.line));
+        flags.origin.insert(long, format!("{}:{}", path.display(), entry.line));
     }
     Ok(flags)
 }
 
 /// The flag that `key` stands for, with its long name.
 fn find_flag<'a>(command: &'a Command, key: &str) -> Option<(String, &'a clap::Arg)> {
-    flags(command)
-        .find(|(long, _)| camel_case(long) == key)
-        .map(|(long, arg)| (long.to_owned(), arg))
+    flags(command).find(|(long, _)| camel_case(long) == key).map(|(long, arg)| (long.to_owned(), arg))
 }
 
 /// Every flag that may stand in a file.
@@ -159,15 +129,7 @@ fn flags(command: &Command) -> impl Iterator<Item = (&str, &clap::Arg)> {
 fn nearest(command: &Command, key: &str) -> Option<String> {
     flags(command)
         .map(|(long, _)| camel_case(long))
-        .map(|known| {
-            (
-                edit_distance(
-                    &known.to_lowercase(),
-                    &key.to_lowercase().replace(['-', '_'], ""),
-                ),
-                known,
-            )
-        })
+        .map(|known| (edit_distance(&known.to_lowercase(), &key.to_lowercase().replace(['-', '_'], "")), known))
         .filter(|(distance, known)| *distance <= known.len() / 3)
         .min()
         .map(|(_, known)| known)
@@ -199,11 +161,8 @@ fn edit_distance(a: &str, b: &str) -> usize {
 
 /// Reads the mapping. Values are kept as written: what they mean is the flag's business.
 fn parse(path: &Path, text: &str) -> Result<Vec<Entry>, ConfigError> {
-    let shape = |span: Span, reason: &str| ConfigError::Shape {
-        path: path.into(),
-        line: span.start.line(),
-        reason: reason.to_owned(),
-    };
+    let shape =
+        |span: Span, reason: &str| ConfigError::Shape { path: path.into(), line: span.start.line(), reason: reason.to_owned() };
     let mut events = Parser::new_from_str(text)
         .map(|event| {
             event.map_err(|error| ConfigError::Syntax {
@@ -212,15 +171,7 @@ fn parse(path: &Path, text: &str) -> Result<Vec<Entry>, ConfigError> {
                 reason: error.info().to_owned(),
             })
         })
-        .filter(|event| {
-            !matches!(
-                event,
-                Ok((
-                    Event::Nothing | Event::StreamStart | Event::DocumentStart(_),
-                    _
-                ))
-            )
-        });
+        .filter(|event| !matches!(event, Ok((Event::Nothing | Event::StreamStart | Event::DocumentStart(_), _))));
     let mut entries: Vec<Entry> = Vec::new();
     match events.next().transpose()? {
         None | Some((Event::StreamEnd | Event::DocumentEnd, _)) => return Ok(entries),
@@ -237,10 +188,7 @@ fn parse(path: &Path, text: &str) -> Result<Vec<Entry>, ConfigError> {
             _ => return Err(shape(span, "expected the name of a flag")),
         };
         if let Some(earlier) = entries.iter().find(|entry| entry.key == key) {
-            return Err(shape(
-                span,
-                &format!("`{key}` is already set in line {}", earlier.line),
-            ));
+            return Err(shape(span, &format!("`{key}` is already set in line {}", earlier.line)));
         }
         let mut values = Vec::new();
         match events.next().transpose()? {
@@ -250,9 +198,7 @@ fn parse(path: &Path, text: &str) -> Result<Vec<Entry>, ConfigError> {
             Some((Event::SequenceStart(..), _)) => loop {
                 match events.next().transpose()? {
                     Some((Event::Scalar(value, style, ..), span)) => {
-                        values.push(
-                            scalar(&value, style).ok_or_else(|| shape(span, "expected a value"))?,
-                        );
+                        values.push(scalar(&value, style).ok_or_else(|| shape(span, "expected a value"))?);
                     }
                     Some((Event::SequenceEnd, _)) | None => break,
                     Some((_, span)) => return Err(shape(span, "expected a list of plain values")),
@@ -264,9 +210,7 @@ fn parse(path: &Path, text: &str) -> Result<Vec<Entry>, ConfigError> {
         entries.push(Entry { key, line, values });
     }
     if let Some((Event::MappingStart(..) | Event::SequenceStart(..) | Event::Scalar(..), span)) =
-        events
-            .find(|event| !matches!(event, Ok((Event::DocumentEnd, _))))
-            .transpose()?
+        events.find(|event| !matches!(event, Ok((Event::DocumentEnd, _)))).transpose()?
     {
         return Err(shape(span, "a configuration file holds one document"));
     }
@@ -306,25 +250,12 @@ mod tests {
 
     #[test]
     fn errors_name_file_and_line() {
-        assert_eq!(
-            read("a: 1\n\na: 2\n").unwrap_err(),
-            "c.yaml:3: `a` is already set in line 1"
-        );
-        assert_eq!(
-            read("a: 1\nb:\n  c: d\n").unwrap_err(),
-            "c.yaml:3: expected a value or a list of values"
-        );
-        assert_eq!(
-            read("- a\n").unwrap_err(),
-            "c.yaml:1: expected a mapping of flag names to values"
-        );
+        assert_eq!(read("a: 1\n\na: 2\n").unwrap_err(), "c.yaml:3: `a` is already set in line 1");
+        assert_eq!(read("a: 1\nb:\n  c: d\n").unwrap_err(), "c.yaml:3: expected a value or a list of values");
+        assert_eq!(read("- a\n").unwrap_err(), "c.yaml:1: expected a mapping of flag names to values");
         assert_eq!(read("a:\n").unwrap_err(), "c.yaml:1: expected a value");
         assert!(read("a: 1\nb: [1,\n").unwrap_err().starts_with("c.yaml:"));
-        assert!(
-            read("a: 1\n---\nb: 2\n")
-                .unwrap_err()
-                .ends_with("one document")
-        );
+        assert!(read("a: 1\n---\nb: 2\n").unwrap_err().ends_with("one document"));
         assert!(read("a: &x 1\nb: *x\n").is_err());
     }
 

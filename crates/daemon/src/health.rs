@@ -37,11 +37,7 @@ struct Gates {
 impl Health {
     /// Health without gates: ready at once.
     pub fn new(shutdown: Shutdown) -> Self {
-        Self {
-            ready: Arc::default(),
-            live: Arc::default(),
-            shutdown,
-        }
+        Self { ready: Arc::default(), live: Arc::default(), shutdown }
     }
 
     /// A new readiness gate, closed until it is opened.
@@ -99,10 +95,7 @@ impl Health {
 
 impl Gate {
     fn new(gates: &Arc<Gates>, name: String, closed: Option<String>) -> Self {
-        let gate = Self {
-            gates: gates.clone(),
-            name,
-        };
+        let gate = Self { gates: gates.clone(), name };
         gate.set(closed);
         gate
     }
@@ -121,9 +114,7 @@ impl Gate {
         let mut gates = self.gates.closed.lock();
         gates.insert(self.name.clone(), closed);
         let open = gates.values().all(Option::is_none);
-        self.gates
-            .open
-            .send_if_modified(|was| std::mem::replace(was, open) != open);
+        self.gates.open.send_if_modified(|was| std::mem::replace(was, open) != open);
     }
 }
 
@@ -131,10 +122,7 @@ impl Gate {
 
 impl Default for Gates {
     fn default() -> Self {
-        Self {
-            closed: Mutex::default(),
-            open: watch::Sender::new(true),
-        }
+        Self { closed: Mutex::default(), open: watch::Sender::new(true) }
     }
 }
 
@@ -169,10 +157,7 @@ mod tests {
         assert!(health.is_ready());
         nodes.close("lost");
         assert!(!health.is_ready());
-        assert_eq!(
-            health.describe_ready(),
-            "[-]nodes: lost\n[+]pods ok\n[+]shutdown ok\n"
-        );
+        assert_eq!(health.describe_ready(), "[-]nodes: lost\n[+]pods ok\n[+]shutdown ok\n");
     }
 
     #[test]

@@ -5,10 +5,7 @@ use std::{ffi::OsString, process::ExitCode};
 use futures::StreamExt;
 use tokio::net::TcpListener;
 
-use crate::{
-    Args, Health, Metrics, Outcome, Shutdown, Tasks, args::with_sources, logging, serve_admin,
-    shutdown, tls,
-};
+use crate::{Args, Health, Metrics, Outcome, Shutdown, Tasks, args::with_sources, logging, serve_admin, shutdown, tls};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -37,12 +34,7 @@ impl Kit {
     /// A kit of its own, without signals or admin port: for tests, and for daemons run inside another process.
     pub fn new() -> Self {
         let shutdown = Shutdown::new();
-        Self {
-            tasks: Tasks::new(shutdown.clone()),
-            health: Health::new(shutdown.clone()),
-            metrics: Metrics::new(),
-            shutdown,
-        }
+        Self { tasks: Tasks::new(shutdown.clone()), health: Health::new(shutdown.clone()), metrics: Metrics::new(), shutdown }
     }
 }
 
@@ -58,11 +50,7 @@ where
     F: Future<Output = Result<(), E>>,
     E: Into<BoxError>,
 {
-    let (common, own) = match crate::parse::<A>(
-        name,
-        admin_address,
-        std::env::args_os().collect::<Vec<OsString>>(),
-    ) {
+    let (common, own) = match crate::parse::<A>(name, admin_address, std::env::args_os().collect::<Vec<OsString>>()) {
         Ok(parsed) => parsed,
         Err(error) => error.exit(),
     };
@@ -72,11 +60,7 @@ where
     }
     raise_file_limit();
     tls::install_provider();
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name(name)
-        .build()
-    {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name(name).build() {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "cannot start the runtime");
@@ -110,15 +94,7 @@ where
             return ExitCode::FAILURE;
         }
     };
-    kit.tasks.spawn(
-        "admin",
-        serve_admin(
-            listener,
-            kit.health.clone(),
-            kit.metrics.clone(),
-            kit.shutdown.clone(),
-        ),
-    );
+    kit.tasks.spawn("admin", serve_admin(listener, kit.health.clone(), kit.metrics.clone(), kit.shutdown.clone()));
     tracing::info!(name, version = crate::VERSION, pid = std::process::id(), admin = %args.admin_address, "started");
     let mut run = std::pin::pin!(async {
         let starting = kit.health.ready_gate("start");
@@ -135,36 +111,22 @@ where
         error = &mut run => { tracing::error!(error = with_sources(&*error), "cannot start"); true }
         _ = signals.next() => { tracing::info!("signal received, draining"); false }
     };
-    let outcome = kit
-        .shutdown
-        .drain(kit.tasks.all_ended(), args.drain_seconds, signals)
-        .await;
+    let outcome = kit.shutdown.drain(kit.tasks.all_ended(), args.drain_seconds, signals).await;
     match outcome {
         Outcome::Drained => tracing::info!("ended"),
-        Outcome::TimedOut => tracing::warn!(
-            seconds = args.drain_seconds.as_secs(),
-            "work was still running when the time to drain had passed"
-        ),
+        Outcome::TimedOut => {
+            tracing::warn!(seconds = args.drain_seconds.as_secs(), "work was still running when the time to drain had passed")
+        }
         Outcome::Aborted => tracing::warn!("second signal, not waiting for running work"),
     }
-    let failed_late = !failed
-        && kit
-            .tasks
-            .failed_already()
-            .inspect(|failure| tracing::error!("{failure}"))
-            .is_some();
-    if failed || failed_late || outcome != Outcome::Drained {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    }
+    let failed_late = !failed && kit.tasks.failed_already().inspect(|failure| tracing::error!("{failure}")).is_some();
+    if failed || failed_late || outcome != Outcome::Drained { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// Daemons hold a descriptor for each connection and watch; the soft limit is low only for the sake of `select(2)`.
 fn raise_file_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {
         tracing::debug!(%error, "cannot raise the limit of open files");
     }
@@ -192,9 +154,7 @@ mod tests {
     #[tokio::test]
     async fn a_dead_critical_task_ends_the_daemon() {
         let run = |kit: Kit| async move {
-            kit.tasks.spawn_infallible("worker", async {
-                tokio::time::sleep(Duration::from_millis(10)).await
-            });
+            kit.tasks.spawn_infallible("worker", async { tokio::time::sleep(Duration::from_millis(10)).await });
             Ok::<(), io::Error>(())
         };
         let code = live("x", args(), run).await;

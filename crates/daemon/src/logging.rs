@@ -2,9 +2,7 @@
 
 use std::{backtrace::Backtrace, io::IsTerminal, panic};
 
-use tracing_subscriber::{
-    EnvFilter, filter::ParseError, layer::SubscriberExt, util::SubscriberInitExt,
-};
+use tracing_subscriber::{EnvFilter, filter::ParseError, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::args::{LogArgs, LogFormat};
 
@@ -30,9 +28,7 @@ pub(crate) fn init(args: &LogArgs) -> Result<(), LogError> {
     let registry = tracing_subscriber::registry().with(filter);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let outcome = match args.log_format {
-        LogFormat::Text => registry
-            .with(layer.with_ansi(std::io::stderr().is_terminal()))
-            .try_init(),
+        LogFormat::Text => registry.with(layer.with_ansi(std::io::stderr().is_terminal())).try_init(),
         LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
     };
     if outcome.is_ok() {
@@ -49,10 +45,7 @@ fn filter(args: &LogArgs) -> Result<EnvFilter, LogError> {
         1 => format!("debug,{quiet},{}", args.log_level.replace("info", "debug")),
         _ => format!("trace,{quiet},{}", args.log_level.replace("info", "trace")),
     };
-    EnvFilter::try_new(&directives).map_err(|source| LogError::Filter {
-        filter: args.log_level.clone(),
-        source,
-    })
+    EnvFilter::try_new(&directives).map_err(|source| LogError::Filter { filter: args.log_level.clone(), source })
 }
 
 fn log_panic(info: &panic::PanicHookInfo<'_>) {
@@ -68,15 +61,8 @@ mod tests {
 
     #[test]
     fn a_wrong_filter_is_an_error_that_shows_what_is_right() {
-        let args = LogArgs {
-            log_level: "a=loud".into(),
-            verbose: 0,
-            log_format: LogFormat::Text,
-        };
+        let args = LogArgs { log_level: "a=loud".into(), verbose: 0, log_format: LogFormat::Text };
         let error = filter(&args).unwrap_err().to_string();
-        assert!(
-            error.contains("a=loud") && error.contains("debug"),
-            "{error}"
-        );
+        assert!(error.contains("a=loud") && error.contains("debug"), "{error}");
     }
 }

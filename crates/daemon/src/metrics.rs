@@ -44,12 +44,8 @@ impl Metrics {
     /// A registry that holds the process's own metrics.
     pub fn new() -> Self {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(Process {
-            start_seconds: start_seconds(),
-        }));
-        Self {
-            registry: Arc::new(Mutex::new(registry)),
-        }
+        registry.register_collector(Box::new(Process { start_seconds: start_seconds() }));
+        Self { registry: Arc::new(Mutex::new(registry)) }
     }
 
     /// Registers metrics. `register` must be short: scrapes wait for it.
@@ -81,22 +77,18 @@ impl Collector for Process {
             MetricType::Counter,
         )?)?;
         let gauges = [
-            (
-                "process_resident_memory_bytes",
-                "Resident memory.",
-                usage.resident_bytes,
-            ),
-            (
-                "process_virtual_memory_bytes",
-                "Virtual memory.",
-                usage.virtual_bytes,
-            ),
+            ("process_resident_memory_bytes", "Resident memory.", usage.resident_bytes),
+            ("process_virtual_memory_bytes", "Virtual memory.", usage.virtual_bytes),
             ("process_open_fds", "Open file descriptors.", usage.open_fds),
             ("process_threads", "Threads.", usage.threads),
         ];
         for (name, help, value) in gauges {
-            ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX))
-                .encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+            ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(encoder.encode_descriptor(
+                name,
+                help,
+                None,
+                MetricType::Gauge,
+            )?)?;
         }
         ConstGauge::new(self.start_seconds).encode(encoder.encode_descriptor(
             "process_start_time_seconds",
@@ -115,11 +107,7 @@ impl Usage {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         for line in status.lines() {
             let (name, value) = line.split_once(':').unwrap_or_default();
-            let number = value
-                .split_whitespace()
-                .next()
-                .and_then(|word| word.parse::<u64>().ok())
-                .unwrap_or_default();
+            let number = value.split_whitespace().next().and_then(|word| word.parse::<u64>().ok()).unwrap_or_default();
             match name {
                 "VmRSS" => usage.resident_bytes = number * 1024,
                 "VmSize" => usage.virtual_bytes = number * 1024,
@@ -127,13 +115,9 @@ impl Usage {
                 _ => {}
             }
         }
-        usage.open_fds = std::fs::read_dir("/proc/self/fd")
-            .map(|entries| entries.count() as u64)
-            .unwrap_or_default();
-        if let Ok(rusage) = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF)
-        {
-            let seconds =
-                |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+        usage.open_fds = std::fs::read_dir("/proc/self/fd").map(|entries| entries.count() as u64).unwrap_or_default();
+        if let Ok(rusage) = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF) {
+            let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
             usage.cpu_seconds = seconds(rusage.user_time()) + seconds(rusage.system_time());
         }
         usage
@@ -142,10 +126,7 @@ impl Usage {
 
 /// When the process registered its metrics, which is when it started but for a few milliseconds.
 fn start_seconds() -> f64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or(Duration::ZERO)
-        .as_secs_f64()
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64()
 }
 
 #[cfg(test)]
@@ -162,16 +143,9 @@ mod tests {
         counter.inc();
         let text = metrics.encode().unwrap();
         assert!(text.contains("pods_bound_total 1"), "{text}");
-        let resident = text
-            .lines()
-            .find_map(|line| line.strip_prefix("process_resident_memory_bytes "))
-            .unwrap();
+        let resident = text.lines().find_map(|line| line.strip_prefix("process_resident_memory_bytes ")).unwrap();
         assert!(resident.parse::<u64>().unwrap() > 100_000);
-        for name in [
-            "process_cpu_seconds_total",
-            "process_open_fds",
-            "process_start_time_seconds",
-        ] {
+        for name in ["process_cpu_seconds_total", "process_open_fds", "process_start_time_seconds"] {
             assert!(text.contains(name), "{name} in {text}");
         }
     }

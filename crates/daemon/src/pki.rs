@@ -12,8 +12,8 @@ use std::{
 };
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    SerialNumber,
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use x509_parser::prelude::FromDer;
@@ -118,30 +118,14 @@ impl Ca {
     /// # Errors
     /// When no key can be generated or the name cannot stand in a certificate.
     pub fn create(common_name: &str, lifetime: Duration) -> Result<(Self, Pair), PkiError> {
-        let issue = |source| PkiError::Issue {
-            name: common_name.to_owned(),
-            source,
-        };
+        let issue = |source| PkiError::Issue { name: common_name.to_owned(), source };
         let key = KeyPair::generate().map_err(PkiError::Key)?;
         let mut params = params(common_name, None, lifetime).map_err(issue)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![
-            KeyUsagePurpose::KeyCertSign,
-            KeyUsagePurpose::CrlSign,
-            KeyUsagePurpose::DigitalSignature,
-        ];
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
         let certificate = params.self_signed(&key).map_err(issue)?;
-        let pair = Pair {
-            public_pem: certificate.pem(),
-            private_pem: key.serialize_pem(),
-        };
-        Ok((
-            Self {
-                certificate_pem: certificate.pem(),
-                issuer: Issuer::new(params, key),
-            },
-            pair,
-        ))
+        let pair = Pair { public_pem: certificate.pem(), private_pem: key.serialize_pem() };
+        Ok((Self { certificate_pem: certificate.pem(), issuer: Issuer::new(params, key) }, pair))
     }
 
     /// A CA from PEM texts.
@@ -151,10 +135,7 @@ impl Ca {
     pub fn from_pem(certificate: &str, private_key: &str) -> Result<Self, PkiError> {
         let key = KeyPair::from_pem(private_key).map_err(PkiError::Ca)?;
         let issuer = Issuer::from_ca_cert_pem(certificate, key).map_err(PkiError::Ca)?;
-        Ok(Self {
-            certificate_pem: certificate.to_owned(),
-            issuer,
-        })
+        Ok(Self { certificate_pem: certificate.to_owned(), issuer })
     }
 
     /// A CA from its two PEM files.
@@ -162,12 +143,7 @@ impl Ca {
     /// # Errors
     /// When a file cannot be read or does not hold what it should.
     pub fn load(certificate: &Path, private_key: &Path) -> Result<Self, PkiError> {
-        let read = |path: &Path| {
-            fs::read_to_string(path).map_err(|source| PkiError::Read {
-                path: path.into(),
-                source,
-            })
-        };
+        let read = |path: &Path| fs::read_to_string(path).map_err(|source| PkiError::Read { path: path.into(), source });
         Self::from_pem(&read(certificate)?, &read(private_key)?)
     }
 
@@ -181,58 +157,32 @@ impl Ca {
     /// # Errors
     /// When no key can be generated or a name cannot stand in a certificate.
     pub fn issue(&self, request: &Request) -> Result<Pair, PkiError> {
-        let issue = |source| PkiError::Issue {
-            name: request.common_name.clone(),
-            source,
-        };
+        let issue = |source| PkiError::Issue { name: request.common_name.clone(), source };
         let key = KeyPair::generate().map_err(PkiError::Key)?;
-        let mut params = params(
-            &request.common_name,
-            request.organization.as_deref(),
-            request.lifetime,
-        )
-        .map_err(issue)?;
+        let mut params = params(&request.common_name, request.organization.as_deref(), request.lifetime).map_err(issue)?;
         for name in &request.dns_names {
-            params
-                .subject_alt_names
-                .push(SanType::DnsName(name.as_str().try_into().map_err(issue)?));
+            params.subject_alt_names.push(SanType::DnsName(name.as_str().try_into().map_err(issue)?));
         }
-        params
-            .subject_alt_names
-            .extend(request.addresses.iter().copied().map(SanType::IpAddress));
+        params.subject_alt_names.extend(request.addresses.iter().copied().map(SanType::IpAddress));
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = match request.usage {
             Usage::Server => vec![ExtendedKeyUsagePurpose::ServerAuth],
             Usage::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
-            Usage::Both => vec![
-                ExtendedKeyUsagePurpose::ServerAuth,
-                ExtendedKeyUsagePurpose::ClientAuth,
-            ],
+            Usage::Both => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
         };
         params.use_authority_key_identifier_extension = true;
         let certificate = params.signed_by(&key, &self.issuer).map_err(issue)?;
-        Ok(Pair {
-            public_pem: certificate.pem(),
-            private_pem: key.serialize_pem(),
-        })
+        Ok(Pair { public_pem: certificate.pem(), private_pem: key.serialize_pem() })
     }
 }
 
-fn params(
-    common_name: &str,
-    organization: Option<&str>,
-    lifetime: Duration,
-) -> Result<CertificateParams, rcgen::Error> {
+fn params(common_name: &str, organization: Option<&str>, lifetime: Duration) -> Result<CertificateParams, rcgen::Error> {
     let mut params = CertificateParams::new(Vec::new())?;
     params.distinguished_name = rcgen::DistinguishedName::new();
     if let Some(organization) = organization {
-        params
-            .distinguished_name
-            .push(DnType::OrganizationName, organization);
+        params.distinguished_name.push(DnType::OrganizationName, organization);
     }
-    params
-        .distinguished_name
-        .push(DnType::CommonName, common_name);
+    params.distinguished_name.push(DnType::CommonName, common_name);
     let now = SystemTime::now();
     params.not_before = (now - CLOCK_SKEW).into();
     params.not_after = (now + lifetime).into();
@@ -243,10 +193,7 @@ fn params(
 /// 128 random bits, positive as a serial number must be.
 fn random_serial() -> Result<[u8; 16], rcgen::Error> {
     let mut serial = [0; 16];
-    rustls::crypto::ring::default_provider()
-        .secure_random
-        .fill(&mut serial)
-        .map_err(|_| rcgen::Error::RemoteKeyError)?;
+    rustls::crypto::ring::default_provider().secure_random.fill(&mut serial).map_err(|_| rcgen::Error::RemoteKeyError)?;
     serial[0] = serial[0] & 0x7f | 0x40;
     Ok(serial)
 }
@@ -257,10 +204,7 @@ fn random_serial() -> Result<[u8; 16], rcgen::Error> {
 /// When no key can be generated.
 pub fn signing_key() -> Result<Pair, PkiError> {
     let key = KeyPair::generate().map_err(PkiError::Key)?;
-    Ok(Pair {
-        public_pem: key.public_key_pem(),
-        private_pem: key.serialize_pem(),
-    })
+    Ok(Pair { public_pem: key.public_key_pem(), private_pem: key.serialize_pem() })
 }
 
 // === impl Pair ===
@@ -287,20 +231,12 @@ impl Pair {
 /// # Errors
 /// When the file or its directory cannot be written.
 pub fn write_atomic(path: &Path, contents: &[u8], mode: u32) -> Result<(), PkiError> {
-    let failed = |source| PkiError::Write {
-        path: path.into(),
-        source,
-    };
+    let failed = |source| PkiError::Write { path: path.into(), source };
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);
-    let written = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(mode)
-        .open(&temporary)
-        .and_then(|mut file| {
+    let written =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary).and_then(|mut file| {
             file.write_all(contents)?;
             file.sync_all()?;
             fs::rename(&temporary, path)
@@ -318,15 +254,9 @@ pub fn write_atomic(path: &Path, contents: &[u8], mode: u32) -> Result<(), PkiEr
 /// When the text holds no certificate.
 pub fn validity(certificate_pem: &[u8]) -> Result<(SystemTime, SystemTime), PkiError> {
     let der = CertificateDer::from_pem_slice(certificate_pem).map_err(|_| PkiError::Certificate)?;
-    let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(&der)
-        .map_err(|_| PkiError::Certificate)?;
-    let time = |time: x509_parser::time::ASN1Time| {
-        UNIX_EPOCH + Duration::from_secs(time.timestamp().max(0).unsigned_abs())
-    };
-    Ok((
-        time(certificate.validity().not_before),
-        time(certificate.validity().not_after),
-    ))
+    let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(&der).map_err(|_| PkiError::Certificate)?;
+    let time = |time: x509_parser::time::ASN1Time| UNIX_EPOCH + Duration::from_secs(time.timestamp().max(0).unsigned_abs());
+    Ok((time(certificate.validity().not_before), time(certificate.validity().not_after)))
 }
 
 /// When a certificate should be renewed: once two thirds of its life are over.
@@ -374,10 +304,7 @@ mod tests {
         let (cert, key) = (dir.path().join("ca.crt"), dir.path().join("ca.key"));
         let (_, pair) = Ca::create("test-ca", Duration::from_secs(7200)).unwrap();
         pair.write(&cert, &key).unwrap();
-        assert_eq!(
-            fs::metadata(&key).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+        assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
         let issued = Ca::load(&cert, &key).unwrap().issue(&request()).unwrap();
         let der = CertificateDer::from_pem_slice(issued.public_pem.as_bytes()).unwrap();
@@ -391,10 +318,7 @@ mod tests {
     fn renewal_is_due_after_two_thirds_of_the_lifetime() {
         let (ca, _) = Ca::create("test-ca", Duration::from_secs(7200)).unwrap();
         let pair = ca.issue(&request()).unwrap();
-        let due = renew_at(pair.public_pem.as_bytes())
-            .unwrap()
-            .duration_since(SystemTime::now())
-            .unwrap();
+        let due = renew_at(pair.public_pem.as_bytes()).unwrap().duration_since(SystemTime::now()).unwrap();
         assert!((2200..2400).contains(&due.as_secs()), "{due:?}");
     }
 }

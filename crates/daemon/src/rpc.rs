@@ -18,20 +18,13 @@ pub fn health(
     health: &Health,
     services: &'static [&'static str],
     shutdown: Shutdown,
-) -> (
-    HealthServer<impl HealthService>,
-    impl Future<Output = ()> + Send + 'static,
-) {
+) -> (HealthServer<impl HealthService>, impl Future<Output = ()> + Send + 'static) {
     let (reporter, server) = tonic_health::server::health_reporter();
     let mut ready = health.readiness();
     let follow = async move {
         loop {
             let serving = *ready.borrow_and_update() && !shutdown.has_started();
-            let status = if serving {
-                ServingStatus::Serving
-            } else {
-                ServingStatus::NotServing
-            };
+            let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
             for service in std::iter::once(&"").chain(services) {
                 reporter.set_service_status(*service, status).await;
             }
@@ -54,9 +47,7 @@ pub fn health(
 ///
 /// # Errors
 /// When a set cannot be decoded.
-pub fn reflection(
-    sets: &[&'static [u8]],
-) -> Result<ServerReflectionServer<impl ServerReflection>, ReflectionError> {
+pub fn reflection(sets: &[&'static [u8]]) -> Result<ServerReflectionServer<impl ServerReflection>, ReflectionError> {
     builder(sets).build_v1()
 }
 
@@ -72,8 +63,6 @@ pub fn reflection_v1alpha(
 
 fn builder(sets: &[&'static [u8]]) -> Builder<'static> {
     sets.iter()
-        .fold(Builder::configure(), |builder, set| {
-            builder.register_encoded_file_descriptor_set(set)
-        })
+        .fold(Builder::configure(), |builder, set| builder.register_encoded_file_descriptor_set(set))
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }

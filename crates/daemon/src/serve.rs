@@ -45,19 +45,9 @@ impl Default for HttpOptions {
 ///
 /// Once the shutdown begins no connection is accepted and clients are told to go; returns when the last request has ended. Requests
 /// that never end by themselves, such as watches, must follow the shutdown too.
-pub async fn serve<S, B>(
-    mut incoming: Incoming,
-    service: S,
-    options: HttpOptions,
-    shutdown: Shutdown,
-) where
-    S: Service<
-            http::Request<hyper::body::Incoming>,
-            Response = http::Response<B>,
-            Error = Infallible,
-        > + Clone
-        + Send
-        + 'static,
+pub async fn serve<S, B>(mut incoming: Incoming, service: S, options: HttpOptions, shutdown: Shutdown)
+where
+    S: Service<http::Request<hyper::body::Incoming>, Response = http::Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
     B: hyper::body::Body + Send + 'static,
     B::Data: Send,
@@ -78,16 +68,14 @@ pub async fn serve<S, B>(
         let peer = connection.peer().clone();
         let remote = peer.remote;
         let service = service.clone();
-        let service =
-            hyper::service::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
-                request.extensions_mut().insert(peer.clone());
-                service.clone().oneshot(request)
-            });
+        let service = hyper::service::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
+            request.extensions_mut().insert(peer.clone());
+            service.clone().oneshot(request)
+        });
         let builder = builder.clone();
         let watcher = graceful.watcher();
         tokio::spawn(async move {
-            let connection =
-                builder.serve_connection_with_upgrades(TokioIo::new(connection), service);
+            let connection = builder.serve_connection_with_upgrades(TokioIo::new(connection), service);
             if let Err(error) = watcher.watch(connection.into_owned()).await {
                 tracing::debug!(%remote, error, "connection ended");
             }
@@ -99,10 +87,7 @@ pub async fn serve<S, B>(
 
 fn builder(options: HttpOptions) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(10));
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -90,22 +90,14 @@ mod tests {
     async fn work_that_ends_is_waited_for() {
         let shutdown = Shutdown::new();
         let started = shutdown.started();
-        let outcome = shutdown
-            .drain(started, Duration::from_secs(10), futures::stream::pending())
-            .await;
+        let outcome = shutdown.drain(started, Duration::from_secs(10), futures::stream::pending()).await;
         assert_eq!(outcome, Outcome::Drained);
     }
 
     #[tokio::test(start_paused = true)]
     async fn draining_is_bounded() {
         let before = tokio::time::Instant::now();
-        let outcome = Shutdown::new()
-            .drain(
-                pending(),
-                Duration::from_secs(10),
-                futures::stream::pending(),
-            )
-            .await;
+        let outcome = Shutdown::new().drain(pending(), Duration::from_secs(10), futures::stream::pending()).await;
         assert_eq!(outcome, Outcome::TimedOut);
         assert_eq!(before.elapsed(), Duration::from_secs(10));
     }
@@ -113,12 +105,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_second_signal_aborts() {
         let before = tokio::time::Instant::now();
-        let second = pin!(futures::stream::once(tokio::time::sleep(
-            Duration::from_secs(1)
-        )));
-        let outcome = Shutdown::new()
-            .drain(pending(), Duration::from_secs(10), second)
-            .await;
+        let second = pin!(futures::stream::once(tokio::time::sleep(Duration::from_secs(1))));
+        let outcome = Shutdown::new().drain(pending(), Duration::from_secs(10), second).await;
         assert_eq!(outcome, Outcome::Aborted);
         assert_eq!(before.elapsed(), Duration::from_secs(1));
     }

@@ -53,12 +53,7 @@ pub enum TaskFailure {
 impl Tasks {
     /// No tasks yet. They are expected to end once `shutdown` begins.
     pub fn new(shutdown: Shutdown) -> Self {
-        Self {
-            tracker: TaskTracker::new(),
-            shutdown,
-            failure: Arc::default(),
-            failed: Default::default(),
-        }
+        Self { tracker: TaskTracker::new(), shutdown, failure: Arc::default(), failed: Default::default() }
     }
 
     /// Runs `task` until it ends, inside a span that carries its name. It should end soon after the shutdown begins.
@@ -74,17 +69,10 @@ impl Tasks {
         self.tracker.spawn(async move {
             let failure = match task.await {
                 Ok(Ok(())) => TaskFailure::Ended { name },
-                Ok(Err(error)) => TaskFailure::Failed {
-                    name,
-                    reason: with_sources(&*error.into()),
-                },
-                Err(error) => TaskFailure::Panicked {
-                    name,
-                    message: panic_message(error),
-                },
+                Ok(Err(error)) => TaskFailure::Failed { name, reason: with_sources(&*error.into()) },
+                Err(error) => TaskFailure::Panicked { name, message: panic_message(error) },
             };
-            let expected =
-                this.shutdown.has_started() && !matches!(failure, TaskFailure::Panicked { .. });
+            let expected = this.shutdown.has_started() && !matches!(failure, TaskFailure::Panicked { .. });
             match (expected, failure) {
                 (true, failure @ TaskFailure::Failed { .. }) => {
                     tracing::warn!("{failure} while shutting down")
@@ -100,11 +88,7 @@ impl Tasks {
     }
 
     /// Runs a task that has no way to fail but to end.
-    pub fn spawn_infallible(
-        &self,
-        name: impl Into<String>,
-        task: impl Future<Output = ()> + Send + 'static,
-    ) {
+    pub fn spawn_infallible(&self, name: impl Into<String>, task: impl Future<Output = ()> + Send + 'static) {
         self.spawn(name, async move {
             task.await;
             Ok::<(), std::convert::Infallible>(())
@@ -114,9 +98,7 @@ impl Tasks {
     /// Waits for a critical task to end before it should. Cancel safe.
     pub async fn failure(&self) -> TaskFailure {
         self.failed.cancelled().await;
-        self.failed_already().unwrap_or_else(|| TaskFailure::Ended {
-            name: String::new(),
-        })
+        self.failed_already().unwrap_or_else(|| TaskFailure::Ended { name: String::new() })
     }
 
     /// The failure, if there was one.
@@ -157,23 +139,14 @@ mod tests {
         let tasks = Tasks::new(Shutdown::new());
         tasks.spawn("quiet", std::future::pending::<Result<(), Infallible>>());
         tasks.spawn("watch", async { Err(io::Error::other("gone")) });
-        assert_eq!(
-            tasks.failure().await,
-            TaskFailure::Failed {
-                name: "watch".into(),
-                reason: "gone".into()
-            }
-        );
+        assert_eq!(tasks.failure().await, TaskFailure::Failed { name: "watch".into(), reason: "gone".into() });
     }
 
     #[tokio::test]
     async fn a_panic_is_named() {
         let tasks = Tasks::new(Shutdown::new());
         tasks.spawn_infallible("loop", async { panic!("broken {}", 1) });
-        assert_eq!(
-            tasks.failure().await.to_string(),
-            "critical task `loop` panicked: broken 1"
-        );
+        assert_eq!(tasks.failure().await.to_string(), "critical task `loop` panicked: broken 1");
     }
 
     #[tokio::test]

@@ -39,20 +39,10 @@ impl PeerIdentity {
     /// Reads a certificate. Nothing is verified here. `None` if it is no X.509 certificate.
     pub fn from_der(der: &CertificateDer<'_>) -> Option<Self> {
         let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(der).ok()?;
-        let text = |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| {
-            attribute.as_str().ok().map(str::to_owned)
-        };
+        let text = |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| attribute.as_str().ok().map(str::to_owned);
         let mut identity = Self {
-            common_name: certificate
-                .subject()
-                .iter_common_name()
-                .find_map(text)
-                .unwrap_or_default(),
-            organizations: certificate
-                .subject()
-                .iter_organization()
-                .filter_map(text)
-                .collect(),
+            common_name: certificate.subject().iter_common_name().find_map(text).unwrap_or_default(),
+            organizations: certificate.subject().iter_organization().filter_map(text).collect(),
             uris: Vec::new(),
             dns_names: Vec::new(),
             not_after: certificate.validity().not_after.timestamp(),

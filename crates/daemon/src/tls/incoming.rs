@@ -51,12 +51,7 @@ pub struct Incoming {
 /// Accepts TLS connections on `listener` until the shutdown begins or the stream is dropped.
 ///
 /// Must be called inside a runtime.
-pub fn server(
-    listener: TcpListener,
-    tls: Arc<ServerTls>,
-    options: IncomingOptions,
-    shutdown: Shutdown,
-) -> Incoming {
+pub fn server(listener: TcpListener, tls: Arc<ServerTls>, options: IncomingOptions, shutdown: Shutdown) -> Incoming {
     let (sender, connections) = mpsc::channel(64);
     let acceptor = tokio::spawn(async move {
         tokio::select! {
@@ -64,10 +59,7 @@ pub fn server(
             () = accept(listener, tls, options, sender) => {}
         }
     });
-    Incoming {
-        connections,
-        _acceptor: AbortOnDropHandle::new(acceptor),
-    }
+    Incoming { connections, _acceptor: AbortOnDropHandle::new(acceptor) }
 }
 
 async fn accept(
@@ -84,14 +76,7 @@ async fn accept(
         };
         match listener.accept().await {
             Ok((stream, remote)) => {
-                let handshake = handshake(
-                    stream,
-                    remote,
-                    tls.clone(),
-                    options.handshake_timeout,
-                    permit,
-                    sender.clone(),
-                );
+                let handshake = handshake(stream, remote, tls.clone(), options.handshake_timeout, permit, sender.clone());
                 tokio::spawn(handshake);
             }
             Err(error) if is_connection_error(&error) => {
@@ -118,27 +103,14 @@ async fn handshake(
         stream.set_nodelay(true)?;
         let local = stream.local_addr()?;
         let stream = TlsAcceptor::from(tls.current()).accept(stream).await?;
-        let leaf = stream
-            .get_ref()
-            .1
-            .peer_certificates()
-            .and_then(|chain| chain.first());
+        let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let identity = match leaf {
             None => None,
             Some(der) => {
-                Some(Arc::new(PeerIdentity::from_der(der).ok_or_else(|| {
-                    io::Error::other("unreadable client certificate")
-                })?))
+                Some(Arc::new(PeerIdentity::from_der(der).ok_or_else(|| io::Error::other("unreadable client certificate"))?))
             }
         };
-        Ok::<_, io::Error>(Connection {
-            peer: PeerInfo {
-                remote,
-                local,
-                identity,
-            },
-            stream,
-        })
+        Ok::<_, io::Error>(Connection { peer: PeerInfo { remote, local, identity }, stream })
     };
     let outcome = tokio::time::timeout(timeout, established).await;
     drop(permit);
@@ -153,12 +125,7 @@ async fn handshake(
 }
 
 fn is_connection_error(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-    )
+    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }
 
 // === impl IncomingOptions ===
@@ -166,10 +133,7 @@ fn is_connection_error(error: &io::Error) -> bool {
 impl Default for IncomingOptions {
     /// Ten seconds, 512 at once.
     fn default() -> Self {
-        Self {
-            handshake_timeout: Duration::from_secs(10),
-            handshakes: 512,
-        }
+        Self { handshake_timeout: Duration::from_secs(10), handshakes: 512 }
     }
 }
 
@@ -201,21 +165,13 @@ impl Connected for Connection {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
 impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 

@@ -9,9 +9,7 @@ mod reload;
 
 use std::{path::PathBuf, sync::Arc};
 
-use rustls::{
-    ClientConfig, RootCertStore, ServerConfig, server::WebPkiClientVerifier, version::TLS13,
-};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, server::WebPkiClientVerifier, version::TLS13};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
 pub use self::{
@@ -106,10 +104,7 @@ pub enum TlsError {
 /// Makes ring the provider of this process. A second call changes nothing.
 pub fn install_provider() {
     // An error means that a provider is installed already.
-    if rustls::crypto::ring::default_provider()
-        .install_default()
-        .is_err()
-    {
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
         tracing::trace!("a TLS provider is installed already");
     }
 }
@@ -118,27 +113,16 @@ pub fn install_provider() {
 ///
 /// # Errors
 /// When a source cannot be read or used. Later reloads log such errors and keep what they had.
-pub fn server_tls(
-    cert: Pem,
-    key: Pem,
-    client_ca: Pem,
-    auth: ClientAuth,
-) -> Result<Arc<ServerTls>, TlsError> {
+pub fn server_tls(cert: Pem, key: Pem, client_ca: Pem, auth: ClientAuth) -> Result<Arc<ServerTls>, TlsError> {
     let sources = vec![cert.clone(), key.clone(), client_ca.clone()];
     Reloading::new(sources, move || {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(
-            Arc::new(client_ca.roots()?),
-            provider.clone(),
-        );
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(client_ca.roots()?), provider.clone());
         let verifier = match auth {
             ClientAuth::Required => verifier,
             ClientAuth::Optional => verifier.allow_unauthenticated(),
         };
-        let verifier = verifier.build().map_err(|source| TlsError::Verifier {
-            path: client_ca.name(),
-            source,
-        })?;
+        let verifier = verifier.build().map_err(|source| TlsError::Verifier { path: client_ca.name(), source })?;
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&TLS13])
             .map_err(|source| cert.pair(&key, source))?
@@ -156,19 +140,12 @@ pub fn server_tls(
 /// When a source cannot be read or used. Later reloads log such errors and keep what they had.
 pub fn client_tls(ca: Pem, identity: Option<(Pem, Pem)>) -> Result<Arc<ClientTls>, TlsError> {
     let mut sources = vec![ca.clone()];
-    sources.extend(
-        identity
-            .iter()
-            .flat_map(|(cert, key)| [cert.clone(), key.clone()]),
-    );
+    sources.extend(identity.iter().flat_map(|(cert, key)| [cert.clone(), key.clone()]));
     Reloading::new(sources, move || {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&TLS13])
-            .map_err(|source| TlsError::Root {
-                path: ca.name(),
-                source,
-            })?
+            .map_err(|source| TlsError::Root { path: ca.name(), source })?
             .with_root_certificates(ca.roots()?);
         let mut config = match &identity {
             None => builder.with_no_client_auth(),
@@ -212,10 +189,7 @@ impl Pem {
 
     fn read(&self) -> Result<Vec<u8>, TlsError> {
         match self {
-            Self::File(path) => std::fs::read(path).map_err(|source| TlsError::Read {
-                path: self.name(),
-                source,
-            }),
+            Self::File(path) => std::fs::read(path).map_err(|source| TlsError::Read { path: self.name(), source }),
             Self::Inline(text) => Ok(text.clone()),
         }
     }
@@ -223,11 +197,7 @@ impl Pem {
     fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, TlsError> {
         let certificates: Vec<_> = CertificateDer::pem_slice_iter(&self.read()?)
             .collect::<Result<_, _>>()
-            .map_err(|source| TlsError::Pem {
-                path: self.name(),
-                what: "certificate",
-                source,
-            })?;
+            .map_err(|source| TlsError::Pem { path: self.name(), what: "certificate", source })?;
         if certificates.is_empty() {
             return Err(TlsError::NoCertificate { path: self.name() });
         }
@@ -245,20 +215,13 @@ impl Pem {
     fn roots(&self) -> Result<RootCertStore, TlsError> {
         let mut roots = RootCertStore::empty();
         for certificate in self.certificates()? {
-            roots.add(certificate).map_err(|source| TlsError::Root {
-                path: self.name(),
-                source,
-            })?;
+            roots.add(certificate).map_err(|source| TlsError::Root { path: self.name(), source })?;
         }
         Ok(roots)
     }
 
     fn pair(&self, key: &Self, source: rustls::Error) -> TlsError {
-        TlsError::Pair {
-            cert: self.name(),
-            key: key.name(),
-            source,
-        }
+        TlsError::Pair { cert: self.name(), key: key.name(), source }
     }
 }
 

@@ -40,9 +40,7 @@ struct Changes(Inotify);
 
 impl<T> std::fmt::Debug for Reloading<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reloading")
-            .field("sources", &self.sources)
-            .finish_non_exhaustive()
+        f.debug_struct("Reloading").field("sources", &self.sources).finish_non_exhaustive()
     }
 }
 
@@ -54,12 +52,7 @@ impl<T> Reloading<T> {
         // The fingerprint comes first: a change in between makes the next reload find a difference, never miss one.
         let fingerprint = fingerprint(&sources)?;
         let current = ArcSwap::from_pointee(build()?);
-        Ok(Arc::new(Self {
-            sources,
-            build: Box::new(build),
-            current,
-            fingerprint: fingerprint.into(),
-        }))
+        Ok(Arc::new(Self { sources, build: Box::new(build), current, fingerprint: fingerprint.into() }))
     }
 
     /// What handshakes should use now.
@@ -89,13 +82,7 @@ impl<T> Reloading<T> {
         let files: Vec<&Path> = self
             .sources
             .iter()
-            .filter_map(|source| {
-                if let Pem::File(path) = source {
-                    Some(path.as_path())
-                } else {
-                    None
-                }
-            })
+            .filter_map(|source| if let Pem::File(path) = source { Some(path.as_path()) } else { None })
             .collect();
         if files.is_empty() {
             shutdown.started().await;
@@ -119,10 +106,9 @@ impl<T> Reloading<T> {
         match self.reload() {
             Ok(false) => {}
             Ok(true) => tracing::info!(files = ?self.sources, "certificates reloaded"),
-            Err(error) => tracing::error!(
-                error = with_sources(&error),
-                "certificates changed but cannot be used; keeping the former ones"
-            ),
+            Err(error) => {
+                tracing::error!(error = with_sources(&error), "certificates changed but cannot be used; keeping the former ones")
+            }
         }
     }
 }
@@ -152,10 +138,7 @@ fn watch_directories(files: &[&Path]) -> std::io::Result<AsyncFd<Changes>> {
             directories.insert(parent(&target));
         }
     }
-    let flags = AddWatchFlags::IN_CLOSE_WRITE
-        | AddWatchFlags::IN_MOVED_TO
-        | AddWatchFlags::IN_CREATE
-        | AddWatchFlags::IN_DELETE;
+    let flags = AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE;
     for directory in &directories {
         inotify.add_watch(directory, flags)?;
     }

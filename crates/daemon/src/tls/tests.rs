@@ -25,8 +25,7 @@ impl Authority {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (ca, pair) = Ca::create("test-ca", Duration::from_secs(3600)).unwrap();
-        pair.write(&dir.path().join("ca.crt"), &dir.path().join("ca.key"))
-            .unwrap();
+        pair.write(&dir.path().join("ca.crt"), &dir.path().join("ca.key")).unwrap();
         Self { ca, dir }
     }
 
@@ -40,11 +39,7 @@ impl Authority {
             lifetime: Duration::from_secs(3600),
         };
         let pair = self.ca.issue(&request).unwrap();
-        pair.write(
-            &self.path(&format!("{file}.crt")),
-            &self.path(&format!("{file}.key")),
-        )
-        .unwrap();
+        pair.write(&self.path(&format!("{file}.crt")), &self.path(&format!("{file}.key"))).unwrap();
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -56,23 +51,12 @@ impl Authority {
     }
 
     fn client(&self, identity: Option<&str>) -> Arc<ClientTls> {
-        let identity = identity.map(|name| {
-            (
-                self.pem(&format!("{name}.crt")),
-                self.pem(&format!("{name}.key")),
-            )
-        });
+        let identity = identity.map(|name| (self.pem(&format!("{name}.crt")), self.pem(&format!("{name}.key"))));
         client_tls(self.pem("ca.crt"), identity).unwrap()
     }
 
     fn server(&self, auth: ClientAuth) -> Arc<ServerTls> {
-        server_tls(
-            self.pem("server.crt"),
-            self.pem("server.key"),
-            self.pem("ca.crt"),
-            auth,
-        )
-        .unwrap()
+        server_tls(self.pem("server.crt"), self.pem("server.key"), self.pem("ca.crt"), auth).unwrap()
     }
 }
 
@@ -80,22 +64,13 @@ async fn listen(tls: Arc<ServerTls>, options: IncomingOptions) -> (SocketAddr, I
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = Shutdown::new();
-    (
-        address,
-        server(listener, tls, options, shutdown.clone()),
-        shutdown,
-    )
+    (address, server(listener, tls, options, shutdown.clone()), shutdown)
 }
 
 /// Connects and reads one byte, which tells whether the server took the certificate.
-async fn connect(
-    address: SocketAddr,
-    tls: &ClientTls,
-) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+async fn connect(address: SocketAddr, tls: &ClientTls) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     let stream = TcpStream::connect(address).await?;
-    TlsConnector::from(tls.current())
-        .connect(ServerName::try_from("localhost").unwrap(), stream)
-        .await
+    TlsConnector::from(tls.current()).connect(ServerName::try_from("localhost").unwrap(), stream).await
 }
 
 #[tokio::test]
@@ -103,36 +78,18 @@ async fn a_client_certificate_identifies_its_holder() {
     let authority = Authority::new();
     authority.issue("server", "server", Usage::Server);
     authority.issue("node", "system:node:a", Usage::Client);
-    let (address, mut incoming, _shutdown) = listen(
-        authority.server(ClientAuth::Optional),
-        IncomingOptions::default(),
-    )
-    .await;
+    let (address, mut incoming, _shutdown) = listen(authority.server(ClientAuth::Optional), IncomingOptions::default()).await;
 
-    let _client = connect(address, &authority.client(Some("node")))
-        .await
-        .unwrap();
+    let _client = connect(address, &authority.client(Some("node"))).await.unwrap();
     let known = incoming.next().await.unwrap().unwrap();
     let identity = known.peer().identity.clone().unwrap();
     assert_eq!(
-        (
-            identity.common_name.as_str(),
-            identity.organizations.as_slice()
-        ),
+        (identity.common_name.as_str(), identity.organizations.as_slice()),
         ("system:node:a", &["system:nodes".to_owned()][..])
     );
 
     let _client = connect(address, &authority.client(None)).await.unwrap();
-    assert!(
-        incoming
-            .next()
-            .await
-            .unwrap()
-            .unwrap()
-            .peer()
-            .identity
-            .is_none()
-    );
+    assert!(incoming.next().await.unwrap().unwrap().peer().identity.is_none());
 }
 
 #[tokio::test]
@@ -140,16 +97,8 @@ async fn foreign_missing_and_server_only_certificates_are_refused_where_one_is_r
     let (ours, theirs) = (Authority::new(), Authority::new());
     ours.issue("server", "server", Usage::Server);
     theirs.issue("node", "system:node:a", Usage::Client);
-    let (address, mut incoming, _shutdown) = listen(
-        ours.server(ClientAuth::Required),
-        IncomingOptions::default(),
-    )
-    .await;
-    let foreign = client_tls(
-        ours.pem("ca.crt"),
-        Some((theirs.pem("node.crt"), theirs.pem("node.key"))),
-    )
-    .unwrap();
+    let (address, mut incoming, _shutdown) = listen(ours.server(ClientAuth::Required), IncomingOptions::default()).await;
+    let foreign = client_tls(ours.pem("ca.crt"), Some((theirs.pem("node.crt"), theirs.pem("node.key")))).unwrap();
     for client in [foreign, ours.client(None), ours.client(Some("server"))] {
         // TLS 1.3 clients learn of the refusal with their first read.
         let mut stream = connect(address, &client).await.unwrap();
@@ -157,41 +106,20 @@ async fn foreign_missing_and_server_only_certificates_are_refused_where_one_is_r
     }
     ours.issue("node", "system:node:b", Usage::Client);
     let _client = connect(address, &ours.client(Some("node"))).await.unwrap();
-    assert_eq!(
-        incoming
-            .next()
-            .await
-            .unwrap()
-            .unwrap()
-            .peer()
-            .identity
-            .clone()
-            .unwrap()
-            .common_name,
-        "system:node:b"
-    );
+    assert_eq!(incoming.next().await.unwrap().unwrap().peer().identity.clone().unwrap().common_name, "system:node:b");
 }
 
 #[tokio::test]
 async fn garbage_and_silence_never_delay_another_client() {
     let authority = Authority::new();
     authority.issue("server", "server", Usage::Server);
-    let options = IncomingOptions {
-        handshake_timeout: Duration::from_millis(500),
-        handshakes: 8,
-    };
-    let (address, mut incoming, _shutdown) =
-        listen(authority.server(ClientAuth::Optional), options).await;
+    let options = IncomingOptions { handshake_timeout: Duration::from_millis(500), handshakes: 8 };
+    let (address, mut incoming, _shutdown) = listen(authority.server(ClientAuth::Optional), options).await;
     let _silent = TcpStream::connect(address).await.unwrap();
     let mut babbling = TcpStream::connect(address).await.unwrap();
     babbling.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
-    let _client = tokio::time::timeout(
-        Duration::from_millis(400),
-        connect(address, &authority.client(None)),
-    )
-    .await
-    .unwrap()
-    .unwrap();
+    let _client =
+        tokio::time::timeout(Duration::from_millis(400), connect(address, &authority.client(None))).await.unwrap().unwrap();
     assert!(incoming.next().await.unwrap().is_ok());
 }
 
@@ -240,48 +168,25 @@ async fn requests_carry_their_peer_over_http2_and_the_server_drains() {
     let authority = Authority::new();
     authority.issue("server", "server", Usage::Server);
     authority.issue("node", "system:node:a", Usage::Client);
-    let (address, incoming, shutdown) = listen(
-        authority.server(ClientAuth::Optional),
-        IncomingOptions::default(),
-    )
-    .await;
+    let (address, incoming, shutdown) = listen(authority.server(ClientAuth::Optional), IncomingOptions::default()).await;
     let whoami = get(|Extension(peer): Extension<PeerInfo>| async move {
-        peer.identity
-            .map(|who| who.common_name.clone())
-            .unwrap_or_default()
+        peer.identity.map(|who| who.common_name.clone()).unwrap_or_default()
     });
     let router = Router::new().route("/whoami", whoami);
-    let serving = tokio::spawn(crate::serve::serve(
-        incoming,
-        router,
-        Default::default(),
-        shutdown.clone(),
-    ));
+    let serving = tokio::spawn(crate::serve::serve(incoming, router, Default::default(), shutdown.clone()));
 
-    let stream = connect(address, &authority.client(Some("node")))
-        .await
-        .unwrap();
+    let stream = connect(address, &authority.client(Some("node"))).await.unwrap();
     let io = hyper_util::rt::TokioIo::new(stream);
-    let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(hyper_util::rt::TokioExecutor::new(), io)
-            .await
-            .unwrap();
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(hyper_util::rt::TokioExecutor::new(), io).await.unwrap();
     let connection = tokio::spawn(connection);
-    let request = http::Request::get("https://localhost/whoami")
-        .body(http_body_util::Empty::<hyper::body::Bytes>::new())
-        .unwrap();
+    let request =
+        http::Request::get("https://localhost/whoami").body(http_body_util::Empty::<hyper::body::Bytes>::new()).unwrap();
     let body = sender.send_request(request).await.unwrap().into_body();
-    let body = http_body_util::BodyExt::collect(body)
-        .await
-        .unwrap()
-        .to_bytes();
+    let body = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes();
     assert_eq!(&body[..], b"system:node:a");
 
     shutdown.start();
-    tokio::time::timeout(Duration::from_secs(5), serving)
-        .await
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(Duration::from_secs(5), serving).await.unwrap().unwrap();
     drop(connection);
 }
 

@@ -33,23 +33,15 @@ fn main() -> io::Result<()> {
     end_on_sigterm();
     let port = std::env::var("PORT").unwrap_or_else(|_| "8080".to_owned());
     let listener = TcpListener::bind(format!("0.0.0.0:{port}"))?;
-    let host = fs::read_to_string("/proc/sys/kernel/hostname")?
-        .trim()
-        .to_owned();
+    let host = fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_owned();
     println!("guestbook on {host} listens on {}", listener.local_addr()?);
-    let book = Book {
-        host,
-        ..Book::default()
-    };
+    let book = Book { host, ..Book::default() };
     thread::scope(|scope| {
         for _ in 0..WORKERS {
             scope.spawn(|| {
                 loop {
                     // A client that goes away in the middle is its own business.
-                    if let Err(error) = listener
-                        .accept()
-                        .and_then(|(stream, _)| book.answer(stream))
-                    {
+                    if let Err(error) = listener.accept().and_then(|(stream, _)| book.answer(stream)) {
                         eprintln!("{error}");
                     }
                 }
@@ -84,31 +76,21 @@ impl Book {
             if line.is_empty() {
                 break;
             }
-            if let Some((name, value)) = line
-                .split_once(':')
-                .filter(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-            {
-                length = value
-                    .trim()
-                    .parse()
-                    .map_err(|_| io::Error::other(format!("bad {name}")))?;
+            if let Some((name, value)) = line.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
+                length = value.trim().parse().map_err(|_| io::Error::other(format!("bad {name}")))?;
             }
         }
         let mut words = first.split_whitespace();
         let (status, body) = match (words.next(), words.next()) {
             (Some("GET"), Some("/")) => {
                 let visit = self.visits.fetch_add(1, Ordering::Relaxed) + 1;
-                (
-                    "200 OK",
-                    format!("Hello from {}, visit {visit}\n", self.host),
-                )
+                ("200 OK", format!("Hello from {}, visit {visit}\n", self.host))
             }
             (Some("GET"), Some("/healthz")) => ("200 OK", "ok\n".to_owned()),
             (Some("GET"), Some("/messages")) => ("200 OK", self.lock().concat()),
-            (Some("POST"), Some("/messages")) if length > MAX_MESSAGE => (
-                "413 Content Too Large",
-                format!("at most {MAX_MESSAGE} bytes\n"),
-            ),
+            (Some("POST"), Some("/messages")) if length > MAX_MESSAGE => {
+                ("413 Content Too Large", format!("at most {MAX_MESSAGE} bytes\n"))
+            }
             (Some("POST"), Some("/messages")) => {
                 let mut message = String::new();
                 reader.take(length).read_to_string(&mut message)?;
@@ -129,10 +111,7 @@ impl Book {
             return ("507 Insufficient Storage", "the book is full\n".to_owned());
         }
         messages.push(format!("{message}\n"));
-        (
-            "201 Created",
-            format!("{} has {} messages\n", self.host, messages.len()),
-        )
+        ("201 Created", format!("{} has {} messages\n", self.host, messages.len()))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
