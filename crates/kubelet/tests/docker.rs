@@ -1,5 +1,12 @@
 //! The Docker runtime against a real engine.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests state their claims by unwrapping, in their helpers too"
+)]
+
 mod support;
 
 use std::{collections::BTreeMap, time::Duration};

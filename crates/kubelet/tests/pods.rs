@@ -1,5 +1,12 @@
 //! The whole kubelet against a real Docker Engine and the real kernel, with an API server in memory.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests state their claims by unwrapping, in their helpers too"
+)]
+
 mod support;
 
 use std::{
@@ -129,8 +136,9 @@ impl Host {
         let (cert, key) = (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")));
         self.ca.issue(&request).unwrap().write(&cert, &key).unwrap();
         let config = client::Config {
+            servers: vec!["https://127.0.0.1:10250".parse().unwrap()],
             identity: Some((Pem::File(cert), Pem::File(key))),
-            ..client::Config::new(vec!["https://127.0.0.1:10250".parse().unwrap()], Pem::File(dir.join("ca.crt")))
+            ..client::Config::new(Pem::File(dir.join("ca.crt")))
         };
         KubeletClient::new(Transport::network(config).unwrap())
     }
