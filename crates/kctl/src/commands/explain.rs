@@ -223,7 +223,7 @@ mod tests {
             "{lease}"
         );
         let tree = bench.ok("explain rc --recursive").await;
-        assert!(tree.contains("\n      spec\t<PodSpec>\n"), "{tree}");
+        assert!(tree.contains("\n      spec\t<PodSpec> -required-\n"), "{tree}");
     }
 
     #[tokio::test]
