@@ -129,8 +129,9 @@ impl Host {
         let (cert, key) = (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")));
         self.ca.issue(&request).unwrap().write(&cert, &key).unwrap();
         let config = client::Config {
+            servers: vec!["https://127.0.0.1:10250".parse().unwrap()],
             identity: Some((Pem::File(cert), Pem::File(key))),
-            ..client::Config::new(vec!["https://127.0.0.1:10250".parse().unwrap()], Pem::File(dir.join("ca.crt")))
+            ..client::Config::new(Pem::File(dir.join("ca.crt")))
         };
         KubeletClient::new(Transport::network(config).unwrap())
     }
