@@ -123,7 +123,7 @@ impl<R: Reconcile> Controller<R> {
                 () = shutdown.started() => break,
                 work = self.queue.next(), if running.len() < self.workers => {
                     let Some(work) = work else { break };
-                    let span = tracing::debug_span!("reconcile", key = ?work.key());
+                    let span = tracing::info_span!("reconcile", key = ?work.key());
                     let attempt = attempt(self.name, self.reconciler.clone(), self.queue.clone(), self.metrics.clone(), work);
                     running.spawn(attempt.instrument(span));
                 }
@@ -153,8 +153,14 @@ async fn attempt<R: Reconcile>(
                 queue.add_after(key.clone(), delay);
             }
         }
+        Err(error) if cause(&error).is_some_and(Error::is_namespace_terminating) => {
+            // What was asked for goes with its namespace.
+            tracing::debug!(error = &error as &dyn std::error::Error, "given up");
+            metrics.reconciled(name, "success");
+            queue.forget(key);
+        }
         Err(error) => {
-            let benign = is_benign(&error);
+            let benign = cause(&error).is_some_and(is_benign);
             metrics.reconciled(name, if benign { "conflict" } else { "error" });
             if benign {
                 tracing::debug!(error = &error as &dyn std::error::Error, "trying again");
@@ -166,13 +172,14 @@ async fn attempt<R: Reconcile>(
     }
 }
 
+/// The request that failed, if that is why the work did.
+fn cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Error> {
+    std::iter::successors(Some(error), |error| error.source()).find_map(|error| error.downcast_ref())
+}
+
 /// Somebody else was faster, or the server or our lease is gone for the moment: nothing is wrong with the work.
-fn is_benign(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source()).find_map(|error| error.downcast_ref::<Error>()).is_some_and(
-        |error| {
-            error.is_conflict() || error.is_already_exists() || error.is_unavailable() || matches!(error, Error::NotLeader { .. })
-        },
-    )
+fn is_benign(error: &Error) -> bool {
+    error.is_conflict() || error.is_already_exists() || error.is_unavailable() || matches!(error, Error::NotLeader { .. })
 }
 
 fn resume_panic(ended: Result<(), tokio::task::JoinError>) {
@@ -190,6 +197,7 @@ mod tests {
         sync::atomic::{AtomicUsize, Ordering},
     };
 
+    use api::{StatusError, meta::v1::StatusCause, status::Reason};
     use daemon::Metrics;
     use parking_lot::Mutex;
 
@@ -260,6 +268,32 @@ mod tests {
         shutdown.start();
         run.await.unwrap();
         assert_eq!((most.load(Ordering::SeqCst), queue.len()), (3, 4));
+    }
+
+    /// Works in a namespace that goes.
+    struct Late(Arc<AtomicUsize>);
+
+    impl Reconcile for Late {
+        type Key = ();
+        type Error = Error;
+
+        async fn reconcile(&self, (): &()) -> Result<Requeue, Error> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            let cause = StatusCause { reason: "NamespaceTerminating".into(), ..StatusCause::default() };
+            Err(StatusError::new(Reason::Forbidden, "it is being terminated").with_cause(cause).into())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_in_a_namespace_that_goes_is_given_up() {
+        let (attempts, shutdown) = (Arc::<AtomicUsize>::default(), Shutdown::new());
+        let controller = Controller::new("late", Late(attempts.clone()), &ControllerMetrics::register(&Metrics::new()));
+        controller.queue().add(());
+        let run = tokio::spawn(controller.run(shutdown.clone()));
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        shutdown.start();
+        run.await.unwrap();
+        assert_eq!(attempts.load(Ordering::SeqCst), 1);
     }
 
     struct Broken;

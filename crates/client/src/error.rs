@@ -78,6 +78,12 @@ impl Error {
         self.status().is_some_and(|status| status.reason() == api::status::Reason::Forbidden)
     }
 
+    /// True if nothing can be created in the namespace any more, since it is being deleted.
+    pub fn is_namespace_terminating(&self) -> bool {
+        self.status()
+            .is_some_and(|status| status.status().details().causes.iter().any(|cause| cause.reason == "NamespaceTerminating"))
+    }
+
     /// True if the same request may succeed a little later: no answer, or a server that is busy or going down.
     pub fn is_unavailable(&self) -> bool {
         use api::status::Reason::{ServiceUnavailable, Timeout, TooManyRequests};
