@@ -19,7 +19,7 @@ use client::{Client, Error, ListParams};
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 use tests::{
-    Cluster, Daemon, etcd,
+    Cluster, Daemon, Host, etcd,
     kube::{self, Namespace, PODS_READY},
     wait,
 };
@@ -200,7 +200,11 @@ async fn of_two_instances_one_works_and_the_other_takes_over() {
         Ok(holder)
     };
     let before = holder().unwrap();
-    let leader = hosts.iter().find(|host| before.contains(&host.name)).unwrap_or_else(|| panic!("{before} names no host"));
+    // All hosts have the machine's name; each instance says in its log who it is.
+    let is_leader = |host: &&Host| {
+        std::fs::read_to_string(cluster.log(Daemon::ControllerManager, host)).is_ok_and(|log| log.contains(&before))
+    };
+    let leader = hosts.iter().find(is_leader).unwrap_or_else(|| panic!("{before} stands in no log"));
     cluster.pause(leader, Daemon::ControllerManager).unwrap();
     let after = wait::until("another leader", Duration::from_secs(40), || {
         let after = holder()?;

@@ -59,6 +59,7 @@ impl<'a> Load<'a> {
             let before = self.written.load(Ordering::SeqCst);
             wait::until("writes after the last fault", HEALED, || {
                 ensure!(self.written.load(Ordering::SeqCst) > before + 3, "no write was taken");
+                ensure!(self.fetched.load(Ordering::SeqCst) > 20, "too few answers to judge by");
                 Ok(())
             })
             .unwrap();

@@ -77,7 +77,7 @@ fn requests_reach_every_pod_evenly_and_in_turn_or_one_pod_with_affinity() {
     wait_endpoints(&namespace, "sticky", 6);
 
     let from_pod = |ip: &str| {
-        let script = format!("for i in 1 2 3 4 5 6 7 8 9 10 11 12; do wget -T3 -qO- http://{ip}/; done");
+        let script = format!("for i in 1 2 3 4 5 6 7 8 9 10 11 12; do timeout 3 wget -qO- http://{ip}/; done");
         let text = namespace.exec("client", "main", &["sh", "-c", &script])?;
         Ok::<_, anyhow::Error>(text.lines().map(who).collect::<Vec<_>>())
     };
@@ -154,7 +154,7 @@ fn a_pod_reaches_itself_through_its_service() {
     namespace.apply(&kube::service("self", "self", "")).unwrap();
     namespace.wait_pod("self").unwrap();
     let ip = cluster_ip(&namespace, "self").unwrap();
-    let fetch = ["wget", "-T2", "-qO-", &format!("http://{ip}/passwd")];
+    let fetch = ["timeout", "2", "wget", "-qO-", &format!("http://{ip}/passwd")];
     let text = wait::until("the pod's own Service", Duration::from_secs(10), || namespace.exec("self", "main", &fetch));
     assert!(text.unwrap().contains("root"));
 }

@@ -148,6 +148,7 @@ pub async fn run_with(args: Args, client: Client, address: Ipv4Addr, kit: Kit) -
         runtime_state,
         network: network.clone(),
         changed: changed.clone(),
+        nodes: informers.of::<Node>(),
     };
     let pods = Pods::default();
     let listeners = pods.clone();

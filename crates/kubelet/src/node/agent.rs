@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use api::core::v1::{Node, NodeStatus, Taint};
-use client::{Client, EventRecorder, EventType, Patch};
+use client::{Client, EventRecorder, EventType, Informer, Patch, Subscription};
 use daemon::Gate;
 use jiff::Timestamp;
 use serde_json::json;
@@ -62,6 +62,25 @@ pub struct Agent {
     pub network: Arc<dyn PodNetwork>,
     /// Rung when something changed that the status shows (network, images).
     pub changed: Arc<Notify>,
+    /// All nodes, ours among them: others may write its status, such as that it stopped posting.
+    pub nodes: Informer<Node>,
+}
+
+/// The object's revision; 0 if it says none.
+fn version(node: &Node) -> u64 {
+    node.metadata().resource_version.parse().unwrap_or_default()
+}
+
+/// Waits until the node of that name is there in a newer version.
+async fn newer(news: &mut Subscription<Node>, name: &str, than: u64) {
+    loop {
+        if let Some(node) = news.next().await.new
+            && node.metadata().name == name
+            && version(&node) > than
+        {
+            return;
+        }
+    }
 }
 
 // === impl Agent ===
@@ -118,7 +137,8 @@ impl Agent {
 
     /// Keeps the status up to date; for ever. `reported` opens once it is written for the first time.
     pub async fn run(mut self, node: Node, reported: Gate) {
-        let mut stored = node.status().clone();
+        let (mut stored, mut stored_at) = (node.status().clone(), version(&node));
+        let mut news = self.nodes.subscribe();
         let mut written_at: Option<Instant> = None;
         self.recorder.event(&node, EventType::Normal, "Starting", "Starting kubelet.");
         loop {
@@ -127,9 +147,9 @@ impl Agent {
             let mut next = written_at.unwrap_or_else(Instant::now) + REPORT_INTERVAL;
             if due || !same(&derived, &stored) {
                 match self.write(&stored, &derived).await {
-                    Ok(status) => {
-                        self.announce(&node, &stored, &status);
-                        stored = status;
+                    Ok(written) => {
+                        self.announce(&node, &stored, written.status());
+                        (stored, stored_at) = (written.status().clone(), version(&written));
                         written_at = Some(Instant::now());
                         next = Instant::now() + REPORT_INTERVAL;
                         reported.open();
@@ -138,7 +158,7 @@ impl Agent {
                         warn!(error = &error as &dyn std::error::Error, "cannot write the node's status");
                         next = Instant::now() + RETRY;
                         if let Ok(node) = self.client.all::<Node>().get(&self.config.name).await {
-                            stored = node.status().clone();
+                            (stored, stored_at) = (node.status().clone(), version(&node));
                         } else if self.try_register().await.is_ok() {
                             continue;
                         }
@@ -149,11 +169,18 @@ impl Agent {
                 () = sleep_until(next) => {}
                 () = self.changed.notified() => {}
                 changed = self.runtime_state.changed() => if changed.is_err() { return },
+                // Cancel safe: what is passed over is not about us.
+                () = newer(&mut news, &self.config.name, stored_at) => {
+                    // The local copy is without what is large; a failure is noticed with the next write.
+                    if let Ok(node) = self.client.all::<Node>().get(&self.config.name).await {
+                        (stored, stored_at) = (node.status().clone(), version(&node));
+                    }
+                }
             }
         }
     }
 
-    async fn write(&self, old: &NodeStatus, new: &NodeStatus) -> client::Result<NodeStatus> {
+    async fn write(&self, old: &NodeStatus, new: &NodeStatus) -> client::Result<Node> {
         let mut patch = serde_json::to_value(new).unwrap_or_default();
         // An emptied list or map is removed, not left as it was.
         if let (Some(new), Ok(serde_json::Value::Object(old))) = (patch.as_object_mut(), serde_json::to_value(old)) {
@@ -162,8 +189,7 @@ impl Agent {
             }
         }
         let nodes = self.client.all::<Node>();
-        let stored = nodes.patch_status(&self.config.name, &Patch::Merge(json!({ "status": patch }))).await?;
-        Ok(stored.status().clone())
+        nodes.patch_status(&self.config.name, &Patch::Merge(json!({ "status": patch }))).await
     }
 
     async fn derive(&self, old: &NodeStatus) -> NodeStatus {
