@@ -15,7 +15,7 @@ use futures::StreamExt as _;
 use kubelet::runtime::{
     ContainerKind, ContainerSpec, Docker, ExecSpec, Labels, LogOptions, Output, Runtime, State, TerminalSize, ensure_pause_image,
 };
-use support::Engine;
+use support::{Engine, pause_binary};
 use tokio::io::AsyncWriteExt as _;
 
 fn sandbox_spec(image: &str, attempt: u32) -> ContainerSpec {
@@ -63,8 +63,7 @@ async fn run_through() {
     let engine = Engine::start();
     engine.add_busybox("fkkubelet/busybox");
     let docker = Docker::connect(&engine.socket()).unwrap();
-    let pause = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/debug/pause");
-    let image = ensure_pause_image(&docker, &pause).await.unwrap();
+    let image = ensure_pause_image(&docker, &pause_binary()).await.unwrap();
     assert_eq!(ensure_pause_image(&docker, std::path::Path::new("/nowhere")).await.unwrap(), image, "made only once");
     let mut events = docker.events();
 

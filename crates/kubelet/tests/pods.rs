@@ -30,7 +30,7 @@ use daemon::{
 };
 use futures::StreamExt as _;
 use kubelet::runtime::{ContainerSpec, Docker, Labels, Runtime as _};
-use support::{Engine, in_new_netns, sh};
+use support::{Engine, in_new_netns, pause_binary, sh};
 
 const IMAGE: &str = "fkkubelet/app:1";
 
@@ -75,13 +75,12 @@ impl Host {
             args: kubelet::Args,
         }
         let dir = self.engine.path();
-        let pause = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/debug/pause");
         let argv = [
             "kubelet".to_owned(),
             "--hostname-override=n1".to_owned(),
             format!("--docker-socket={}", self.engine.socket().display()),
             format!("--root-dir={}", dir.join("kubelet").display()),
-            format!("--pause-binary={}", pause.display()),
+            format!("--pause-binary={}", pause_binary().display()),
             format!("--tls-cert-file={}", dir.join("tls.crt").display()),
             format!("--tls-private-key-file={}", dir.join("tls.key").display()),
             format!("--client-ca-file={}", dir.join("ca.crt").display()),

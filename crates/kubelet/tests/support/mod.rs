@@ -4,6 +4,7 @@
 
 use std::{
     future::Future,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -67,6 +68,19 @@ pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// The pause binary, built now if it is not there: cargo builds a package's own programs for its tests, but not those of another package.
+pub fn pause_binary() -> PathBuf {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let build = Command::new(env!("CARGO"))
+        .current_dir(workspace)
+        .args(["build", "--quiet", "-p", "pause", "--message-format=json"])
+        .output();
+    let messages = String::from_utf8(build.unwrap().stdout).unwrap();
+    let executable =
+        messages.lines().find_map(|line| line.split_once(r#""executable":""#)?.1.split_once('"').map(|(path, _)| path));
+    executable.unwrap_or_else(|| panic!("cargo build -p pause made no program: {messages}")).into()
+}
+
 /// A Docker Engine of its own in a network namespace of its own.
 pub struct Engine {
     dir: tempfile::TempDir,
@@ -102,11 +116,11 @@ impl Engine {
         }
     }
 
-    pub fn socket(&self) -> std::path::PathBuf {
+    pub fn socket(&self) -> PathBuf {
         self.dir.path().join("sock")
     }
 
-    pub fn path(&self) -> &std::path::Path {
+    pub fn path(&self) -> &Path {
         self.dir.path()
     }
 
