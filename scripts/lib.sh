@@ -3,8 +3,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 STATIC_TARGET=x86_64-unknown-linux-gnu
-PACKAGES=(gcc libc6-dev protobuf-compiler libprotobuf-dev etcd-server etcd-client docker.io
-          nftables conntrack iproute2 busybox-static)
+PACKAGES=(gcc libc6-dev protobuf-compiler libprotobuf-dev etcd-server etcd-client
+          docker.io containerd nftables conntrack iproute2 busybox-static)
 
 say() { printf '\033[1m== %s\033[0m\n' "$*"; }
 
@@ -17,19 +17,21 @@ install_packages() {
     done
     [[ ${#missing[@]} -gt 0 ]] || return 0
     say "installing ${missing[*]}"
-    local policy=/usr/sbin/policy-rc.d
-    if [[ ! -e $policy ]]; then
-        printf '#!/bin/sh\nexit 101\n' >"$policy"
-        chmod +x "$policy"
-        trap "rm -f $policy" EXIT
-    fi
-    apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+    # In a subshell, so that what keeps services from starting is gone with it, whatever happens.
+    (
+        policy=/usr/sbin/policy-rc.d
+        if [[ ! -e $policy ]]; then
+            trap 'rm -f "$policy"' EXIT
+            printf '#!/bin/sh\nexit 101\n' >"$policy"
+            chmod +x "$policy"
+        fi
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+    )
     if [[ -d /run/systemd/system ]]; then
-        local unit
-        for unit in docker.service docker.socket containerd.service etcd.service; do
-            systemctl --quiet disable --now "$unit" 2>/dev/null || true
-        done
+        # Only what came just now: a Docker Engine that was here before is somebody's.
+        dpkg -L "${missing[@]}" | sed -n 's#.*/systemd/system/\([^/]*\.\(service\|socket\)\)$#\1#p' |
+            xargs -r systemctl --quiet disable --now
     fi
 }
 
