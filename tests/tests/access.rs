@@ -205,6 +205,7 @@ async fn of_two_instances_one_works_and_the_other_takes_over() {
         std::fs::read_to_string(cluster.log(Daemon::ControllerManager, host)).is_ok_and(|log| log.contains(&before))
     };
     let leader = hosts.iter().find(is_leader).unwrap_or_else(|| panic!("{before} stands in no log"));
+    let process = cluster.process(leader, Daemon::ControllerManager).unwrap();
     cluster.pause(leader, Daemon::ControllerManager).unwrap();
     let after = wait::until("another leader", Duration::from_secs(40), || {
         let after = holder()?;
@@ -213,7 +214,8 @@ async fn of_two_instances_one_works_and_the_other_takes_over() {
     });
     cluster.resume(leader, Daemon::ControllerManager).unwrap();
     let after = after.unwrap();
-    // A leader that finds itself replaced ends, or stands by; either way it does not take the lease back while the other holds it.
+    // A leader that finds itself replaced ends. Started again, it stands by and does not take the lease from the other.
+    process.wait_end(Duration::from_secs(20)).unwrap();
     cluster.start(leader, Daemon::ControllerManager).unwrap();
     assert_eq!(holder().unwrap(), after);
 }
