@@ -15,6 +15,9 @@ use crate::{
     topology::{API_PORT, Cluster, Daemon, Host},
 };
 
+/// A window for [`Cluster::channel`] that never holds up a reader, bytes.
+pub const LARGE_WINDOW: u32 = 16 << 20;
+
 impl Cluster {
     /// A client for the administrator that knows every API server.
     ///
@@ -69,11 +72,12 @@ impl Cluster {
         Ok(Config { servers, ..Config::new(Pem::File(self.pki("ca.crt"))).named("tests/1") })
     }
 
-    /// A bare gRPC channel to the first API server as the administrator, one connection, with large windows.
+    /// A bare gRPC channel to the first API server as the administrator: one connection that takes `window` bytes of a stream, and four times
+    /// as much in all, before they are read.
     ///
     /// # Errors
     /// When there is no connection.
-    pub async fn channel(&self) -> anyhow::Result<Channel> {
+    pub async fn channel(&self, window: u32) -> anyhow::Result<Channel> {
         let host = self.hosts_of(Daemon::Apiserver).into_iter().next().context("no API server")?;
         let address = SocketAddr::from((host.address, API_PORT));
         let pem = |name: &str| Pem::File(self.pki(name));
@@ -89,7 +93,7 @@ impl Cluster {
         });
         // TLS is the connector's business; the URL only names the authority.
         let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
-        let endpoint = endpoint.initial_stream_window_size(16 << 20).initial_connection_window_size(64 << 20);
+        let endpoint = endpoint.initial_stream_window_size(window).initial_connection_window_size(4 * window);
         Ok(endpoint.connect_with_connector(connect).await?)
     }
 

@@ -39,7 +39,9 @@ async fn measure(cluster: &Cluster, namespace: &Namespace<'_>, progress: &Progre
     let made = stream::iter(&hollow).map(|node| async {
         let made = nodes.create(node).await?;
         // What a new node says of itself is not what it may run: that is its status.
-        let full = Node { metadata: made.metadata, ..node.clone() };
+        let mut full = Node { metadata: made.metadata, ..node.clone() };
+        // Controllers write to it meanwhile, and nothing of that is touched here.
+        full.metadata_mut().resource_version.clear();
         nodes.update_status(&full).await
     });
     made.buffer_unordered(AT_ONCE).try_for_each(|_| async { Ok(()) }).await?;

@@ -3,6 +3,7 @@
 mod bind;
 mod idle;
 mod latency;
+mod machine;
 mod rules;
 mod stored;
 mod watch;
@@ -54,24 +55,33 @@ pub struct Figure {
     pub reference: String,
 }
 
-/// Runs the benchmarks named, or all, printing each figure as it comes. Says whether every goal was reached.
+/// Runs the benchmarks named, or all, and prints the machine and a table of their figures, as docs/benchmarks.md holds them. Says whether
+/// every one could be run and every goal was reached.
 ///
 /// # Errors
-/// When there is no benchmark of a name, or one cannot be run.
+/// When there is no benchmark of a name, or the machine cannot be described.
 pub fn run(cluster: &Cluster, names: &[String], progress: &Progress) -> anyhow::Result<bool> {
     if let Some(unknown) = names.iter().find(|name| BENCHES.iter().all(|(known, _)| known != name)) {
         let known: Vec<_> = BENCHES.iter().map(|(name, _)| *name).collect();
         bail!("there is no benchmark `{unknown}`; there are: {}", known.join(", "));
     }
-    let mut reached = true;
+    let machine = machine::describe(cluster)?;
+    let (mut figures, mut failed) = (Vec::new(), false);
     for (name, bench) in BENCHES.iter().filter(|(known, _)| names.is_empty() || names.iter().any(|name| name == known)) {
         progress.note(format!("bench {name}"));
-        for figure in bench(cluster, progress)? {
-            reached &= figure.is_reached();
-            println!("{figure}");
+        match bench(cluster, progress) {
+            Ok(measured) => figures.extend(measured),
+            Err(error) => {
+                eprintln!("bench {name}: {error:?}");
+                failed = true;
+            }
         }
     }
-    Ok(reached)
+    println!("\n{machine}\n\n| what | measured | goal | reference | |\n|---|---|---|---|---|");
+    for figure in &figures {
+        println!("{figure}");
+    }
+    Ok(!failed && figures.iter().all(Figure::is_reached))
 }
 
 /// The value below which `share` (0 to 1) of the samples lie.

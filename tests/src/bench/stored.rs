@@ -13,7 +13,7 @@ use prost::Message;
 use serde_json::json;
 
 use super::{Figure, Goal, idle::resident_mib};
-use crate::{Cluster, Daemon, etcd, kube::Namespace, process, progress::Progress};
+use crate::{Cluster, Daemon, access, etcd, kube::Namespace, process, progress::Progress};
 
 const PODS: usize = 5_000;
 const AT_ONCE: usize = 32;
@@ -112,7 +112,7 @@ async fn bare_puts(cluster: &Cluster, size: usize) -> anyhow::Result<f64> {
 
 /// Megabytes of encoded objects a second in a list of all pods, the best of ten.
 async fn list(cluster: &Cluster, namespace: &str) -> anyhow::Result<f64> {
-    let mut client = ObjectsClient::new(cluster.channel().await?).max_decoding_message_size(usize::MAX);
+    let mut client = ObjectsClient::new(cluster.channel(access::LARGE_WINDOW).await?).max_decoding_message_size(usize::MAX);
     let resource = ResourceName { version: "v1".into(), resource: "pods".into(), ..Default::default() };
     let mut best = 0f64;
     for _ in 0..LISTS {
