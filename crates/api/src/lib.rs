@@ -18,10 +18,12 @@ mod generated_rules {
     include!(concat!(env!("OUT_DIR"), "/rules.rs"));
 }
 
+pub mod amounts;
 pub mod duration;
 pub mod intstr;
 pub mod json;
 pub mod names;
+pub mod pod;
 pub mod quantity;
 pub mod quota;
 pub mod resource;

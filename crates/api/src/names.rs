@@ -48,6 +48,13 @@ pub const LABEL_MAX: usize = 63;
 /// Greatest length of an RFC 1123 subdomain.
 pub const SUBDOMAIN_MAX: usize = 253;
 
+/// Namespaces that every cluster has and that cannot be deleted.
+pub const SYSTEM_NAMESPACES: [&str; 4] = ["default", SYSTEM_NAMESPACE, "kube-public", LEASE_NAMESPACE];
+/// Namespace of what belongs to the cluster itself.
+pub const SYSTEM_NAMESPACE: &str = "kube-system";
+/// Namespace of the nodes' heartbeats.
+pub const LEASE_NAMESPACE: &str = "kube-node-lease";
+
 const SUFFIX_ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 const SUFFIX_LENGTH: usize = 5;
 

@@ -127,23 +127,23 @@ impl Quantity {
     }
 
     /// So many thousandths, such as CPU in millicores.
-    pub fn from_milli(milli: i64) -> Self {
-        Self { nanos: i128::from(milli) * 1_000_000, notation: Notation::Decimal }
+    pub const fn from_milli(milli: i64) -> Self {
+        Self { nanos: milli as i128 * 1_000_000, notation: Notation::Decimal }
     }
 
     /// So many billionths, such as CPU time per second in nanoseconds.
-    pub fn from_nanos(nanos: i64) -> Self {
-        Self { nanos: i128::from(nanos), notation: Notation::Decimal }
+    pub const fn from_nanos(nanos: i64) -> Self {
+        Self { nanos: nanos as i128, notation: Notation::Decimal }
     }
 
     /// So many units, printed with decimal suffixes.
-    pub fn from_value(value: i64) -> Self {
-        Self { nanos: i128::from(value) * NANOS, notation: Notation::Decimal }
+    pub const fn from_value(value: i64) -> Self {
+        Self { nanos: value as i128 * NANOS, notation: Notation::Decimal }
     }
 
     /// So many bytes, printed with binary suffixes.
-    pub fn from_bytes(bytes: i64) -> Self {
-        Self { nanos: i128::from(bytes) * NANOS, notation: Notation::Binary }
+    pub const fn from_bytes(bytes: i64) -> Self {
+        Self { nanos: bytes as i128 * NANOS, notation: Notation::Binary }
     }
 
     /// In units, rounded away from zero; the nearest 64-bit number if it does not fit.

@@ -1,31 +1,36 @@
 //! What an object counts in a resource quota: the one answer that admission (before a write) and the controller manager (afterwards) share.
 
-use std::{collections::BTreeMap, ops::ControlFlow};
+use std::collections::BTreeMap;
 
 use crate::{
     Kind, Object, Resource,
-    core::v1::{Pod, ResourceQuotaSpec, ResourceRequirements, ScopedResourceSelectorRequirement, Service},
-    quantity::{self, Quantity},
-    resource::Quantity as Message,
+    amounts::{self, Amounts},
+    core::v1::{Container, Pod, PodAffinityTerm, PodSpec, ResourceQuotaSpec, ScopedResourceSelectorRequirement, Service},
+    pod::{self, Qos},
+    quantity::Quantity,
 };
-
-/// Amounts by name, as a quota counts them.
-pub type Usage = BTreeMap<String, Quantity>;
 
 /// Kinds that are counted under their plain plural too.
 const PLAIN_COUNTS: &[&str] =
     &["configmaps", "persistentvolumeclaims", "replicationcontrollers", "resourcequotas", "secrets", "services"];
 
+/// Resources of a pod that count under their plain name and have a limit.
+const COMPUTE: &[&str] = &["cpu", "memory", "ephemeral-storage"];
+
+/// Resources of which each container must say how much, if a quota limits them.
+const DEMANDED: &[&str] = &["cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory"];
+
 /// What the object counts, by the names that may stand in a quota. `now` is in seconds since 1970.
-pub fn usage(object: &dyn Object, now: i64) -> Usage {
+pub fn usage(object: &dyn Object, now: i64) -> Amounts {
     let kind = object.kind();
-    let mut usage = Usage::from([(format!("count/{}", kind.qualified_plural()), Quantity::from_value(1))]);
+    let mut usage = Amounts::from([(format!("count/{}", kind.qualified_plural()), Quantity::from_value(1))]);
     if kind.group.is_empty() && PLAIN_COUNTS.contains(&kind.plural) {
         usage.insert(kind.plural.to_owned(), Quantity::from_value(1));
     }
     if let Some(pod) = object.downcast_ref::<Pod>() {
         if is_counted(pod, now) {
-            pod_usage(pod, &mut usage);
+            usage.insert("pods".to_owned(), Quantity::from_value(1));
+            usage.append(&mut named(pod::requests(pod.spec()), pod::limits(pod.spec())));
         }
     } else if let Some(service) = object.downcast_ref::<Service>() {
         service_usage(service, &mut usage);
@@ -41,7 +46,8 @@ pub fn concerns(kind: &Kind, name: &str) -> bool {
     match kind.plural {
         _ if !kind.group.is_empty() => false,
         "pods" => {
-            matches!(name, "pods" | "cpu" | "memory" | "ephemeral-storage")
+            name == "pods"
+                || COMPUTE.contains(&name)
                 || ["requests.", "limits.", "hugepages-"].iter().any(|prefix| name.starts_with(prefix))
                     && name != "requests.storage"
         }
@@ -60,81 +66,48 @@ pub fn selects(spec: &ResourceQuotaSpec, object: &dyn Object) -> bool {
     spec.scopes.iter().all(|scope| in_scope(pod, scope)) && expressions.iter().all(|wanted| meets(pod, wanted))
 }
 
-/// What a pod's containers ask for together: what runs at once, or what an init container needs alone if that is more, plus overhead.
-/// Sidecars, which are init containers that restart always, run beside all that come after them.
-pub fn pod_requests(pod: &Pod) -> Usage {
-    pod_total(pod, |resources| &resources.requests)
-}
-
-/// The sum of the limits of a pod's containers, reckoned as [`pod_requests`].
-pub fn pod_limits(pod: &Pod) -> Usage {
-    pod_total(pod, |resources| &resources.limits)
-}
-
-fn pod_total(pod: &Pod, amounts: impl Fn(&ResourceRequirements) -> &BTreeMap<String, Message>) -> Usage {
-    let spec = pod.spec();
-    let (mut running, mut peak) = (Usage::new(), Usage::new());
-    for container in &spec.init_containers {
-        let wanted = parsed(amounts(container.resources()));
-        if container.restart_policy.as_deref() == Some("Always") {
-            add(&mut running, &wanted);
-            raise(&mut peak, &running);
-        } else {
-            let mut alone = running.clone();
-            add(&mut alone, &wanted);
-            raise(&mut peak, &alone);
+/// What containers of the pod fail to say of resources that a quota limits, as `limits.cpu for: a,b; …`; empty if nothing.
+pub fn unspecified<'a>(spec: &PodSpec, limited: impl Iterator<Item = &'a String>) -> String {
+    let limited: Vec<&String> = limited.filter(|name| DEMANDED.contains(&name.as_str())).collect();
+    let mut missing: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for container in spec.containers.iter().chain(&spec.init_containers) {
+        let given = said(container);
+        for name in limited.iter().filter(|name| !given.contains_key(name.as_str())) {
+            missing.entry(name).or_default().push(&container.name);
         }
     }
-    for container in &spec.containers {
-        add(&mut running, &parsed(amounts(container.resources())));
-    }
-    raise(&mut running, &peak);
-    let mut overhead = parsed(&spec.overhead);
-    overhead.retain(|name, _| running.contains_key(name));
-    add(&mut running, &overhead);
-    running
+    let parts: Vec<String> = missing.iter().map(|(name, containers)| format!("{name} for: {}", containers.join(","))).collect();
+    parts.join("; ")
 }
 
-fn parsed(amounts: &BTreeMap<String, Message>) -> Usage {
-    amounts.keys().filter_map(|name| Some((name.clone(), quantity::get(amounts, name)?))).collect()
+fn said(container: &Container) -> Amounts {
+    let resources = container.resources();
+    named(amounts::read(&resources.requests), amounts::read(&resources.limits))
 }
 
-/// Adds amounts name by name.
-pub fn add(sum: &mut Usage, amounts: &Usage) {
-    for (name, amount) in amounts {
-        sum.entry(name.clone()).and_modify(|sum| *sum += *amount).or_insert(*amount);
-    }
-}
-
-fn raise(most: &mut Usage, amounts: &Usage) {
-    for (name, amount) in amounts {
-        most.entry(name.clone()).and_modify(|most| *most = (*most).max(*amount)).or_insert(*amount);
-    }
-}
-
-/// A pod that has ended, or should have, holds nothing any more.
+/// A pod that has ended, or should have long since (on a node that is lost), holds nothing any more.
 fn is_counted(pod: &Pod, now: i64) -> bool {
     let meta = Resource::metadata(pod);
-    let overdue = meta.deletion_timestamp.as_ref().is_some_and(|at| at.seconds < now);
-    !overdue && !matches!(pod.status().phase.as_str(), "Succeeded" | "Failed")
+    let grace = meta.deletion_grace_period_seconds;
+    let overdue = meta.deletion_timestamp.as_ref().zip(grace).is_some_and(|(at, grace)| now > at.seconds.saturating_add(grace));
+    !overdue && !pod::is_terminal(pod)
 }
 
-fn pod_usage(pod: &Pod, usage: &mut Usage) {
-    usage.insert("pods".to_owned(), Quantity::from_value(1));
-    for (name, amount) in pod_requests(pod) {
-        if matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-") {
-            usage.insert(name.clone(), amount);
-        }
+/// Requests and limits under the names that quotas have for them.
+fn named(requests: Amounts, limits: Amounts) -> Amounts {
+    let mut usage = Amounts::new();
+    for (name, amount) in requests {
         usage.insert(format!("requests.{name}"), amount);
-    }
-    for (name, amount) in pod_limits(pod) {
-        if matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage") {
-            usage.insert(format!("limits.{name}"), amount);
+        if COMPUTE.contains(&name.as_str()) || name.starts_with("hugepages-") {
+            usage.insert(name, amount);
         }
     }
+    let limits = limits.into_iter().filter(|(name, _)| COMPUTE.contains(&name.as_str()));
+    usage.extend(limits.map(|(name, amount)| (format!("limits.{name}"), amount)));
+    usage
 }
 
-fn service_usage(service: &Service, usage: &mut Usage) {
+fn service_usage(service: &Service, usage: &mut Amounts) {
     let spec = service.spec();
     let ports = &spec.ports;
     let node_ports = match spec.r#type.as_str() {
@@ -151,10 +124,10 @@ fn service_usage(service: &Service, usage: &mut Usage) {
 fn in_scope(pod: &Pod, scope: &str) -> bool {
     let spec = pod.spec();
     match scope {
-        "Terminating" => spec.active_deadline_seconds.is_some(),
-        "NotTerminating" => spec.active_deadline_seconds.is_none(),
-        "BestEffort" => is_best_effort(pod),
-        "NotBestEffort" => !is_best_effort(pod),
+        "Terminating" => spec.active_deadline_seconds.is_some_and(|seconds| seconds >= 0),
+        "NotTerminating" => !in_scope(pod, "Terminating"),
+        "BestEffort" => Qos::of(spec) == Qos::BestEffort,
+        "NotBestEffort" => !in_scope(pod, "BestEffort"),
         "PriorityClass" => !spec.priority_class_name.is_empty(),
         "CrossNamespacePodAffinity" => crosses_namespaces(pod),
         _ => false,
@@ -167,35 +140,20 @@ fn meets(pod: &Pod, wanted: &ScopedResourceSelectorRequirement) -> bool {
         ("PriorityClass", "In") => wanted.values.contains(class),
         ("PriorityClass", "NotIn") => !wanted.values.contains(class),
         ("PriorityClass", "DoesNotExist") => class.is_empty(),
-        (scope, "DoesNotExist") => !in_scope(pod, scope),
+        // Validation lets the other scopes have Exists only.
         (scope, _) => in_scope(pod, scope),
     }
 }
 
-/// No container asks for, or is limited in, CPU or memory.
-fn is_best_effort(pod: &Pod) -> bool {
-    let spec = pod.spec();
-    let mut containers = spec.init_containers.iter().chain(&spec.containers);
-    let found = containers.try_for_each(|container| {
-        let resources = container.resources();
-        let sets = |amounts: &BTreeMap<String, Message>| {
-            ["cpu", "memory"].iter().any(|name| quantity::get(amounts, name).is_some_and(|amount| !amount.is_zero()))
-        };
-        if sets(&resources.requests) || sets(&resources.limits) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
-    found.is_continue()
-}
-
+/// True if the pod's affinity looks at pods of other namespaces.
 fn crosses_namespaces(pod: &Pod) -> bool {
-    let affinity = pod.spec().affinity();
-    let (near, far) = (affinity.pod_affinity(), affinity.pod_anti_affinity());
-    let required = near.required_during_scheduling_ignored_during_execution.iter();
-    let required = required.chain(&far.required_during_scheduling_ignored_during_execution);
+    let term = |term: &PodAffinityTerm| !term.namespaces.is_empty() || term.namespace_selector.is_some();
+    let (near, far) = (pod.spec().affinity().pod_affinity(), pod.spec().affinity().pod_anti_affinity());
     let preferred = near.preferred_during_scheduling_ignored_during_execution.iter();
-    let preferred = preferred.chain(&far.preferred_during_scheduling_ignored_during_execution);
-    required
-        .chain(preferred.map(|weighted| weighted.pod_affinity_term()))
-        .any(|term| !term.namespaces.is_empty() || term.namespace_selector.is_some())
+    let mut preferred = preferred.chain(&far.preferred_during_scheduling_ignored_during_execution);
+    near.required_during_scheduling_ignored_during_execution.iter().any(term)
+        || far.required_during_scheduling_ignored_during_execution.iter().any(term)
+        || preferred.any(|weighted| term(weighted.pod_affinity_term()))
 }
 
 #[cfg(test)]
@@ -209,7 +167,7 @@ mod tests {
         from_value(json!({"spec": spec, "status": {"phase": phase}})).unwrap()
     }
 
-    fn shown(usage: &Usage, name: &str) -> Option<String> {
+    fn shown(usage: &Amounts, name: &str) -> Option<String> {
         usage.get(name).map(ToString::to_string)
     }
 

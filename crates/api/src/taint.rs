@@ -2,6 +2,13 @@
 
 use crate::core::v1::{Taint, Toleration};
 
+/// Key of the taint on a node that says it is not ready.
+pub const NOT_READY: &str = "node.kubernetes.io/not-ready";
+/// Key of the taint on a node that is not heard of.
+pub const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+/// Key of the taint on a node that is cordoned off.
+pub const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
+
 /// True if the toleration lets a pod be on a node in spite of the taint.
 pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let exists = toleration.operator == "Exists";

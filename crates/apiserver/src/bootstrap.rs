@@ -12,6 +12,7 @@ use api::{
     discovery::v1::{self as discovery, Endpoint, EndpointConditions, EndpointSlice},
     intstr::IntOrString,
     meta::v1::{ObjectMeta, Time},
+    names::SYSTEM_NAMESPACES,
     scheduling::v1::PriorityClass,
 };
 use store::Txn;
@@ -23,8 +24,6 @@ use crate::{
     strategies::priority_class,
 };
 
-/// Namespaces of the system.
-const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
 /// How often everything is looked at.
 const PERIOD: Duration = Duration::from_secs(10);
 /// An API server that did not write for so long is taken for dead.
@@ -84,7 +83,7 @@ impl Bootstrap {
     async fn once(&self, alive: bool) -> Result<(), StatusError> {
         let servers = self.alive(alive).await?;
         if alive {
-            for name in NAMESPACES {
+            for name in SYSTEM_NAMESPACES {
                 let metadata = ObjectMeta { name: (*name).to_owned(), ..ObjectMeta::default() };
                 self.ensure(Namespace { metadata: Some(metadata), ..Namespace::default() }).await?;
             }

@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 use api::{
     coordination::v1::{Lease, LeaseSpec},
     meta::v1::MicroTime,
+    names::SYSTEM_NAMESPACE,
 };
 use daemon::Shutdown;
 use parking_lot::Mutex;
@@ -83,7 +84,7 @@ impl LeaderElection {
     pub fn new(name: &str) -> Self {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         Self {
-            namespace: "kube-system".to_owned(),
+            namespace: SYSTEM_NAMESPACE.to_owned(),
             name: name.to_owned(),
             identity: format!("{}_{}", host.trim(), uuid::Uuid::new_v4()),
             lease_duration: Duration::from_secs(15),

@@ -17,6 +17,7 @@ use api::{
     core::v1::{Endpoints, Node, ObjectReference, Pod, Service, ServicePort},
     discovery::v1::EndpointSlice,
     meta::v1::{ObjectMeta, OwnerReference},
+    pod::is_terminal,
     selector::Selector,
 };
 use client::{Changed, Controller, Error, Informer, ObjectKey, Reconcile, Requeue};
@@ -152,7 +153,7 @@ impl Lookup {
         let (meta, spec) = (service.metadata(), service.spec());
         let Some((name, value)) = spec.selector.iter().next() else { return Vec::new() };
         let candidates = self.pods.store().by_index(LABEL, &label_key(&meta.namespace, name, value));
-        let selected = candidates.into_iter().filter(|pod| selects(service, pod.metadata()) && !pods::is_finished(pod));
+        let selected = candidates.into_iter().filter(|pod| selects(service, pod.metadata()) && !is_terminal(pod));
         let mut targets: Vec<_> = selected.filter_map(|pod| self.target(service, pod)).collect();
         targets.sort_by(|a, b| (&a.ip, a.pod.name()).cmp(&(&b.ip, b.pod.name())));
         targets
@@ -172,7 +173,7 @@ impl Lookup {
 
 /// True if a Service that selects both sees no difference between them.
 fn same_target(old: &Pod, new: &Pod) -> bool {
-    let told = |pod: &Pod| (pods::is_ready(pod), pods::is_terminating(pod), pods::is_finished(pod));
+    let told = |pod: &Pod| (pods::is_ready(pod), pods::is_terminating(pod), is_terminal(pod));
     let (old_status, new_status) = (old.status(), new.status());
     told(old) == told(new)
         && (&old_status.pod_ip, &old_status.pod_ips) == (&new_status.pod_ip, &new_status.pod_ips)

@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use api::{
     Resource,
     core::v1::{Node, Pod, PodCondition},
+    pod::is_terminal,
 };
 use client::{Controller, Error, Informer, ObjectKey, Reconcile, Requeue};
 use parking_lot::Mutex;
@@ -68,7 +69,7 @@ fn start_with(context: &Context, threshold: usize, quarantine: Duration) {
             if pods::is_terminating(pod) || (!node.is_empty() && !known) {
                 keys.push(Key::Pod(ObjectKey::of(pod.metadata())));
             }
-            if threshold > 0 && pods::is_finished(pod) {
+            if threshold > 0 && is_terminal(pod) {
                 keys.push(Key::Finished);
             }
             keys
@@ -134,7 +135,7 @@ impl PodGc {
     /// Nobody will ever report this pod's end, so it ends here.
     async fn forsake(&self, pod: &Pod, message: &str) -> Result<(), Error> {
         tracing::info!(pod = %ObjectKey::of(pod.metadata()), node = pod.spec().node_name, message, "deleting a lost pod");
-        if !pods::is_finished(pod) {
+        if !is_terminal(pod) {
             let condition = PodCondition {
                 r#type: "DisruptionTarget".to_owned(),
                 status: "True".to_owned(),
@@ -149,7 +150,7 @@ impl PodGc {
 
     async fn finished(&self) -> Result<Requeue, Error> {
         let mut ended: Vec<Arc<Pod>> = self.pods.store().list();
-        ended.retain(|pod| pods::is_finished(pod) && !pods::is_terminating(pod));
+        ended.retain(|pod| is_terminal(pod) && !pods::is_terminating(pod));
         let surplus = ended.len().saturating_sub(self.threshold);
         ended.sort_by_key(|pod| pod.metadata().creation_timestamp().seconds);
         for pod in &ended[..surplus] {

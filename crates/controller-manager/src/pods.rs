@@ -3,6 +3,7 @@
 use api::{
     core::v1::{Pod, PodCondition},
     meta::v1::{OwnerReference, Time},
+    pod::is_terminal,
 };
 use client::{Client, Error, Patch};
 use serde_json::json;
@@ -12,14 +13,9 @@ pub fn is_terminating(pod: &Pod) -> bool {
     pod.metadata().deletion_timestamp.is_some()
 }
 
-/// True if the pod's containers have ended for good.
-pub fn is_finished(pod: &Pod) -> bool {
-    matches!(pod.status().phase.as_str(), "Succeeded" | "Failed")
-}
-
 /// True if the pod counts as one of those that are wanted.
 pub fn is_active(pod: &Pod) -> bool {
-    !is_finished(pod) && !is_terminating(pod)
+    !is_terminal(pod) && !is_terminating(pod)
 }
 
 /// The condition of a type.

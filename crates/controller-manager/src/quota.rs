@@ -8,9 +8,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use api::{
     KINDS, Kind, Object, Resource,
+    amounts::{self, Amounts},
     core::v1::{Pod, ResourceQuota, ResourceQuotaSpec, Service},
     quantity::{self, Quantity},
-    quota::{self, Usage},
+    quota,
 };
 use client::{Client, Controller, Error, Informer, Item, ListParams, Metadata, ObjectKey, Reconcile, Requeue, WorkQueue};
 
@@ -105,7 +106,7 @@ impl Reconcile for Quotas {
 }
 
 impl Quotas {
-    fn count_local(&self, namespace: &str, spec: &ResourceQuotaSpec) -> Usage {
+    fn count_local(&self, namespace: &str, spec: &ResourceQuotaSpec) -> Amounts {
         let (mut used, now) = (nothing(spec), jiff::Timestamp::now().as_second());
         for pod in self.pods.store().by_index(NAMESPACE, namespace) {
             count(&mut used, spec, &*pod, now);
@@ -122,7 +123,7 @@ impl Quotas {
     }
 
     /// The same from the server.
-    async fn count_afresh(&self, namespace: &str, spec: &ResourceQuotaSpec) -> Result<Usage, Error> {
+    async fn count_afresh(&self, namespace: &str, spec: &ResourceQuotaSpec) -> Result<Amounts, Error> {
         let (mut used, now, all) = (nothing(spec), jiff::Timestamp::now().as_second(), ListParams::default());
         if wanted(spec, Pod::KIND) {
             for pod in self.client.namespaced::<Pod>(namespace).list(&all).await?.items {
@@ -148,19 +149,19 @@ fn wanted(spec: &ResourceQuotaSpec, kind: &Kind) -> bool {
     spec.hard.keys().any(|name| quota::concerns(kind, name))
 }
 
-fn nothing(spec: &ResourceQuotaSpec) -> Usage {
+fn nothing(spec: &ResourceQuotaSpec) -> Amounts {
     spec.hard.keys().map(|name| (name.clone(), Quantity::from_value(0))).collect::<BTreeMap<_, _>>()
 }
 
-fn count(used: &mut Usage, spec: &ResourceQuotaSpec, object: &dyn Object, now: i64) {
+fn count(used: &mut Amounts, spec: &ResourceQuotaSpec, object: &dyn Object, now: i64) {
     if quota::selects(spec, object) {
         let mut usage = quota::usage(object, now);
         usage.retain(|name, _| used.contains_key(name));
-        quota::add(used, &usage);
+        amounts::add(used, &usage);
     }
 }
 
-fn count_singly(used: &mut Usage, spec: &ResourceQuotaSpec, kind: &Kind, objects: usize) {
+fn count_singly(used: &mut Amounts, spec: &ResourceQuotaSpec, kind: &Kind, objects: usize) {
     // Quotas with scopes count pods only.
     if spec.scopes.is_empty() && spec.scope_selector().match_expressions.is_empty() {
         let objects = Quantity::from_value(i64::try_from(objects).unwrap_or(i64::MAX));

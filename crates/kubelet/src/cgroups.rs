@@ -9,9 +9,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use api::core::v1::Pod;
+use api::{
+    core::v1::Pod,
+    pod::{self, Qos},
+};
 
-use crate::pod::qos::{self, Qos};
+use crate::pod::qos;
 
 const MOUNT: &str = "/sys/fs/cgroup";
 
@@ -46,7 +49,7 @@ impl Cgroups {
 
     /// The group of a pod's containers.
     pub fn pod_parent(&self, pod: &Pod) -> String {
-        let class = match Qos::of(pod) {
+        let class = match Qos::of(pod.spec()) {
             Qos::Guaranteed => "",
             Qos::Burstable => "/burstable",
             Qos::BestEffort => "/besteffort",
@@ -57,11 +60,10 @@ impl Cgroups {
     /// Makes a pod's group and sets what the pod as a whole may use. Blocks for a moment.
     pub fn prepare(&self, pod: &Pod) -> io::Result<()> {
         let parent = self.pod_parent(pod);
-        let containers = &pod.spec().containers;
-        let total = |amount: fn(&api::core::v1::Container, &str) -> i64, name: &str| {
-            containers.iter().map(|c| amount(c, name)).sum::<i64>()
-        };
-        let limited = |name: &str| containers.iter().all(|container| qos::limit(container, name) > 0);
+        let spec = pod.spec();
+        let (requests, limits) = (pod::requests(spec), pod::limits(spec));
+        let containers = || spec.init_containers.iter().chain(&spec.containers);
+        let limited = |name: &str| containers().all(|container| qos::limit(container, name) > 0);
         let write = |controller: &str, file: &str, value: String| -> io::Result<()> {
             let dir = self.hierarchy(controller).join(parent.trim_start_matches('/'));
             fs::create_dir_all(&dir)?;
@@ -74,12 +76,12 @@ impl Cgroups {
         if self.unified {
             return Ok(());
         }
-        write("cpu", "cpu.shares", qos::cpu_shares(total(qos::request, "cpu")).to_string())?;
+        write("cpu", "cpu.shares", qos::cpu_shares(qos::units(&requests, "cpu")).to_string())?;
         if limited("cpu") {
-            write("cpu", "cpu.cfs_quota_us", qos::cpu_quota(total(qos::limit, "cpu")).0.to_string())?;
+            write("cpu", "cpu.cfs_quota_us", qos::cpu_quota(qos::units(&limits, "cpu")).0.to_string())?;
         }
         if limited("memory") {
-            write("memory", "memory.limit_in_bytes", total(qos::limit, "memory").to_string())?;
+            write("memory", "memory.limit_in_bytes", qos::units(&limits, "memory").to_string())?;
         }
         Ok(())
     }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use api::{
     Resource,
-    core::v1::{self as core, Affinity, Pod, Toleration},
+    core::v1::{self as core, Affinity, Pod},
     selector::{NodeSelector, NodeSelectorTerm, Selector, SelectorError},
+    taint::tolerated_by,
 };
 
 use crate::resources::Resources;
@@ -129,22 +130,7 @@ impl PodInfo {
 
     /// True if one of the pod's tolerations covers the taint.
     pub fn tolerates(&self, taint: &core::Taint) -> bool {
-        self.pod.spec().tolerations.iter().any(|t| tolerates(t, taint))
-    }
-}
-
-/// True if the toleration covers the taint.
-pub fn tolerates(toleration: &Toleration, taint: &core::Taint) -> bool {
-    if !toleration.effect.is_empty() && toleration.effect != taint.effect {
-        return false;
-    }
-    if !toleration.key.is_empty() && toleration.key != taint.key {
-        return false;
-    }
-    match toleration.operator.as_str() {
-        "Exists" => true,
-        // An empty key goes with Exists only.
-        _ => !toleration.key.is_empty() && toleration.value == taint.value,
+        tolerated_by(taint, &self.pod.spec().tolerations).is_some()
     }
 }
 

@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 
 use api::{
-    core::v1::{Pod, PodSpec, ResourceRequirements},
-    quantity,
+    amounts::{self, Amounts},
+    core::v1::Pod,
+    pod,
+    quantity::Quantity as Amount,
     resource::Quantity,
 };
 
-/// What a container without a CPU request is counted as when nodes are scored, in thousandths of a core (upstream's figure).
-const DEFAULT_MILLI_CPU: i64 = 100;
-/// What a container without a memory request is counted as when nodes are scored, in bytes (upstream's figure).
-const DEFAULT_MEMORY: i64 = 200 << 20;
+/// What a container without a CPU request is counted as when nodes are scored (upstream's figure).
+const DEFAULT_CPU: Amount = Amount::from_milli(100);
+/// What a container without a memory request is counted as when nodes are scored (upstream's figure).
+const DEFAULT_MEMORY: Amount = Amount::from_bytes(200 << 20);
 
 /// An amount of each resource.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,65 +33,18 @@ pub struct Resources {
 impl Resources {
     /// Reads a list of quantities. What does not parse counts as nothing: the API server refuses it.
     pub fn from_list(list: &BTreeMap<String, Quantity>) -> Self {
-        let mut out = Self::default();
-        for name in list.keys() {
-            let Some(amount) = quantity::get(list, name) else { continue };
-            match name.as_str() {
-                "cpu" => out.milli_cpu = amount.milli_value(),
-                "memory" => out.memory = amount.value(),
-                "ephemeral-storage" => out.ephemeral_storage = amount.value(),
-                "pods" => out.pods = amount.value(),
-                _ => {
-                    out.extended.insert(name.clone(), amount.value());
-                }
-            }
-        }
-        out
+        Self::from(amounts::read(list))
     }
 
-    /// What a pod asks for: the sum of its containers (restartable init containers included), or what its init containers need in turn,
-    /// whichever is more, and its overhead.
+    /// What a pod asks for, by [`pod::requests`], and its place.
     pub fn requested_by(pod: &Pod) -> Self {
-        Self::of_spec(pod.spec(), |r| Self::from_list(&r.requests))
+        Self { pods: 1, ..Self::from(pod::requests(pod.spec())) }
     }
 
     /// The same for scoring: containers that ask for no CPU or memory are counted with a small default.
     pub fn scored_for(pod: &Pod) -> Self {
-        Self::of_spec(pod.spec(), |r| {
-            let mut amount = Self::from_list(&r.requests);
-            if !r.requests.contains_key("cpu") {
-                amount.milli_cpu = DEFAULT_MILLI_CPU;
-            }
-            if !r.requests.contains_key("memory") {
-                amount.memory = DEFAULT_MEMORY;
-            }
-            amount
-        })
-    }
-
-    fn of_spec(spec: &PodSpec, of: impl Fn(&ResourceRequirements) -> Self) -> Self {
-        let mut total = Self::default();
-        for container in &spec.containers {
-            total.add(&of(container.resources()));
-        }
-        // Restartable init containers keep running beside those that come after them.
-        let (mut sidecars, mut peak) = (Self::default(), Self::default());
-        for container in &spec.init_containers {
-            let amount = of(container.resources());
-            if container.restart_policy.as_deref() == Some("Always") {
-                sidecars.add(&amount);
-                peak.max(&sidecars);
-            } else {
-                let mut with_sidecars = sidecars.clone();
-                with_sidecars.add(&amount);
-                peak.max(&with_sidecars);
-            }
-        }
-        total.add(&sidecars);
-        total.max(&peak);
-        total.add(&Self::from_list(&spec.overhead));
-        total.pods = 1;
-        total
+        let unsaid = Amounts::from([("cpu".to_owned(), DEFAULT_CPU), ("memory".to_owned(), DEFAULT_MEMORY)]);
+        Self { pods: 1, ..Self::from(pod::requests_or(pod.spec(), &unsaid)) }
     }
 
     /// Adds an amount.
@@ -100,10 +55,6 @@ impl Resources {
     /// Takes an amount away.
     pub fn subtract(&mut self, other: &Self) {
         self.combine(other, |a, b| a.saturating_sub(b));
-    }
-
-    fn max(&mut self, other: &Self) {
-        self.combine(other, i64::max);
     }
 
     fn combine(&mut self, other: &Self, f: impl Fn(i64, i64) -> i64) {
@@ -130,9 +81,27 @@ impl Resources {
     }
 }
 
+impl From<Amounts> for Resources {
+    fn from(amounts: Amounts) -> Self {
+        let mut out = Self::default();
+        for (name, amount) in amounts {
+            match name.as_str() {
+                "cpu" => out.milli_cpu = amount.milli_value(),
+                "memory" => out.memory = amount.value(),
+                "ephemeral-storage" => out.ephemeral_storage = amount.value(),
+                "pods" => out.pods = amount.value(),
+                _ => {
+                    out.extended.insert(name, amount.value());
+                }
+            }
+        }
+        out
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use api::core::v1::Container;
+    use api::core::v1::{Container, ResourceRequirements};
 
     use super::*;
 

@@ -9,6 +9,7 @@ use api::{
     Resource, StatusError,
     core::v1::{Binding, Namespace, Node, ObjectReference, Pod},
     meta::v1::{DeleteOptions, Preconditions},
+    pod::is_terminal,
 };
 use client::{Client, EventRecorder, EventType, ObjectChange, Patch, Subscription};
 use serde_json::json;
@@ -151,7 +152,7 @@ impl Scheduler {
         }
         let Some(pod) = &change.new else { return };
         let (uid, spec) = (&pod.metadata().uid, pod.spec());
-        if matches!(pod.status().phase.as_str(), "Succeeded" | "Failed") {
+        if is_terminal(pod) {
             self.pod_gone(uid, now);
             return;
         }

@@ -3,11 +3,12 @@
 use api::{
     Object,
     core::v1::{Pod, Toleration},
+    taint::{NOT_READY, UNREACHABLE},
 };
 
 use super::{Admitted, Effects, Plugin, Write, lookup::Action};
 
-const KEYS: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
+const KEYS: [&str; 2] = [NOT_READY, UNREACHABLE];
 const NO_EXECUTE: &str = "NoExecute";
 const SECONDS: i64 = 300;
 

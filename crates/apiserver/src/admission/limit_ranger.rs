@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use api::{
     Object, Resource, StatusError,
+    amounts::{self, Amounts},
     core::v1::{Container, LimitRange, LimitRangeItem, Pod},
+    pod::{self, Qos},
     quantity::Quantity,
     resource::Quantity as Text,
 };
@@ -13,9 +15,7 @@ use store::{ReadAt, Store};
 use super::{
     Admitted, Effects, Plugin, Write,
     lookup::{Action, Lookup},
-    pod_resources::{self, Amounts, amounts},
 };
-use crate::strategies::qos;
 
 /// Annotation that says what was filled in.
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
@@ -90,7 +90,7 @@ fn fill(item: &LimitRangeItem, pod: &mut Pod) {
     let note = format!("LimitRanger plugin set: {}", notes.join("; "));
     pod.metadata_mut().annotations.insert(ANNOTATION.to_owned(), note);
     // The class follows from what has just changed.
-    pod.status_mut().qos_class = qos::class(pod.spec()).to_owned();
+    pod.status_mut().qos_class = Qos::of(pod.spec()).as_str().to_owned();
 }
 
 fn missing(list: &mut BTreeMap<String, Text>, defaults: &BTreeMap<String, Text>) -> Vec<String> {
@@ -112,19 +112,19 @@ fn bounds(item: &LimitRangeItem, pod: &Pod, wrong: &mut Vec<String>) {
                 of_container(item, container, wrong);
             }
         }
-        "Pod" => check(item, &pod_resources::requests(spec), &pod_resources::limits(spec), wrong),
+        "Pod" => check(item, &pod::requests(spec), &pod::limits(spec), wrong),
         _ => {}
     }
 }
 
 fn of_container(item: &LimitRangeItem, container: &Container, wrong: &mut Vec<String>) {
     let resources = container.resources();
-    check(item, &amounts(&resources.requests), &amounts(&resources.limits), wrong);
+    check(item, &amounts::read(&resources.requests), &amounts::read(&resources.limits), wrong);
 }
 
 fn check(item: &LimitRangeItem, requests: &Amounts, limits: &Amounts, wrong: &mut Vec<String>) {
     let per = &item.r#type;
-    for (name, least) in amounts(&item.min) {
+    for (name, least) in amounts::read(&item.min) {
         let rule = format!("minimum {name} usage per {per} is {least}");
         match (requests.get(&name), limits.get(&name)) {
             (None, _) => wrong.push(format!("{rule}.  No request is specified")),
@@ -133,7 +133,7 @@ fn check(item: &LimitRangeItem, requests: &Amounts, limits: &Amounts, wrong: &mu
             _ => {}
         }
     }
-    for (name, most) in amounts(&item.max) {
+    for (name, most) in amounts::read(&item.max) {
         let rule = format!("maximum {name} usage per {per} is {most}");
         match (requests.get(&name), limits.get(&name)) {
             (_, None) => wrong.push(format!("{rule}.  No limit is specified")),
@@ -142,7 +142,7 @@ fn check(item: &LimitRangeItem, requests: &Amounts, limits: &Amounts, wrong: &mu
             _ => {}
         }
     }
-    for (name, most) in amounts(&item.max_limit_request_ratio) {
+    for (name, most) in amounts::read(&item.max_limit_request_ratio) {
         let rule = format!("{name} max limit to request ratio per {per} is {most}");
         let given = |list: &Amounts| list.get(&name).copied().filter(|amount| !amount.is_zero());
         match (given(requests), given(limits)) {

@@ -20,7 +20,6 @@ mod limit_ranger;
 mod lookup;
 mod namespace_lifecycle;
 mod node_ports;
-mod pod_resources;
 mod pool;
 mod priority;
 mod quota;

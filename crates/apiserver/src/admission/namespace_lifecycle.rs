@@ -3,16 +3,13 @@
 //! The namespace is guarded in the transaction of the creation: once its deletion has begun, nothing new comes, not even from a server
 //! that has not heard of it yet. That is what makes emptying it come to an end.
 
-use api::{Object, Resource, StatusError, core::v1::Namespace, meta::v1::StatusCause};
+use api::{Object, Resource, StatusError, core::v1::Namespace, meta::v1::StatusCause, names::SYSTEM_NAMESPACES};
 use store::{Guard, Store};
 
 use super::{
     Admitted, Effects, Plugin, Write,
     lookup::{Action, Lookup},
 };
-
-/// Namespaces that cannot be deleted.
-const IMMORTAL: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
 
 /// See the module.
 pub(super) struct NamespaceLifecycle {
@@ -49,7 +46,7 @@ impl Plugin for NamespaceLifecycle {
     }
 
     fn permit_deletion<'a>(&'a self, _write: &'a Write<'a>, object: &'a dyn Object) -> Admitted<'a> {
-        let immortal = object.kind() == Namespace::KIND && IMMORTAL.contains(&object.meta().name.as_str());
+        let immortal = object.kind() == Namespace::KIND && SYSTEM_NAMESPACES.contains(&object.meta().name.as_str());
         let answer = if immortal {
             Err(StatusError::forbidden(object.kind(), &object.meta().name, "this namespace may not be deleted"))
         } else {

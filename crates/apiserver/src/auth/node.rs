@@ -12,6 +12,7 @@ use std::{collections::HashMap, sync::Arc};
 use api::{
     StatusError,
     core::v1::{Node, Pod},
+    names::LEASE_NAMESPACE,
     rbac::v1::PolicyRule,
 };
 use parking_lot::Mutex;
@@ -24,8 +25,6 @@ use super::{
     references::References,
 };
 
-/// Where nodes keep their heartbeats.
-pub(super) const LEASES: &str = "kube-node-lease";
 /// Nodes of which references are kept at most.
 const REMEMBERED: usize = 10_000;
 
@@ -177,8 +176,8 @@ fn lease(node: &str, verb: &str, r: &ResourceAttributes<'_>) -> Verdict {
     if !matches!(verb, "get" | "create" | "update" | "patch" | "delete") {
         return Verdict::no_opinion("can only get, create, update, patch, or delete a node lease");
     }
-    if r.namespace != LEASES {
-        return Verdict::no_opinion(format!("can only access leases in the {LEASES:?} system namespace"));
+    if r.namespace != LEASE_NAMESPACE {
+        return Verdict::no_opinion(format!("can only access leases in the {LEASE_NAMESPACE:?} system namespace"));
     }
     if verb != "create" && r.name != node {
         return Verdict::no_opinion("can only access node lease with the same name as the requesting node");

@@ -7,11 +7,12 @@ use api::{
     Object, Resource, StatusError,
     coordination::v1::Lease,
     core::v1::{Node, Pod},
+    names::LEASE_NAMESPACE,
 };
 
 use super::{
     lookup::Lookup,
-    node::{LEASES, uid_of_node},
+    node::uid_of_node,
     references::{MIRROR, References},
 };
 use crate::{
@@ -157,8 +158,8 @@ fn own_name(node: &str, object: &dyn Object) -> Result<(), StatusError> {
 fn own_lease(node: &str, object: &dyn Object) -> Result<(), StatusError> {
     let meta = object.meta();
     let no = |why: String| Err(StatusError::forbidden(Lease::KIND, &meta.name, why));
-    if meta.namespace != LEASES {
-        return no(format!("can only access leases in the {LEASES:?} system namespace"));
+    if meta.namespace != LEASE_NAMESPACE {
+        return no(format!("can only access leases in the {LEASE_NAMESPACE:?} system namespace"));
     }
     if meta.name != node {
         return no("can only access node lease with the same name as the requesting node".to_owned());

@@ -32,7 +32,7 @@ use api::{
 
 use crate::strategy::Strategies;
 
-pub use pod::{MIRROR, is_terminal, qos};
+pub use pod::MIRROR;
 
 /// Most bytes that the values of a ConfigMap or a Secret may have together.
 const DATA_MAX: usize = 1024 * 1024;

@@ -10,6 +10,7 @@ use api::{
     coordination::v1::Lease,
     core::v1::{Node, Pod, PodCondition},
     meta::v1::Time,
+    names::LEASE_NAMESPACE,
 };
 use client::{Changed, Controller, Error, EventType, Informer, ObjectKey, Patch, Reconcile, Requeue, Scope};
 use parking_lot::Mutex;
@@ -23,8 +24,6 @@ use crate::{
     pods,
 };
 
-/// Namespace of the nodes' Leases.
-const LEASES: &str = "kube-node-lease";
 /// Nodes from which on a partly disrupted zone still has some evicted.
 const LARGE_ZONE: usize = 50;
 /// Rate at which they are, nodes a second.
@@ -54,7 +53,7 @@ struct Zones {
 pub(super) fn start(context: &Context, args: &NodeArgs) {
     let (nodes, pods) = (context.informers.of::<Node>(), context.informers.of::<Pod>());
     pods.add_index(NODE, by_node);
-    let leases = context.informers.with::<Lease>(Scope { namespace: LEASES.to_owned(), ..Scope::default() });
+    let leases = context.informers.with::<Lease>(Scope { namespace: LEASE_NAMESPACE.to_owned(), ..Scope::default() });
     let heard = Arc::<Mutex<HashMap<String, Instant>>>::default();
     let signs = heard.clone();
     leases.on_change(move |changed| {

@@ -3,11 +3,9 @@
 use api::{
     core::v1::{Node, NodeCondition, Taint},
     meta::v1::Time,
+    taint::{NOT_READY, UNREACHABLE, UNSCHEDULABLE},
 };
 
-const NOT_READY: &str = "node.kubernetes.io/not-ready";
-const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
-const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 /// Conditions other than Ready that keep new pods away while they hold.
 const BY_CONDITION: &[(&str, &str)] = &[
     ("MemoryPressure", "node.kubernetes.io/memory-pressure"),

@@ -7,13 +7,12 @@ use api::{
     coordination::v1::Lease,
     core::v1::Node,
     meta::v1::{MicroTime, OwnerReference},
+    names::LEASE_NAMESPACE,
 };
 use client::Client;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
 
-/// Where nodes' leases are.
-pub const LEASE_NAMESPACE: &str = "kube-node-lease";
 /// How long the lease holds without renewal, in seconds.
 const DURATION_SECONDS: i32 = 40;
 /// How often it is renewed.

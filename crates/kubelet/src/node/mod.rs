@@ -8,7 +8,7 @@ mod status;
 
 pub use self::{
     agent::{Agent, NodeConfig},
-    lease::{LEASE_NAMESPACE, keep_lease},
+    lease::keep_lease,
     machine::{Machine, address_towards, oom_score_floor},
     peers::follow_peers,
 };

@@ -5,7 +5,10 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use api::core::v1::{Container as Spec, ContainerStatus, Pod};
+use api::{
+    core::v1::{Container as Spec, ContainerStatus, Pod},
+    pod::is_terminal,
+};
 use jiff::Timestamp;
 
 use super::{
@@ -166,7 +169,7 @@ pub fn life(situation: &Situation<'_>) -> Life {
     if situation.gone || pod.metadata().deletion_timestamp.is_some() {
         return Life::Deleted;
     }
-    if matches!(pod.status().phase.as_str(), "Succeeded" | "Failed") {
+    if is_terminal(pod) {
         return Life::Terminal;
     }
     if rejection(pod).is_some() {

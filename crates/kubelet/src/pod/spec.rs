@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use api::core::v1::{Container, Pod, SecurityContext, VolumeMount};
+use api::{
+    core::v1::{Container, Pod, SecurityContext, VolumeMount},
+    pod::Qos,
+};
 use prost::Message as _;
 
 use super::{
     env,
     fields::NodeFacts,
     files::{self, PodFiles},
-    qos::{self, Qos},
+    qos,
 };
 use crate::{
     runtime::{ContainerKind, ContainerSpec, Image, Labels, Mount, Propagation, Resources},
@@ -161,7 +164,8 @@ fn resources(pod: &Pod, container: &Container, node: &NodeFacts, cgroup_parent: 
         cpu_quota,
         cpu_period,
         memory: qos::limit(container, "memory"),
-        oom_score_adj: qos::oom_score(Qos::of(pod), qos::request(container, "memory"), node.memory).max(node.oom_score_floor),
+        oom_score_adj: qos::oom_score(Qos::of(pod.spec()), qos::request(container, "memory"), node.memory)
+            .max(node.oom_score_floor),
         cgroup_parent: cgroup_parent.to_owned(),
     }
 }

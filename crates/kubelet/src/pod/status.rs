@@ -6,13 +6,13 @@ use api::{
         ContainerStatus, HostIp, Pod, PodCondition, PodIp, PodStatus,
     },
     meta::v1::Time,
+    pod::{Qos, is_terminal},
 };
 use jiff::Timestamp;
 
 use super::{
     fields::NodeFacts,
     plan::{Life, Situation, life, rejection, reported, restart_blocked_until, restarts},
-    qos::Qos,
     state::Memory,
 };
 use crate::runtime::{Container, State};
@@ -32,7 +32,7 @@ pub fn status(situation: &Situation<'_>, node: &NodeFacts) -> PodStatus {
         host_ip: node.address.clone(),
         host_ips: vec![HostIp { ip: node.address.clone() }],
         start_time: old.start_time.or_else(|| memory.seen_at.map(Into::into)),
-        qos_class: if old.qos_class.is_empty() { Qos::of(pod).as_str().to_owned() } else { old.qos_class.clone() },
+        qos_class: if old.qos_class.is_empty() { Qos::of(pod.spec()).as_str().to_owned() } else { old.qos_class.clone() },
         nominated_node_name: old.nominated_node_name.clone(),
         reason: old.reason.clone(),
         message: old.message.clone(),
@@ -59,7 +59,7 @@ pub fn status(situation: &Situation<'_>, node: &NodeFacts) -> PodStatus {
             status.message = "Pod was active on the node longer than the specified deadline".into();
             "Failed".into()
         }
-        _ if matches!(old.phase.as_str(), "Succeeded" | "Failed") => old.phase.clone(),
+        _ if is_terminal(pod) => old.phase.clone(),
         _ => phase(pod, &containers).into(),
     };
     status.conditions = conditions(situation, &status.phase, &containers);

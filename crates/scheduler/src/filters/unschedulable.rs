@@ -1,6 +1,6 @@
 //! Nodes that are cordoned off.
 
-use api::core::v1::Taint;
+use api::{core::v1::Taint, taint::UNSCHEDULABLE};
 
 use crate::{
     cluster::Cluster,
@@ -18,8 +18,7 @@ impl Filter for NodeUnschedulable {
     }
 
     fn prepare<'a>(&self, pod: &'a PodInfo, _: &'a Cluster) -> Option<Box<dyn Check + 'a>> {
-        let taint =
-            Taint { key: "node.kubernetes.io/unschedulable".to_owned(), effect: "NoSchedule".to_owned(), ..Taint::default() };
+        let taint = Taint { key: UNSCHEDULABLE.to_owned(), effect: "NoSchedule".to_owned(), ..Taint::default() };
         let tolerated = pod.tolerates(&taint);
         Some(Box::new(move |node: &NodeInfo| match node.node.spec().unschedulable && !tolerated {
             true => Err(vec![Refusal::lasting("node(s) were unschedulable")]),

@@ -2,13 +2,13 @@
 
 use api::{
     meta::v1::{LabelSelector, ObjectMeta},
+    names::SYSTEM_NAMESPACE as SYSTEM,
     rbac::v1::{AggregationRule, ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject},
 };
 
 use crate::auth::{AUTHENTICATED, MASTERS, UNAUTHENTICATED};
 
 const RBAC: &str = "rbac.authorization.k8s.io";
-const SYSTEM: &str = "kube-system";
 
 const READ: &str = "get list watch";
 const WRITE: &str = "create update patch delete deletecollection";

@@ -7,7 +7,6 @@ mod defaults;
 mod environment;
 mod ephemeral;
 mod probes;
-pub mod qos;
 mod resources;
 mod security;
 mod spec;
@@ -18,6 +17,7 @@ use api::{
     Object, Resource, StatusError,
     core::v1::{HostIp, Pod, PodIp, PodTemplateSpec},
     meta::v1::DeleteOptions,
+    pod::{Qos, is_terminal},
     rules::{FieldErrors, Path},
 };
 
@@ -43,7 +43,7 @@ impl Strategy for PodStrategy {
     fn prepare_for_create(&self, object: &mut Pod) {
         object.metadata_mut().generation = 1;
         object.status_mut().phase = "Pending".to_owned();
-        object.status_mut().qos_class = qos::class(object.spec()).to_owned();
+        object.status_mut().qos_class = Qos::of(object.spec()).as_str().to_owned();
     }
 
     fn prepare_for_update(&self, new: &mut Pod, old: &Pod) {
@@ -111,11 +111,6 @@ impl Strategy for PodStrategy {
     }
 }
 
-/// True once no container of the pod will run again.
-pub fn is_terminal(pod: &Pod) -> bool {
-    matches!(pod.status().phase.as_str(), "Succeeded" | "Failed")
-}
-
 /// Sets what the schema's defaults leave open in a template.
 pub(super) fn set_template_defaults(template: &mut PodTemplateSpec) {
     if let Some(spec) = &mut template.spec {
@@ -134,7 +129,7 @@ pub(super) fn validate_template(template: &PodTemplateSpec, at: &Path<'_>, error
 
 /// What the kubelet does not report stays, and what it reports twice agrees.
 fn prepare_status(new: &mut Pod, old: &Pod) {
-    let class = if old.status().qos_class.is_empty() { qos::class(old.spec()) } else { &old.status().qos_class };
+    let class = if old.status().qos_class.is_empty() { Qos::of(old.spec()).as_str() } else { &old.status().qos_class };
     let status = new.status_mut();
     status.qos_class = class.to_owned();
     match (status.pod_ips.first(), status.pod_ip.is_empty()) {

@@ -4,24 +4,23 @@
 //! that the quota is as it was read: however many servers create at once, the sum is never above the limit. What ends or goes away is
 //! given back in the same way. The controller manager computes the figures for new and changed quotas.
 
-mod scopes;
-mod usage;
-
 use std::collections::BTreeMap;
 
 use api::{
     Object, Resource, StatusError,
+    amounts::Amounts,
     core::v1::{Pod, ResourceQuota, Service},
     quantity::{self, Quantity},
+    quota,
     resource::Quantity as Text,
 };
+use jiff::Timestamp;
 use prost::Message;
 use store::{Guard, ReadAt, Store, envelope};
 
 use super::{
     Admitted, Effects, Plugin, Write,
     lookup::{Action, Found, Lookup},
-    pod_resources::Amounts,
 };
 
 /// See the module.
@@ -59,7 +58,8 @@ impl Quotas {
         if cached.is_empty() {
             return Ok(());
         }
-        let (before, after) = (Used::of(before), Used::of(after));
+        let now = Timestamp::now().as_second();
+        let (before, after) = (Used::of(before, now), Used::of(after, now));
         if before.amounts == after.amounts && action == Action::Update {
             return Ok(());
         }
@@ -127,12 +127,13 @@ struct Used<'a> {
 }
 
 impl<'a> Used<'a> {
-    fn of(object: Option<&'a dyn Object>) -> Self {
-        Self { object, amounts: object.map(usage::of).unwrap_or_default() }
+    /// `now` is in seconds since 1970.
+    fn of(object: Option<&'a dyn Object>, now: i64) -> Self {
+        Self { object, amounts: object.map(|object| quota::usage(object, now)).unwrap_or_default() }
     }
 
     fn against(&self, quota: &ResourceQuota, name: &str) -> Quantity {
-        let picked = self.object.is_some_and(|object| scopes::pick(quota.spec(), object));
+        let picked = self.object.is_some_and(|object| quota::selects(quota.spec(), object));
         self.amounts.get(name).copied().filter(|_| picked).unwrap_or(Quantity::ZERO)
     }
 }
@@ -148,8 +149,8 @@ fn difference<'q>(quota: &'q ResourceQuota, before: &Used<'_>, after: &Used<'_>)
 /// What a new pod must say for the quota and does not; empty if nothing.
 fn silent_on(quota: &ResourceQuota, action: Action, object: &dyn Object) -> String {
     match object.downcast_ref::<Pod>() {
-        Some(pod) if action == Action::Create && scopes::pick(quota.spec(), pod) => {
-            usage::unspecified(pod.spec(), quota.spec().hard.keys())
+        Some(pod) if action == Action::Create && quota::selects(quota.spec(), pod) => {
+            quota::unspecified(pod.spec(), quota.spec().hard.keys())
         }
         _ => String::new(),
     }
@@ -205,7 +206,7 @@ mod tests {
     }
 
     fn create(quota: &ResourceQuota, pod: &Pod) -> Result<(), String> {
-        let difference = difference(quota, &Used::of(None), &Used::of(Some(pod)));
+        let difference = difference(quota, &Used::of(None, 0), &Used::of(Some(pod), 0));
         permit(pod, Action::Create, &difference).map_err(|e| e.message().to_owned())
     }
 
@@ -245,7 +246,7 @@ mod tests {
         let (running, mut ended) = (pod(r#"{"requests": {"cpu": "2"}}"#), pod(r#"{"requests": {"cpu": "2"}}"#));
         ended.status_mut().phase = "Failed".into();
         let quota = quota(r#"{"pods": "3", "cpu": "4", "count/pods": "9"}"#, "{}");
-        let difference = difference(&quota, &Used::of(Some(&running)), &Used::of(Some(&ended)));
+        let difference = difference(&quota, &Used::of(Some(&running), 0), &Used::of(Some(&ended), 0));
         let texts: Vec<String> = difference.amounts.iter().map(|(name, n)| format!("{name}={n}")).collect();
         assert_eq!(texts, ["cpu=-2", "pods=-1"]);
     }

@@ -1,0 +1,190 @@
+//! What a pod is to those who place, admit, count and run it: what it needs, how it is treated when its node runs short, whether it has
+//! ended. One answer for all of them.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    amounts::{self, Amounts},
+    core::v1::{Container, Pod, PodSpec},
+    quantity::{self, Quantity},
+    resource::Quantity as Message,
+};
+
+/// The resources that decide about the class.
+const COMPUTE: [&str; 2] = ["cpu", "memory"];
+
+/// Quality of service: upstream's three classes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Qos {
+    /// Every container has limits for CPU and memory, and together they ask for just that.
+    Guaranteed,
+    /// Neither of the others.
+    Burstable,
+    /// No container asks for CPU or memory, or limits it.
+    BestEffort,
+}
+
+/// What the pod asks for: what its containers need together, or what one init container needs before them if that is more, plus overhead.
+/// Sidecars, which are init containers that restart always, run beside all that come after them.
+pub fn requests(spec: &PodSpec) -> Amounts {
+    requests_or(spec, &Amounts::new())
+}
+
+/// As [`requests`], with each container that says nothing of a resource counted as asking for what stands in `unsaid`.
+pub fn requests_or(spec: &PodSpec, unsaid: &Amounts) -> Amounts {
+    let mut total = total(spec, |container| {
+        let mut own = amounts::read(&container.resources().requests);
+        for (name, amount) in unsaid {
+            own.entry(name.clone()).or_insert(*amount);
+        }
+        own
+    });
+    amounts::add(&mut total, &amounts::read(&spec.overhead));
+    total
+}
+
+/// What the pod may use, reckoned as [`requests`]. Of a resource that some container may use without limit it is what the others may; overhead
+/// is added only to what is limited.
+pub fn limits(spec: &PodSpec) -> Amounts {
+    let mut total = total(spec, |container| amounts::read(&container.resources().limits));
+    for (name, overhead) in amounts::read(&spec.overhead) {
+        if let Some(limit) = total.get_mut(&name).filter(|limit| !limit.is_zero()) {
+            *limit += overhead;
+        }
+    }
+    total
+}
+
+/// True for an init container that keeps running beside those that come after it.
+pub fn is_sidecar(container: &Container) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
+}
+
+/// True once no container of the pod will run again.
+pub fn is_terminal(pod: &Pod) -> bool {
+    matches!(pod.status().phase.as_str(), "Succeeded" | "Failed")
+}
+
+fn total(spec: &PodSpec, of: impl Fn(&Container) -> Amounts) -> Amounts {
+    // `running` is what goes on beside what comes next, `peak` the most there was at any time.
+    let (mut running, mut peak) = (Amounts::new(), Amounts::new());
+    for container in &spec.init_containers {
+        let own = of(container);
+        if is_sidecar(container) {
+            amounts::add(&mut running, &own);
+            amounts::raise(&mut peak, &running);
+        } else {
+            let mut beside = running.clone();
+            amounts::add(&mut beside, &own);
+            amounts::raise(&mut peak, &beside);
+        }
+    }
+    for container in &spec.containers {
+        amounts::add(&mut running, &of(container));
+    }
+    amounts::raise(&mut running, &peak);
+    running
+}
+
+// === impl Qos ===
+
+impl Qos {
+    /// The class of a pod.
+    pub fn of(spec: &PodSpec) -> Self {
+        let (mut requests, mut limits) = (Amounts::new(), Amounts::new());
+        let mut all_limited = true;
+        for container in spec.init_containers.iter().chain(&spec.containers) {
+            let resources = container.resources();
+            let own = compute(&resources.limits);
+            all_limited &= own.len() == COMPUTE.len();
+            amounts::add(&mut limits, &own);
+            amounts::add(&mut requests, &compute(&resources.requests));
+        }
+        if requests.is_empty() && limits.is_empty() {
+            Self::BestEffort
+        } else if all_limited && requests == limits {
+            Self::Guaranteed
+        } else {
+            Self::Burstable
+        }
+    }
+
+    /// As `status.qosClass` has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Guaranteed => "Guaranteed",
+            Self::Burstable => "Burstable",
+            Self::BestEffort => "BestEffort",
+        }
+    }
+}
+
+fn compute(list: &BTreeMap<String, Message>) -> Amounts {
+    let amount = |name: &str| quantity::get(list, name).filter(|amount| *amount > Quantity::ZERO);
+    COMPUTE.iter().filter_map(|name| Some(((*name).to_owned(), amount(name)?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn spec(spec: Value) -> PodSpec {
+        crate::json::read(spec).unwrap()
+    }
+
+    fn asks(cpu: &str) -> Value {
+        json!({"resources": {"requests": {"cpu": cpu}}})
+    }
+
+    fn sidecar(cpu: &str) -> Value {
+        json!({"restartPolicy": "Always", "resources": {"requests": {"cpu": cpu}}})
+    }
+
+    fn text(amounts: &Amounts) -> String {
+        amounts.iter().map(|(name, amount)| format!("{name}={amount}")).collect::<Vec<_>>().join(",")
+    }
+
+    #[test]
+    fn a_pod_asks_for_the_most_it_needs_at_any_time() {
+        let cpu = |containers, init| text(&requests(&spec(json!({"containers": containers, "initContainers": init}))));
+        assert_eq!(cpu(json!([asks("500m"), asks("1")]), json!([])), "cpu=1500m");
+        assert_eq!(cpu(json!([asks("500m")]), json!([asks("2"), asks("1")])), "cpu=2");
+        assert_eq!(cpu(json!([asks("500m")]), json!([sidecar("1")])), "cpu=1500m");
+        assert_eq!(cpu(json!([asks("500m")]), json!([sidecar("1"), asks("2")])), "cpu=3");
+        assert_eq!(cpu(json!([asks("500m")]), json!([asks("2"), sidecar("1")])), "cpu=2");
+        assert_eq!(cpu(json!([asks("100m"), asks("200m")]), json!([sidecar("50m"), asks("400m")])), "cpu=450m");
+    }
+
+    #[test]
+    fn overhead_adds_to_every_request_but_only_to_limits_that_there_are() {
+        let resources = json!({"requests": {"cpu": "1"}, "limits": {"cpu": "2"}});
+        let spec = spec(json!({"containers": [{"resources": resources}], "overhead": {"cpu": "100m", "memory": "1Mi"}}));
+        assert_eq!((text(&requests(&spec)).as_str(), text(&limits(&spec)).as_str()), ("cpu=1100m,memory=1Mi", "cpu=2100m"));
+    }
+
+    #[test]
+    fn what_containers_do_not_say_counts_as_told() {
+        let spec = spec(json!({"containers": [asks("1"), {}], "initContainers": [{"restartPolicy": "Always"}]}));
+        let unsaid = Amounts::from([("cpu".to_owned(), Quantity::from_milli(100))]);
+        assert_eq!(text(&requests_or(&spec, &unsaid)), "cpu=1200m");
+    }
+
+    #[test]
+    fn the_class_follows_from_requests_and_limits() {
+        let class = |containers| Qos::of(&spec(json!({"containers": containers}))).as_str();
+        let both = |cpu, memory| json!({"cpu": cpu, "memory": memory});
+        let same = |amounts: Value| json!({"resources": {"requests": amounts.clone(), "limits": amounts}});
+        assert_eq!(class(json!([{}])), "BestEffort");
+        assert_eq!(class(json!([same(json!({"x.io/gpu": "1", "cpu": "0"}))])), "BestEffort");
+        assert_eq!(class(json!([asks("1")])), "Burstable");
+        assert_eq!(class(json!([same(both("1", "1Gi")), same(both("1000m", "1"))])), "Guaranteed");
+        assert_eq!(class(json!([same(both("1", "1Gi")), {}])), "Burstable");
+        let more = json!({"resources": {"requests": both("1", "1Gi"), "limits": both("2", "1Gi")}});
+        assert_eq!(class(json!([more])), "Burstable");
+        // An init container counts as any other.
+        let spec = spec(json!({"containers": [same(both("1", "1Gi"))], "initContainers": [{}]}));
+        assert_eq!(Qos::of(&spec), Qos::Burstable);
+    }
+}
