@@ -131,6 +131,12 @@ impl MemoryServer {
         self.disconnect();
     }
 
+    /// Goes back to the very beginning, as if etcd had been restored from an empty backup, and ends every open watch.
+    pub fn start_over(&self) {
+        *self.0.state.lock() = State::new();
+        self.disconnect();
+    }
+
     /// The writes since the last call, each as `verb plural[/subresource] [namespace/]name`.
     pub fn take_writes(&self) -> Vec<String> {
         std::mem::take(&mut self.0.writes.lock())
