@@ -48,7 +48,7 @@ async fn bind_all(spec: &Value) -> Duration {
         parallel_bindings: 64,
     };
     let metrics = scheduler::Metrics::new(&kit.metrics);
-    let scheduling = tokio::spawn(scheduler::schedule(args, kit.clone(), server.client(), server.client(), metrics));
+    let scheduling = tokio::spawn(scheduler::schedule(args, kit.clone(), server.client(), metrics));
     let pods: Vec<Pod> = (0..PODS).map(|n| read(pod(n, spec))).collect();
     // Once one is bound, everything runs.
     server.put::<Pod>(read(pod(PODS, spec)));

@@ -39,8 +39,8 @@ impl Kin {
         let namespace = pod.pod.namespace();
         let services = self.services.get(namespace).into_iter().flat_map(HashMap::values);
         let selecting = services.filter(|selector| selector.iter().all(|(key, value)| pod.label(key) == Some(value)));
-        let owners = pod.pod.metadata().owner_references.iter();
-        let owner = owners.filter(|owner| owner.controller == Some(true) && owner.kind == "ReplicationController").last();
+        let mut owners = pod.pod.metadata().owner_references.iter();
+        let owner = owners.find(|owner| owner.controller == Some(true) && owner.kind == "ReplicationController");
         let managing = owner.and_then(|owner| self.controllers.get(namespace)?.get(&owner.name));
         let labels: Labels = selecting.chain(managing).flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
         if labels.is_empty() { None } else { Some(PodSet::of_labels(namespace, &labels)) }

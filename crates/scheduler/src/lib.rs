@@ -41,7 +41,7 @@ pub async fn run(args: Args, kit: daemon::Kit) -> anyhow::Result<()> {
     let config = Config::load(&args.client).context("client configuration")?.named("scheduler");
     let client = Client::new(config)?;
     let metrics = Metrics::new(&kit.metrics);
-    kit.tasks.clone().spawn("scheduler", lead(args, kit, client, metrics));
+    kit.tasks.clone().spawn("leader", lead(args, kit, client, metrics));
     Ok(())
 }
 
@@ -50,15 +50,15 @@ async fn lead(args: Args, kit: daemon::Kit, client: Client, metrics: Metrics) ->
         Err(client::LeaderError::Shutdown) => return Ok(()),
         other => other?,
     };
-    let leading = leadership.client();
-    kit.tasks.spawn("lease", leadership.keep(kit.shutdown.clone()));
-    schedule(args, kit, client, leading, metrics).await;
-    Ok(())
+    let start = |leading: Client, kit: daemon::Kit| {
+        kit.tasks.clone().spawn_infallible("scheduling", schedule(args, kit, leading, metrics));
+    };
+    Ok(leadership.lead(&kit, start).await?)
 }
 
-/// Schedules until the shutdown begins. `leading` is what decisions are written by, and writes only while the lease is held.
-pub async fn schedule(args: Args, kit: daemon::Kit, client: Client, leading: Client, metrics: Metrics) {
-    let informers = Informers::new(client, kit.clone());
+/// Schedules until the shutdown begins, with a leader's client.
+pub async fn schedule(args: Args, kit: daemon::Kit, client: Client, metrics: Metrics) {
+    let informers = Informers::new(client.clone(), kit.clone());
     informers.transform(shrink_pod);
     // Only what selects their pods matters.
     informers.transform::<Service>(|service| service.metadata_mut().annotations.clear());
@@ -74,8 +74,8 @@ pub async fn schedule(args: Args, kit: daemon::Kit, client: Client, leading: Cli
         () = informers.synced() => {}
         () = kit.shutdown.started() => return,
     }
-    let recorder = EventRecorder::spawn(leading.clone(), "default-scheduler", "", &kit);
-    Scheduler::new(leading, recorder, metrics, args.scheduler_name, args.parallel_bindings).run(sources, kit.shutdown).await;
+    let recorder = EventRecorder::spawn(client.clone(), "default-scheduler", "", &kit);
+    Scheduler::new(client, recorder, metrics, args.scheduler_name, args.parallel_bindings).run(sources, kit.shutdown).await;
 }
 
 /// Drops what no decision needs, which is most of a pod's size.

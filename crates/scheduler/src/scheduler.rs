@@ -349,11 +349,12 @@ impl Scheduler {
                 let message = format!("Successfully assigned {} to {node}", pod.key());
                 self.recorder.event(&*pod.pod, EventType::Normal, "Scheduled", message);
             }
+            // It was bound all the same, by this request or another, or is gone: what is known of it is newer than this.
+            Err(_) if !self.queue.knows(pod.uid()) => {}
             Err(error) => {
                 tracing::warn!(pod = pod.key(), node, error = &error as &dyn std::error::Error, "cannot bind");
                 self.cluster.remove_pod(pod.uid());
-                let gone = error.status().is_some_and(StatusError::is_not_found);
-                if gone {
+                if error.status().is_some_and(StatusError::is_not_found) {
                     self.queue.remove(pod.uid());
                 } else {
                     self.queue.failed(pod.uid(), Instant::now());

@@ -147,7 +147,7 @@ impl Topology {
 
     fn carry(&mut self, rule: Rule, term: &AffinityTerm, place: &str, by: i64) {
         let same_set = self.carried.entry(term.set.id().clone()).or_default();
-        let known = same_set.iter_mut().position(|known| known.rule == rule && known.term.topology_key == term.topology_key);
+        let known = same_set.iter().position(|known| known.rule == rule && known.term.topology_key == term.topology_key);
         let at = known.unwrap_or_else(|| {
             same_set.push(Carried { rule, term: term.clone(), places: Places::default() });
             same_set.len() - 1

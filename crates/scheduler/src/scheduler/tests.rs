@@ -18,7 +18,7 @@ fn start(server: &MemoryServer) -> Running {
     let args =
         crate::Args { client: client::Args::default(), scheduler_name: "default-scheduler".to_owned(), parallel_bindings: 4 };
     let metrics = Metrics::new(&kit.metrics);
-    let task = tokio::spawn(crate::schedule(args, kit.clone(), server.client(), server.client(), metrics));
+    let task = tokio::spawn(crate::schedule(args, kit.clone(), server.client(), metrics));
     Running { kit, _task: tokio_util::task::AbortOnDropHandle::new(task) }
 }
 
@@ -123,4 +123,28 @@ async fn a_more_important_pod_makes_room_for_itself_and_its_room_is_kept_through
     server.remove::<Pod>("default", "low");
     server.eventually(|server| node_of(server, "vip") == "n").await;
     assert_eq!(node_of(&server, "late"), "");
+}
+
+#[tokio::test]
+async fn a_binding_that_failed_after_it_was_seen_to_have_happened_stays() {
+    let server = MemoryServer::new();
+    let metrics = Metrics::new(&Kit::new().metrics);
+    let mut scheduler = Scheduler::new(server.client(), EventRecorder::none(), metrics, String::new(), 1);
+    scheduler.node_changed(&ObjectChange { old: None, new: Some(node("n").build()) });
+    let waiting = pod("p").build().pod;
+    scheduler.pod_changed(&ObjectChange { old: None, new: Some(waiting.clone()) });
+    let info = scheduler.queue.pop().unwrap();
+    scheduler.decide(info.clone());
+    let mut bound = (*waiting).clone();
+    bound.spec_mut().node_name = "n".to_owned();
+    scheduler.pod_changed(&ObjectChange { old: Some(waiting), new: Some(Arc::new(bound)) });
+    let lost = || client::Error::from(StatusError::unavailable("the answer was lost"));
+    scheduler.finish(Ok(Done::Bound { pod: info, node: "n".to_owned(), result: Err(lost()) }));
+    assert!(scheduler.cluster.is_placed("p"));
+    // One that was not seen gives its room back.
+    scheduler.pod_changed(&ObjectChange { old: None, new: Some(pod("q").build().pod) });
+    let info = scheduler.queue.pop().unwrap();
+    scheduler.decide(info.clone());
+    scheduler.finish(Ok(Done::Bound { pod: info, node: "n".to_owned(), result: Err(lost()) }));
+    assert!(!scheduler.cluster.is_placed("q"));
 }
