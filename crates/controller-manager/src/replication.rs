@@ -2,7 +2,8 @@
 //!
 //! Invariant: what this process created or deleted itself is known at once, not only when the watch brings it, so a local copy that lags never
 //! makes it create or delete too many. A created pod is counted until the informer's revision has passed the one it was created
-//! at; a deleted one is not counted from the moment its deletion succeeded.
+//! at; a deleted one is not counted from the moment its deletion succeeded. When the answer to a creation is lost, the server is asked
+//! what became of it before anything else is created.
 //!
 //! A controller whose pods are refused tries again ever later, and at once when what refused them may let them in: a quota that has more
 //! left, a limit range that changed, a service account that came.
@@ -22,7 +23,7 @@ use api::{
     meta::v1::{ObjectMeta, OwnerReference},
     selector::Selector,
 };
-use client::{Changed, Controller, Error, EventType, Informer, ObjectKey, Patch, Reconcile, Requeue};
+use client::{Changed, Controller, Error, EventType, Informer, ListParams, ObjectKey, Patch, Reconcile, Requeue};
 use futures::future::join_all;
 use parking_lot::Mutex;
 use serde_json::json;
@@ -55,6 +56,8 @@ struct OwnWrites {
     created: HashMap<String, i64>,
     /// UIDs of deleted pods.
     deleted: HashSet<String>,
+    /// The answer to a creation was lost, so there may be a pod that is not among the created ones.
+    doubtful: bool,
 }
 
 /// Starts the controller.
@@ -81,7 +84,7 @@ pub fn start(context: &Context) {
         .watches(&controllers, |changed| changed.newest().map(|rc| ObjectKey::of(rc.metadata())))
         .watches(&pods, move |changed| concerned(&owners, changed))
         .watches(&informers.of::<ResourceQuota>(), move |changed| by_quota.when(has_more_left(changed), changed))
-        .watches(&informers.metadata(LimitRange::KIND), move |changed| by_limits.when(changed.old.is_some(), changed))
+        .watches(&informers.metadata(LimitRange::KIND), move |changed| by_limits.when(true, changed))
         .watches(&informers.metadata(ServiceAccount::KIND), move |changed| by_account.when(changed.new.is_some(), changed))
         .spawn(&context.kit);
 }
@@ -127,6 +130,7 @@ impl Reconcile for Replication {
             self.refused.remove(key);
             return Ok(Requeue::Done);
         };
+        self.clear_doubt(key, &rc).await?;
         // Read before the pods, so that it says no more than they do.
         let seen = self.pods.revision();
         let owned = self.claim(&rc).await?;
@@ -177,10 +181,28 @@ impl Replication {
         writes.deleted.retain(going);
         owned.retain(|pod| pods::is_active(pod) && !writes.deleted.contains(&pod.metadata().uid));
         let unseen = writes.created.len();
-        if unseen == 0 && writes.deleted.is_empty() {
+        if unseen == 0 && writes.deleted.is_empty() && !writes.doubtful {
             own.remove(key);
         }
         Owned { pods: owned, unseen }
+    }
+
+    /// Learns from the server what became of creations whose answers were lost.
+    async fn clear_doubt(&self, key: &ObjectKey, rc: &ReplicationController) -> Result<(), Error> {
+        let doubtful = self.own.lock().get(key).is_some_and(|writes| writes.doubtful);
+        if !doubtful {
+            return Ok(());
+        }
+        let pods = self.context.client.namespaced::<Pod>(&key.namespace).list(&ListParams::default()).await?;
+        let mut own = self.own.lock();
+        let writes = own.entry(key.clone()).or_default();
+        writes.doubtful = false;
+        let owned = |pod: &Pod| pods::controller(pod).is_some_and(|owner| owner.uid == rc.metadata().uid);
+        for pod in pods.items.iter().filter(|pod| owned(pod) && pods::is_active(pod)) {
+            let meta = pod.metadata();
+            writes.created.entry(meta.uid.clone()).or_insert_with(|| revision(meta));
+        }
+        Ok(())
     }
 
     /// How many active pods of controllers with the same pods run on each node: crowded nodes give up pods first.
@@ -274,7 +296,10 @@ impl Replication {
                         let message = format!("Created pod: {}", meta.name);
                         self.context.recorder.event(rc, EventType::Normal, "SuccessfulCreate", message);
                     }
-                    Err(error) => failure = Some(error),
+                    Err(error) => {
+                        self.own.lock().entry(key.clone()).or_default().doubtful |= error.is_unavailable();
+                        failure = Some(error);
+                    }
                 }
             }
             if let Some(error) = failure {

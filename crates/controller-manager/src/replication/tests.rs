@@ -144,3 +144,19 @@ async fn pods_that_a_quota_refused_come_as_soon_as_it_has_more_left() {
     server.eventually(|server| active(server).len() == 1).await;
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
 }
+
+#[tokio::test]
+async fn a_pod_whose_creation_was_not_answered_is_not_created_again() {
+    let server = MemoryServer::new();
+    let context = context(&server);
+    start(&context);
+    context.informers.synced().await;
+    // For a while no watch brings pods.
+    (0..5).for_each(|_| server.fail_next("watch", "pods", StatusError::unavailable("away")));
+    server.disconnect();
+    (0..2).for_each(|_| server.lose_next_answer("pods"));
+    server.put(rc(3));
+    server.eventually(|server| status(server).replicas == 3).await;
+    let creates = server.take_writes().iter().filter(|write| write.starts_with("create pods")).count();
+    assert_eq!((server.all::<Pod>().len(), creates), (3, 3));
+}
