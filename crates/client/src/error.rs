@@ -73,6 +73,11 @@ impl Error {
         self.status().is_some_and(StatusError::is_expired)
     }
 
+    /// True if the server could not do in time what was asked, such as reach a revision.
+    pub fn is_timeout(&self) -> bool {
+        self.status().is_some_and(|status| status.reason() == api::status::Reason::Timeout)
+    }
+
     /// True if the server refused for want of rights.
     pub fn is_forbidden(&self) -> bool {
         self.status().is_some_and(|status| status.reason() == api::status::Reason::Forbidden)

@@ -10,7 +10,7 @@ use api::{
     meta::v1::MicroTime,
     names::SYSTEM_NAMESPACE,
 };
-use daemon::Shutdown;
+use daemon::{Kit, Shutdown, TaskFailure, Tasks};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -37,7 +37,7 @@ pub struct LeaderElection {
     pub retry_period: Duration,
 }
 
-/// The lease is ours, until [`Leadership::keep`] says otherwise.
+/// The lease is ours, until [`Leadership::lead`] says otherwise.
 #[derive(Debug)]
 pub struct Leadership {
     election: LeaderElection,
@@ -69,6 +69,9 @@ pub enum LeaderError {
     /// The shutdown began first.
     #[error("shut down before the lease was acquired")]
     Shutdown,
+    /// A task of the leader ended before it should.
+    #[error(transparent)]
+    Task(TaskFailure),
 }
 
 /// What was seen of the lease, and when by our clock.
@@ -176,16 +179,36 @@ impl LeaderElection {
 
 impl Leadership {
     /// A client whose writes succeed only while the lease is ours. Everything a leader does goes through it.
-    pub fn client(&self) -> Client {
+    fn client(&self) -> Client {
         self.client.fenced(self.fence.clone())
     }
 
-    /// Renews the lease until the shutdown begins, then gives it up. Run this as a critical task, so that losing the lease ends the
-    /// process.
+    /// Leads: `start` spawns what a leader does as critical tasks of the kit it is given, with a client whose writes succeed only while
+    /// the lease is ours. When the shutdown begins, the lease is kept until they have ended, so that what is under way is finished; then
+    /// it is given up. Run this as a critical task, so that losing the lease ends the process.
     ///
     /// # Errors
-    /// When the lease is lost. By then the leader's client refuses to write.
-    pub async fn keep(self, shutdown: Shutdown) -> Result<(), LeaderError> {
+    /// When the lease is lost, or one of the tasks ends before the shutdown.
+    pub async fn lead(self, kit: &Kit, start: impl FnOnce(Client, Kit)) -> Result<(), LeaderError> {
+        let work = Kit { tasks: Tasks::new(kit.shutdown.clone()), ..kit.clone() };
+        start(self.client(), work.clone());
+        let done = Shutdown::new();
+        let drain = async {
+            kit.shutdown.started().await;
+            work.tasks.all_ended().await;
+            done.start();
+            std::future::pending().await
+        };
+        tokio::select! {
+            failure = work.tasks.failure() => Err(LeaderError::Task(failure)),
+            outcome = self.keep(done.clone()) => outcome,
+            never = drain => never,
+        }
+    }
+
+    /// Renews the lease until the shutdown begins, then gives it up. Fails when the lease is lost; by then the leader's client refuses to
+    /// write.
+    async fn keep(self, shutdown: Shutdown) -> Result<(), LeaderError> {
         let mut renewed = self.renewed;
         let mut last_error = None;
         loop {

@@ -39,6 +39,8 @@ struct Fault {
     verb: &'static str,
     plural: &'static str,
     error: StatusError,
+    /// What was asked for is done all the same.
+    done: bool,
 }
 
 /// Both services in one, by path.
@@ -117,7 +119,13 @@ impl MemoryServer {
 
     /// Lets the next request of this verb (`get`, `list`, `watch`, `create`, `update`, `patch`, `delete`) for this plural fail.
     pub fn fail_next(&self, verb: &'static str, plural: &'static str, error: StatusError) {
-        self.0.faults.lock().push(Fault { verb, plural, error });
+        self.0.faults.lock().push(Fault { verb, plural, error, done: false });
+    }
+
+    /// Lets the next create for this plural succeed and its answer be lost.
+    pub fn lose_next_answer(&self, plural: &'static str) {
+        let error = StatusError::unavailable("the answer was lost");
+        self.0.faults.lock().push(Fault { verb: "create", plural, error, done: true });
     }
 
     /// Ends every open watch as a lost connection does.
@@ -128,6 +136,12 @@ impl MemoryServer {
     /// Forgets all past revisions and ends every open watch, so that watches which resume are told to start anew.
     pub fn compact(&self) {
         self.0.state.lock().compact();
+        self.disconnect();
+    }
+
+    /// Goes back to the very beginning, as if etcd had been restored from an empty backup, and ends every open watch.
+    pub fn start_over(&self) {
+        *self.0.state.lock() = State::new();
         self.disconnect();
     }
 
@@ -159,8 +173,12 @@ impl MemoryServer {
     }
 
     fn begin(&self, verb: &'static str, kind: &Kind) -> Result<(), StatusError> {
+        self.fault(verb, kind, false)
+    }
+
+    fn fault(&self, verb: &'static str, kind: &Kind, done: bool) -> Result<(), StatusError> {
         let mut faults = self.0.faults.lock();
-        match faults.iter().position(|fault| (fault.verb, fault.plural) == (verb, kind.plural)) {
+        match faults.iter().position(|fault| (fault.verb, fault.plural, fault.done) == (verb, kind.plural, done)) {
             Some(index) => Err(faults.remove(index).error),
             None => Ok(()),
         }

@@ -278,10 +278,12 @@ impl Reconcile for SliceWriter {
             None => return self.clear(key, &current).await,
         };
         let plan = slices::plan(&service, &targets, current.iter().map(|slice| (**slice).clone()).collect());
-        for outcome in join_all(plan.create.iter().map(|slice| api.create(slice))).await {
-            let created = revision(outcome?.metadata());
+        let outcomes = join_all(plan.create.iter().map(|slice| api.create(slice))).await;
+        // Before any failure ends this: what was created must not be created again.
+        for created in outcomes.iter().flatten().map(|slice| revision(slice.metadata())) {
             self.created.lock().entry(key.clone()).and_modify(|newest| *newest = created.max(*newest)).or_insert(created);
         }
+        outcomes.into_iter().collect::<Result<Vec<_>, _>>()?;
         try_join_all(plan.update.iter().map(|slice| api.update(slice))).await?;
         for slice in &plan.delete {
             self.delete(slice).await?;

@@ -3,8 +3,8 @@
 //! An object all of whose owners are gone goes too (background). An owner that is deleted in the foreground waits for the dependents that
 //! block it, which go first; one that is deleted with orphaning lets go of them.
 //!
-//! Invariant: nothing is deleted on the word of a local copy alone. That an owner is gone, and that the object still names it, is asked of
-//! the server, and the deletion holds only for the very version that was seen.
+//! Invariant: nothing is deleted or let go on the word of a local copy alone. That an owner is gone, that the object still names it, and that
+//! nothing else names an owner that is let go, is asked of the server, and a deletion holds only for the very version that was seen.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -13,8 +13,10 @@ use api::{
     meta::v1::{ObjectMeta, OwnerReference, Preconditions},
 };
 use client::{
-    Changed, Client, Controller, Error, Informer, Item as _, Metadata, ObjectKey, Patch, Reconcile, Requeue, WorkQueue,
+    Changed, Client, Controller, Error, Informer, Item as _, ListParams, Metadata, ObjectKey, Patch, Reconcile, Requeue,
+    WorkQueue,
 };
+use futures::future::try_join_all;
 use serde_json::json;
 
 use crate::{
@@ -242,8 +244,22 @@ impl Collector {
         Ok(())
     }
 
+    /// What names the object as an owner, asked of the server: the local copies may lag behind what was created a moment ago.
+    async fn dependents(&self, owner: &Metadata) -> Result<Vec<Metadata>, Error> {
+        let (namespaced, all) = (owner.kind.namespaced, ListParams::default());
+        let kinds = self.graph.0.keys().filter(|kind| kind.namespaced || !namespaced);
+        let lists = kinds.map(|kind| {
+            let objects = self.client.metadata(kind, if namespaced { &owner.metadata.namespace } else { "" });
+            let all = &all;
+            async move { objects.list(all).await }
+        });
+        let objects = try_join_all(lists).await?.into_iter().flat_map(|list| list.items);
+        let owned = |object: &Metadata| object.metadata.owner_references.iter().any(|own| own.uid == owner.metadata.uid);
+        Ok(objects.filter(owned).collect())
+    }
+
     async fn orphan_dependents(&self, owner: &Metadata) -> Result<(), Error> {
-        for dependent in self.graph.dependents(&owner.metadata.uid) {
+        for dependent in self.dependents(owner).await? {
             let owners = dependent.metadata.owner_references.iter().filter(|reference| reference.uid != owner.metadata.uid);
             let owners: Vec<_> = owners.collect();
             self.patch(&dependent, json!({ "ownerReferences": owners })).await?;
@@ -253,16 +269,23 @@ impl Collector {
 
     async fn delete_dependents_first(&self, owner: &Metadata) -> Result<(), Error> {
         let uid = &owner.metadata.uid;
-        let dependents = self.graph.dependents(uid);
-        let blocks = |dependent: &&Arc<Metadata>| {
+        let blocks = |dependent: &Metadata| {
             let mut owners = dependent.metadata.owner_references.iter();
             owners.any(|owner| owner.uid == *uid && owner.block_owner_deletion == Some(true))
         };
-        if !dependents.iter().any(|dependent| blocks(&dependent)) {
-            return self.release(owner, FOREGROUND).await;
+        let mut dependents: Vec<Node> = Vec::new();
+        let known = self.graph.dependents(uid);
+        if known.iter().any(|dependent| blocks(dependent)) {
+            dependents.extend(known.iter().map(|dependent| Node::of(dependent)));
+        } else {
+            let found = self.dependents(owner).await?;
+            if !found.iter().any(blocks) {
+                return self.release(owner, FOREGROUND).await;
+            }
+            dependents.extend(found.iter().map(Node::of));
         }
         // Each of them sees that its owner waits; the owner is looked at again as they go.
-        dependents.iter().for_each(|dependent| self.queue.add(Node::of(dependent)));
+        dependents.into_iter().for_each(|dependent| self.queue.add(dependent));
         Ok(())
     }
 

@@ -68,16 +68,17 @@ async fn lead(args: Args, root_ca: Option<String>, client: Client, kit: Kit) -> 
         Err(LeaderError::Shutdown) => return Ok(()),
         outcome => outcome?,
     };
-    let leading = leadership.client();
-    let context = Context {
-        informers: Informers::new(leading.clone(), kit.clone()),
-        recorder: EventRecorder::spawn(leading.clone(), "controller-manager", "", &kit),
-        metrics: ControllerMetrics::register(&kit.metrics),
-        client: leading,
-        kit: kit.clone(),
+    let start = |leading: Client, kit: Kit| {
+        let context = Context {
+            informers: Informers::new(leading.clone(), kit.clone()),
+            recorder: EventRecorder::spawn(leading.clone(), "controller-manager", "", &kit),
+            metrics: ControllerMetrics::register(&kit.metrics),
+            client: leading,
+            kit,
+        };
+        start(&context, &args, root_ca);
     };
-    start(&context, &args, root_ca);
-    Ok(leadership.keep(kit.shutdown).await?)
+    Ok(leadership.lead(&kit, start).await?)
 }
 
 /// Starts every controller.

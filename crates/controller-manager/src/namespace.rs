@@ -16,8 +16,10 @@ use crate::Context;
 
 /// The finalizer that stands for this controller, in the namespace's spec.
 const FINALIZER: &str = "kubernetes";
-/// Pause before looking again while objects go through grace periods or finalizers.
+/// Pause before looking again when something could not be deleted, or goes unseen.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How long changes in a namespace that goes are gathered before it is looked at again.
+const GATHER: Duration = Duration::from_millis(200);
 
 /// Deletes namespaces. Keys are their names.
 struct Namespaces {
@@ -34,18 +36,40 @@ struct Remaining {
     finalizers: BTreeMap<String, usize>,
     /// What could not be deleted or counted, and why.
     failures: Vec<String>,
+    /// Some of them are not on their way out yet, or of a kind that is not watched.
+    unseen: bool,
 }
 
 /// Starts the controller.
 pub fn start(context: &Context) {
     let namespaces = context.informers.of::<Namespace>();
     let reconciler = Namespaces { context: context.clone(), namespaces: namespaces.clone() };
-    Controller::new("namespace", reconciler, &context.metrics)
-        .watches(&namespaces, |changed| {
-            let going = changed.new.filter(|namespace| namespace.metadata().deletion_timestamp.is_some());
-            going.map(|namespace| namespace.name().to_owned())
-        })
-        .spawn(&context.kit);
+    let mut controller = Controller::new("namespace", reconciler, &context.metrics).watches(&namespaces, |changed| {
+        let going = changed.new.filter(|namespace| is_going(namespace));
+        going.map(|namespace| namespace.name().to_owned())
+    });
+    for kind in KINDS.iter().filter(|kind| is_watched(kind)) {
+        let (contents, namespaces, queue) = (context.informers.metadata(kind), namespaces.clone(), controller.queue());
+        // What is left in a namespace that goes changes, or is gone.
+        contents.on_change(move |changed| {
+            let Some(old) = changed.old else { return };
+            let name = &old.meta().namespace;
+            if namespaces.store().get(&ObjectKey::new("", &**name)).is_some_and(|namespace| is_going(&namespace)) {
+                queue.add_after(name.clone(), GATHER);
+            }
+        });
+        controller = controller.needs(&contents);
+    }
+    controller.spawn(&context.kit);
+}
+
+fn is_going(namespace: &Namespace) -> bool {
+    namespace.metadata().deletion_timestamp.is_some()
+}
+
+/// Events come and go too often to be watched for this; nothing holds them.
+fn is_watched(kind: &Kind) -> bool {
+    is_content(kind) && kind.plural != "events"
 }
 
 impl Reconcile for Namespaces {
@@ -55,7 +79,7 @@ impl Reconcile for Namespaces {
     async fn reconcile(&self, name: &String) -> Result<Requeue, Error> {
         let Some(namespace) = self.namespaces.store().get(&ObjectKey::new("", &**name)) else { return Ok(Requeue::Done) };
         let finalizes = namespace.spec().finalizers.iter().any(|finalizer| finalizer == FINALIZER);
-        if namespace.metadata().deletion_timestamp.is_none() || !finalizes {
+        if !is_going(&namespace) || !finalizes {
             return Ok(Requeue::Done);
         }
         let remaining = self.empty(name).await;
@@ -69,8 +93,11 @@ impl Reconcile for Namespaces {
                 outcome => outcome?,
             };
         }
-        if !remaining.objects.is_empty() || !remaining.failures.is_empty() {
+        if remaining.unseen || !remaining.failures.is_empty() {
             return Ok(Requeue::After(LOOK_AGAIN));
+        }
+        if !remaining.objects.is_empty() {
+            return Ok(Requeue::Done);
         }
         namespace.spec_mut().finalizers.retain(|finalizer| finalizer != FINALIZER);
         match api.update_subresource(name, "finalize", &namespace).await {
@@ -114,6 +141,7 @@ impl Namespaces {
         };
         if !left.is_empty() {
             remaining.objects.insert(kind.qualified_plural(), left.len());
+            remaining.unseen |= !is_watched(kind) || left.iter().any(|object| object.meta().deletion_timestamp.is_none());
         }
         for finalizer in left.iter().flat_map(|object| &object.meta().finalizers) {
             *remaining.finalizers.entry(finalizer.clone()).or_default() += 1;

@@ -39,7 +39,7 @@ struct PodGc {
     threshold: usize,
     quarantine: Duration,
     /// When each missing node was first missed.
-    missed: Mutex<HashMap<String, Instant>>,
+    missed: Arc<Mutex<HashMap<String, Instant>>>,
 }
 
 /// Starts the controller.
@@ -51,13 +51,14 @@ fn start_with(context: &Context, threshold: usize, quarantine: Duration) {
     let (pods, nodes) = (context.informers.of::<Pod>(), context.informers.of::<Node>());
     pods.add_index(NODE, by_node);
     let (pod_informer, node_informer) = (pods.clone(), nodes.clone());
+    let missed = Arc::<Mutex<HashMap<String, Instant>>>::default();
     let reconciler = PodGc {
         context: context.clone(),
         pods: pods.clone(),
         nodes: nodes.clone(),
         threshold,
         quarantine,
-        missed: Mutex::default(),
+        missed: missed.clone(),
     };
     Controller::new("pod-gc", reconciler, &context.metrics)
         .watches(&pods, move |changed| {
@@ -76,6 +77,8 @@ fn start_with(context: &Context, threshold: usize, quarantine: Duration) {
         })
         .watches(&nodes, move |changed| {
             let Some(node) = changed.newest() else { return Vec::new() };
+            // Missed anew from each time it goes.
+            missed.lock().remove(node.name());
             let concerned = changed.new.is_none() || is_out_of_service(node);
             let on_it = if concerned { pod_informer.store().by_index(NODE, node.name()) } else { Vec::new() };
             on_it.iter().map(|pod| Key::Pod(ObjectKey::of(pod.metadata()))).collect()
@@ -114,7 +117,6 @@ impl PodGc {
             return Ok(Requeue::Done);
         }
         if let Some(node) = self.nodes.store().get(&ObjectKey::new("", &**name)) {
-            self.missed.lock().remove(name);
             if pods::is_terminating(pod) && is_out_of_service(&node) {
                 self.forsake(pod, "PodGC: node out of service").await?;
             }

@@ -2,9 +2,14 @@
 //!
 //! Invariant: what this process created or deleted itself is known at once, not only when the watch brings it, so a local copy that lags never
 //! makes it create or delete too many. A created pod is counted until the informer's revision has passed the one it was created
-//! at; a deleted one is not counted from the moment its deletion succeeded.
+//! at; a deleted one is not counted from the moment its deletion succeeded. When the answer to a creation is lost, the server is asked
+//! what became of it before anything else is created.
+//!
+//! A controller whose pods are refused tries again ever later, and at once when what refused them may let them in: a quota that has more
+//! left, a limit range that changed, a service account that came.
 
 mod plan;
+mod refused;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,16 +19,19 @@ use std::{
 
 use api::{
     Resource,
-    core::v1::{Pod, ReplicationController, ReplicationControllerCondition},
+    core::v1::{LimitRange, Pod, ReplicationController, ReplicationControllerCondition, ResourceQuota, ServiceAccount},
     meta::v1::{ObjectMeta, OwnerReference},
     selector::Selector,
 };
-use client::{Changed, Controller, Error, EventType, Informer, ObjectKey, Patch, Reconcile, Requeue};
+use client::{Changed, Controller, Error, EventType, Informer, ListParams, ObjectKey, Patch, Reconcile, Requeue};
 use futures::future::join_all;
 use parking_lot::Mutex;
 use serde_json::json;
 
-use self::plan::{Plan, plan};
+use self::{
+    plan::{Plan, plan},
+    refused::{Refused, has_more_left},
+};
 use crate::{
     Context,
     context::{LABEL, OWNER, by_label, by_owner, label_key, revision},
@@ -38,6 +46,7 @@ struct Replication {
     controllers: Informer<ReplicationController>,
     pods: Informer<Pod>,
     own: Mutex<HashMap<ObjectKey, OwnWrites>>,
+    refused: Refused,
 }
 
 /// Writes that the informer has not shown yet.
@@ -47,6 +56,8 @@ struct OwnWrites {
     created: HashMap<String, i64>,
     /// UIDs of deleted pods.
     deleted: HashSet<String>,
+    /// The answer to a creation was lost, so there may be a pod that is not among the created ones.
+    doubtful: bool,
 }
 
 /// Starts the controller.
@@ -59,12 +70,22 @@ pub fn start(context: &Context) {
         let namespace = &rc.metadata().namespace;
         rc.spec().selector.iter().map(|(name, value)| label_key(namespace, name, value)).collect()
     });
-    let reconciler =
-        Replication { context: context.clone(), controllers: controllers.clone(), pods: pods.clone(), own: Mutex::default() };
+    let refused = Refused::default();
+    let reconciler = Replication {
+        context: context.clone(),
+        controllers: controllers.clone(),
+        pods: pods.clone(),
+        own: Mutex::default(),
+        refused: refused.clone(),
+    };
     let owners = controllers.clone();
+    let (by_quota, by_limits, by_account) = (refused.clone(), refused.clone(), refused);
     Controller::new("replication", reconciler, &context.metrics)
         .watches(&controllers, |changed| changed.newest().map(|rc| ObjectKey::of(rc.metadata())))
         .watches(&pods, move |changed| concerned(&owners, changed))
+        .watches(&informers.of::<ResourceQuota>(), move |changed| by_quota.when(has_more_left(changed), changed))
+        .watches(&informers.metadata(LimitRange::KIND), move |changed| by_limits.when(true, changed))
+        .watches(&informers.metadata(ServiceAccount::KIND), move |changed| by_account.when(changed.new.is_some(), changed))
         .spawn(&context.kit);
 }
 
@@ -106,8 +127,10 @@ impl Reconcile for Replication {
     async fn reconcile(&self, key: &ObjectKey) -> Result<Requeue, Error> {
         let Some(rc) = self.controllers.store().get(key) else {
             self.own.lock().remove(key);
+            self.refused.remove(key);
             return Ok(Requeue::Done);
         };
+        self.clear_doubt(key, &rc).await?;
         // Read before the pods, so that it says no more than they do.
         let seen = self.pods.revision();
         let owned = self.claim(&rc).await?;
@@ -116,6 +139,9 @@ impl Reconcile for Replication {
         if rc.metadata().deletion_timestamp.is_none() {
             let plan = plan(&rc, &owned.pods, owned.unseen, &self.neighbours(&rc));
             failure = self.act(key, &rc, plan).await.err();
+            if failure.is_none() {
+                self.refused.remove(key);
+            }
             let seen = self.pods.revision();
             owned = self.with_own_writes(key, self.owned(&rc), seen);
         }
@@ -155,10 +181,28 @@ impl Replication {
         writes.deleted.retain(going);
         owned.retain(|pod| pods::is_active(pod) && !writes.deleted.contains(&pod.metadata().uid));
         let unseen = writes.created.len();
-        if unseen == 0 && writes.deleted.is_empty() {
+        if unseen == 0 && writes.deleted.is_empty() && !writes.doubtful {
             own.remove(key);
         }
         Owned { pods: owned, unseen }
+    }
+
+    /// Learns from the server what became of creations whose answers were lost.
+    async fn clear_doubt(&self, key: &ObjectKey, rc: &ReplicationController) -> Result<(), Error> {
+        let doubtful = self.own.lock().get(key).is_some_and(|writes| writes.doubtful);
+        if !doubtful {
+            return Ok(());
+        }
+        let pods = self.context.client.namespaced::<Pod>(&key.namespace).list(&ListParams::default()).await?;
+        let mut own = self.own.lock();
+        let writes = own.entry(key.clone()).or_default();
+        writes.doubtful = false;
+        let owned = |pod: &Pod| pods::controller(pod).is_some_and(|owner| owner.uid == rc.metadata().uid);
+        for pod in pods.items.iter().filter(|pod| owned(pod) && pods::is_active(pod)) {
+            let meta = pod.metadata();
+            writes.created.entry(meta.uid.clone()).or_insert_with(|| revision(meta));
+        }
+        Ok(())
     }
 
     /// How many active pods of controllers with the same pods run on each node: crowded nodes give up pods first.
@@ -184,13 +228,13 @@ impl Replication {
     async fn claim(&self, rc: &ReplicationController) -> Result<Vec<Arc<Pod>>, Error> {
         let (mut owned, mut strays): (Vec<_>, Vec<_>) =
             self.owned(rc).into_iter().partition(|pod| selects(rc, &pod.metadata().labels));
+        if rc.metadata().deletion_timestamp.is_some() {
+            return Ok(owned);
+        }
         strays.retain(|pod| !pods::is_terminating(pod));
         for pod in strays {
             let references = pod.metadata().owner_references.iter().filter(|owner| owner.uid != rc.metadata().uid);
             self.set_owners(&pod, references.cloned().collect()).await?;
-        }
-        if rc.metadata().deletion_timestamp.is_some() {
-            return Ok(owned);
         }
         let mut orphans = self.selected(rc);
         orphans.retain(|pod| pods::controller(pod).is_none() && pods::is_active(pod));
@@ -237,6 +281,8 @@ impl Replication {
         let pod = from_template(rc);
         let pods = self.context.client.namespaced::<Pod>(&key.namespace);
         let (mut left, mut batch) = (count, 1);
+        // From before the first attempt, so that nothing is missed that happens during the last.
+        self.refused.insert(key);
         while left > 0 {
             let outcomes = join_all((0..batch.min(left)).map(|_| pods.create(&pod))).await;
             let mut failure = None;
@@ -250,7 +296,10 @@ impl Replication {
                         let message = format!("Created pod: {}", meta.name);
                         self.context.recorder.event(rc, EventType::Normal, "SuccessfulCreate", message);
                     }
-                    Err(error) => failure = Some(error),
+                    Err(error) => {
+                        self.own.lock().entry(key.clone()).or_default().doubtful |= error.is_unavailable();
+                        failure = Some(error);
+                    }
                 }
             }
             if let Some(error) = failure {

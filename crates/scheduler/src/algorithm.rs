@@ -1,6 +1,6 @@
 //! One decision: which node a pod goes to, or why there is none. No I/O.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     cluster::Cluster,
@@ -49,17 +49,16 @@ impl Algorithm {
     /// # Errors
     /// Why no node will do.
     pub fn place(&mut self, pod: &PodInfo, cluster: &Cluster) -> Result<Placement, Unplaceable> {
-        let checks = prepare(pod, cluster);
-        let nodes = cluster.nodes();
+        let mut checks = Checks::new(pod, cluster);
         // The node an earlier preemption was made on, if it is free now.
-        let nominated = &pod.pod.status().nominated_node_name;
-        if let Some(node) = cluster.node(nominated).filter(|n| n.exists())
-            && first_refusals(&checks, node).is_none()
+        let nominated = cluster.nomination(pod.uid()).and_then(|name| cluster.node(name));
+        if let Some(node) = nominated.filter(|n| n.exists())
+            && checks.refusals(node).is_none()
         {
             return Ok(Placement { node: node.name().to_owned() });
         }
-        let wanted = enough(nodes.len());
-        let mut feasible: Vec<&NodeInfo> = Vec::with_capacity(wanted.min(nodes.len()));
+        let (nodes, wanted) = (cluster.nodes(), enough(cluster.node_count()));
+        let mut feasible: Vec<&NodeInfo> = Vec::with_capacity(wanted);
         let mut unplaceable = Unplaceable::default();
         let mut looked_at = 0;
         for at in 0..nodes.len() {
@@ -68,8 +67,7 @@ impl Algorithm {
                 continue;
             }
             looked_at = at + 1;
-            let with_nominated = cluster.with_nominated(node, pod);
-            match first_refusals(&checks, with_nominated.as_ref().unwrap_or(node)) {
+            match checks.refusals(node) {
                 None => feasible.push(node),
                 Some((filter, refusals)) => unplaceable.note(node, filter, refusals),
             }
@@ -100,16 +98,58 @@ fn enough(nodes: usize) -> usize {
     (nodes * percent / 100).max(MIN_FEASIBLE)
 }
 
-/// The filters made ready for a pod.
-pub(crate) type Checks<'a> = Vec<(&'static str, Box<dyn Check + 'a>)>;
+/// What a filter that refuses a node says, after its name.
+pub(crate) type Refused = (&'static str, Vec<Refusal>);
 
-pub(crate) fn prepare<'a>(pod: &'a PodInfo, cluster: &'a Cluster) -> Checks<'a> {
-    filters::ALL.iter().filter_map(|filter| Some((filter.name(), filter.prepare(pod, cluster)?))).collect()
+/// The filters made ready for a pod.
+pub(crate) struct Checks<'a> {
+    pod: &'a PodInfo,
+    cluster: &'a Cluster,
+    checks: Vec<(&'static str, Box<dyn Check + 'a>)>,
 }
 
-/// What the first filter that refuses the node says.
-pub(crate) fn first_refusals(checks: &Checks<'_>, node: &NodeInfo) -> Option<(&'static str, Vec<Refusal>)> {
-    checks.iter().find_map(|(name, check)| check.check(node).err().map(|refusals| (*name, refusals)))
+impl<'a> Checks<'a> {
+    pub(crate) fn new(pod: &'a PodInfo, cluster: &'a Cluster) -> Self {
+        let checks = filters::ALL.iter().filter_map(|filter| Some((filter.name(), filter.prepare(pod, cluster)?)));
+        Self { pod, cluster, checks: checks.collect() }
+    }
+
+    /// What the first filter that refuses the node says. The node must do as it is, and also once the pods are there that room is being
+    /// made for and that come before this one.
+    pub(crate) fn refusals(&mut self, node: &NodeInfo) -> Option<Refused> {
+        if self.cluster.has_nominations()
+            && let Some(refused) = self.refusals_with_nominated(node)
+        {
+            return Some(refused);
+        }
+        self.refusals_as_is(node)
+    }
+
+    fn refusals_as_is(&self, node: &NodeInfo) -> Option<Refused> {
+        self.checks.iter().find_map(|(name, check)| check.check(node).err().map(|refusals| (*name, refusals)))
+    }
+
+    fn refusals_with_nominated(&mut self, node: &NodeInfo) -> Option<Refused> {
+        let nominated = self.cluster.nominated_on(node.name());
+        let before = |other: &&Arc<PodInfo>| other.priority >= self.pod.priority && other.uid() != self.pod.uid();
+        let before: Vec<Arc<PodInfo>> = nominated.filter(before).cloned().collect();
+        if before.is_empty() {
+            return None;
+        }
+        let mut with = node.clone();
+        for other in &before {
+            with.add(other.clone());
+            self.changed(other, node, 1);
+        }
+        let refused = self.refusals_as_is(&with);
+        before.iter().for_each(|other| self.changed(other, node, -1));
+        refused
+    }
+
+    /// See [`Check::changed`].
+    pub(crate) fn changed(&mut self, other: &PodInfo, node: &NodeInfo, by: i64) {
+        self.checks.iter_mut().for_each(|(_, check)| check.changed(other, node, by));
+    }
 }
 
 fn best<'a>(pod: &PodInfo, cluster: &Cluster, nodes: &[&'a NodeInfo]) -> &'a str {
@@ -148,10 +188,15 @@ impl std::fmt::Display for Unplaceable {
         if self.nodes == 0 {
             return f.write_str("no nodes available to schedule pods");
         }
-        let mut reasons: Vec<String> = self.reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-        reasons.sort();
-        write!(f, "0/{} nodes are available: {}.", self.nodes, reasons.join(", "))
+        write!(f, "0/{} nodes are available: {}.", self.nodes, by_count(&self.reasons))
     }
+}
+
+/// Reasons with their counts in upstream's order, which is that of the text.
+pub(crate) fn by_count(reasons: &BTreeMap<String, usize>) -> String {
+    let mut reasons: Vec<String> = reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+    reasons.sort();
+    reasons.join(", ")
 }
 
 #[cfg(test)]

@@ -11,10 +11,12 @@ pub mod algorithm;
 mod args;
 pub mod cluster;
 mod filters;
+pub mod kin;
 mod metrics;
 pub mod node;
 pub mod plugin;
 pub mod pod;
+pub mod pod_set;
 pub mod preemption;
 pub mod queue;
 pub mod resources;
@@ -22,9 +24,10 @@ pub mod scheduler;
 mod scores;
 #[cfg(test)]
 mod testing;
+pub mod topology;
 
 use anyhow::Context;
-use api::core::v1::{Namespace, Node, Pod};
+use api::core::v1::{Container, Namespace, Node, Pod, ReplicationController, Service};
 use client::{Client, Config, EventRecorder, Informers, LeaderElection};
 
 use self::scheduler::{Scheduler, Sources};
@@ -38,7 +41,7 @@ pub async fn run(args: Args, kit: daemon::Kit) -> anyhow::Result<()> {
     let config = Config::load(&args.client).context("client configuration")?.named("scheduler");
     let client = Client::new(config)?;
     let metrics = Metrics::new(&kit.metrics);
-    kit.tasks.clone().spawn("scheduler", lead(args, kit, client, metrics));
+    kit.tasks.clone().spawn("leader", lead(args, kit, client, metrics));
     Ok(())
 }
 
@@ -47,33 +50,58 @@ async fn lead(args: Args, kit: daemon::Kit, client: Client, metrics: Metrics) ->
         Err(client::LeaderError::Shutdown) => return Ok(()),
         other => other?,
     };
-    let fenced = leadership.client();
-    kit.tasks.spawn("lease", leadership.keep(kit.shutdown.clone()));
+    let start = |leading: Client, kit: daemon::Kit| {
+        kit.tasks.clone().spawn_infallible("scheduling", schedule(args, kit, leading, metrics));
+    };
+    Ok(leadership.lead(&kit, start).await?)
+}
+
+/// Schedules until the shutdown begins, with a leader's client.
+pub async fn schedule(args: Args, kit: daemon::Kit, client: Client, metrics: Metrics) {
     let informers = Informers::new(client.clone(), kit.clone());
-    // Decisions need none of this, and it is most of a pod's size.
-    informers.transform::<Pod>(|pod| {
-        let meta = pod.metadata_mut();
-        meta.annotations.clear();
-        meta.managed_fields.clear();
-        for container in pod.spec.iter_mut().flat_map(|spec| &mut spec.containers) {
-            container.env.clear();
-            container.args.clear();
-            container.volume_mounts.clear();
-        }
-        if let Some(status) = &mut pod.status {
-            status.container_statuses.clear();
-        }
-    });
+    informers.transform(shrink_pod);
+    // Only what selects their pods matters.
+    informers.transform::<Service>(|service| service.metadata_mut().annotations.clear());
+    informers.transform::<ReplicationController>(|controller| controller.spec_mut().template = None);
     let sources = Sources {
         nodes: informers.of::<Node>().subscribe(),
         namespaces: informers.of::<Namespace>().subscribe(),
         pods: informers.of::<Pod>().subscribe(),
+        services: informers.of::<Service>().subscribe(),
+        controllers: informers.of::<ReplicationController>().subscribe(),
     };
     tokio::select! {
         () = informers.synced() => {}
-        () = kit.shutdown.started() => return Ok(()),
+        () = kit.shutdown.started() => return,
     }
-    let recorder = EventRecorder::spawn(client, "default-scheduler", "", &kit);
-    Scheduler::new(fenced, recorder, metrics, args.scheduler_name, args.parallel_bindings).run(sources, kit.shutdown).await;
-    Ok(())
+    let recorder = EventRecorder::spawn(client.clone(), "default-scheduler", "", &kit);
+    Scheduler::new(client, recorder, metrics, args.scheduler_name, args.parallel_bindings).run(sources, kit.shutdown).await;
+}
+
+/// Drops what no decision needs, which is most of a pod's size.
+fn shrink_pod(pod: &mut Pod) {
+    pod.metadata_mut().annotations.clear();
+    if let Some(spec) = &mut pod.spec {
+        spec.volumes.clear();
+        for container in spec.containers.iter_mut().chain(&mut spec.init_containers) {
+            shrink_container(container);
+        }
+    }
+    if let Some(status) = &mut pod.status {
+        status.container_statuses.clear();
+        status.init_container_statuses.clear();
+    }
+}
+
+fn shrink_container(container: &mut Container) {
+    container.command.clear();
+    container.args.clear();
+    container.env.clear();
+    container.env_from.clear();
+    container.volume_mounts.clear();
+    container.liveness_probe = None;
+    container.readiness_probe = None;
+    container.startup_probe = None;
+    container.lifecycle = None;
+    container.security_context = None;
 }

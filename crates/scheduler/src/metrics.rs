@@ -52,7 +52,7 @@ impl Metrics {
         self.attempts.get_or_create(&Outcome { result: if ok { "scheduled" } else { "error" } }).inc();
     }
 
-    pub(crate) fn pending(&self, active: usize, backoff: usize, unschedulable: usize) {
+    pub(crate) fn pending(&self, [active, backoff, unschedulable]: [usize; 3]) {
         for (queue, length) in [("active", active), ("backoff", backoff), ("unschedulable", unschedulable)] {
             self.pending.get_or_create(&QueueName { queue }).set(i64::try_from(length).unwrap_or(i64::MAX));
         }

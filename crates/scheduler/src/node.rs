@@ -22,10 +22,8 @@ pub struct NodeInfo {
     pub scored: Resources,
     /// Its pods.
     pub pods: Vec<Arc<PodInfo>>,
-    /// Those of its pods that have rules about other pods.
-    pub with_affinity: Vec<Arc<PodInfo>>,
     /// Sizes of its images in bytes, by each of their names.
-    pub images: HashMap<String, i64>,
+    pub images: Arc<HashMap<String, i64>>,
 }
 
 impl NodeInfo {
@@ -47,38 +45,26 @@ impl NodeInfo {
     /// Takes over a new state of the node.
     pub fn set_node(&mut self, node: Arc<Node>) {
         self.allocatable = Resources::from_list(&node.status().allocatable);
-        self.images.clear();
-        for image in &node.status().images {
-            self.images.extend(image.names.iter().map(|name| (name.clone(), image.size_bytes)));
-        }
+        let images = &node.status().images;
+        let names = images.iter().flat_map(|image| image.names.iter().map(|name| (name.clone(), image.size_bytes)));
+        self.images = Arc::new(names.collect());
         self.node = node;
-    }
-
-    /// What is left.
-    pub fn free(&self) -> Resources {
-        let mut free = self.allocatable.clone();
-        free.subtract(&self.requested);
-        free
     }
 
     /// Adds a pod.
     pub fn add(&mut self, pod: Arc<PodInfo>) {
         self.requested.add(&pod.requested);
         self.scored.add(&pod.scored);
-        if pod.has_pod_affinity() {
-            self.with_affinity.push(pod.clone());
-        }
         self.pods.push(pod);
     }
 
-    /// Takes a pod away. True if it was there.
-    pub fn remove(&mut self, uid: &str) -> bool {
-        let Some(at) = self.pods.iter().position(|p| p.uid() == uid) else { return false };
+    /// Takes a pod away and returns it; `None` if it was not there.
+    pub fn remove(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
+        let at = self.pods.iter().position(|p| p.uid() == uid)?;
         let pod = self.pods.swap_remove(at);
         self.requested.subtract(&pod.requested);
         self.scored.subtract(&pod.scored);
-        self.with_affinity.retain(|p| p.uid() != uid);
-        true
+        Some(pod)
     }
 
     /// The host ports its pods have open.

@@ -48,6 +48,10 @@ pub trait Check {
     /// # Errors
     /// The reasons, never an empty list.
     fn check(&self, node: &NodeInfo) -> Result<(), Vec<Refusal>>;
+
+    /// For asking what if: from now on `other` counts as on the node (`by` = 1), or no longer so (-1). Only filters that look beyond the
+    /// node they are asked about need it.
+    fn changed(&mut self, _other: &PodInfo, _node: &NodeInfo, _by: i64) {}
 }
 
 impl<F: Fn(&NodeInfo) -> Result<(), Vec<Refusal>>> Check for F {

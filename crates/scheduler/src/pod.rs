@@ -9,7 +9,7 @@ use api::{
     taint::tolerated_by,
 };
 
-use crate::resources::Resources;
+use crate::{pod_set::PodSet, resources::Resources, topology::EACH_NODE};
 
 /// A pod with what it asks for.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub struct PodInfo {
     pub preferred_nodes: Vec<(i32, NodeSelectorTerm)>,
     /// Pods it must be near.
     pub affinity: Vec<AffinityTerm>,
+    /// The pods that all of [`Self::affinity`] are about.
+    pub group: PodSet,
     /// Pods it must be away from.
     pub anti_affinity: Vec<AffinityTerm>,
     /// Pods it should be near (positive weight) or away from (negative).
@@ -54,14 +56,21 @@ pub struct HostPort {
 /// Which pods an affinity rule is about, and what counts as one place.
 #[derive(Clone, Debug)]
 pub struct AffinityTerm {
-    /// Labels of the pods.
-    pub selector: Selector,
-    /// Namespaces of the pods by name.
-    pub namespaces: Vec<String>,
-    /// Namespaces of the pods by label; selects nothing if unset.
-    pub namespace_selector: Option<Selector>,
+    /// The pods.
+    pub set: PodSet,
     /// Nodes with the same value of this label are one place.
     pub topology_key: String,
+}
+
+/// What a pod wants of the pods of an [`AffinityTerm`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// It must be near them.
+    Near,
+    /// It must be away from them.
+    Away,
+    /// It should be near them (positive weight) or away from them (negative).
+    Prefers(i32),
 }
 
 /// How evenly pods are to be spread.
@@ -73,8 +82,8 @@ pub struct SpreadConstraint {
     pub topology_key: String,
     /// Refuse the node (`DoNotSchedule`) rather than score it lower.
     pub required: bool,
-    /// Labels of the pods that are counted.
-    pub selector: Selector,
+    /// The pods that are counted.
+    pub set: PodSet,
     /// Least number of places; with fewer, the emptiest counts as empty.
     pub min_domains: Option<i64>,
     /// Count only nodes that match the pod's node selector and affinity.
@@ -92,6 +101,7 @@ impl PodInfo {
         let spec = pod.spec();
         let affinity = spec.affinity();
         let required = affinity.node_affinity().required_during_scheduling_ignored_during_execution.as_ref();
+        let near = terms(&pod, &affinity.pod_affinity().required_during_scheduling_ignored_during_execution)?;
         Ok(Self {
             requested: Resources::requested_by(&pod),
             scored: Resources::scored_for(&pod),
@@ -100,7 +110,8 @@ impl PodInfo {
             node_selector: Selector::from_map(&spec.node_selector),
             node_affinity: required.map(NodeSelector::new).transpose()?,
             preferred_nodes: preferred_nodes(affinity)?,
-            affinity: terms(&pod, &affinity.pod_affinity().required_during_scheduling_ignored_during_execution)?,
+            group: PodSet::intersection(near.iter().map(|term| &term.set)),
+            affinity: near,
             anti_affinity: terms(&pod, &affinity.pod_anti_affinity().required_during_scheduling_ignored_during_execution)?,
             preferred_pods: preferred_pods(&pod, affinity)?,
             spread: spread(&pod)?,
@@ -123,9 +134,25 @@ impl PodInfo {
         self.pod.metadata().labels.get(key).map(String::as_str)
     }
 
-    /// True if the pod has any rule about other pods.
-    pub fn has_pod_affinity(&self) -> bool {
-        !(self.affinity.is_empty() && self.anti_affinity.is_empty() && self.preferred_pods.is_empty())
+    /// What the pod wants of other pods.
+    pub fn rules(&self) -> impl Iterator<Item = (Rule, &AffinityTerm)> {
+        let near = self.affinity.iter().map(|term| (Rule::Near, term));
+        let away = self.anti_affinity.iter().map(|term| (Rule::Away, term));
+        near.chain(away).chain(self.preferred_pods.iter().map(|(weight, term)| (Rule::Prefers(*weight), term)))
+    }
+
+    /// The sets of pods, and by which labels they are counted, that a decision on this pod asks about.
+    pub(crate) fn asks(&self) -> impl Iterator<Item = (&PodSet, &str)> {
+        let near = self.affinity.iter().map(|term| (&self.group, term.topology_key.as_str()));
+        let others = self.anti_affinity.iter().chain(self.preferred_pods.iter().map(|(_, term)| term));
+        let others = others.map(|term| (&term.set, term.topology_key.as_str()));
+        near.chain(others).chain(self.spread.iter().map(|constraint| (&constraint.set, EACH_NODE)))
+    }
+
+    /// True if the pod looks the same to the rules of other pods.
+    pub(crate) fn same_for_others(&self, other: &Self) -> bool {
+        let seen = |pod: &Self| pod.pod.metadata().deletion_timestamp.is_some();
+        self.pod.metadata().labels == other.pod.metadata().labels && seen(self) == seen(other)
     }
 
     /// True if one of the pod's tolerations covers the taint.
@@ -166,12 +193,11 @@ fn preferred_pods(pod: &Pod, affinity: &Affinity) -> Result<Vec<(i32, AffinityTe
 
 fn spread(pod: &Pod) -> Result<Vec<SpreadConstraint>, SelectorError> {
     let constraints = pod.spec().topology_spread_constraints.iter().map(|c| {
-        let selector = Selector::from_label_selector(c.label_selector.as_ref())?;
         Ok(SpreadConstraint {
             max_skew: i64::from(c.max_skew),
             topology_key: c.topology_key.clone(),
             required: c.when_unsatisfiable != "ScheduleAnyway",
-            selector: with_own_values(selector, pod, &c.match_label_keys, false)?,
+            set: PodSet::of_spread(pod, c)?,
             min_domains: c.min_domains.map(i64::from),
             honor_affinity: c.node_affinity_policy.as_deref() != Some("Ignore"),
             honor_taints: c.node_taints_policy.as_deref() == Some("Honor"),
@@ -180,41 +206,8 @@ fn spread(pod: &Pod) -> Result<Vec<SpreadConstraint>, SelectorError> {
     constraints.collect()
 }
 
-/// Adds requirements that the labels named by `keys` have (or lack) the pod's own values.
-fn with_own_values(selector: Selector, pod: &Pod, keys: &[String], mismatch: bool) -> Result<Selector, SelectorError> {
-    use api::selector::{Operator, Requirement};
-    if keys.is_empty() || selector.is_nothing() {
-        return Ok(selector);
-    }
-    let mut requirements = selector.requirements().to_vec();
-    for key in keys {
-        if let Some(value) = pod.metadata().labels.get(key) {
-            let operator = if mismatch { Operator::NotIn } else { Operator::In };
-            requirements.push(Requirement::new(key, operator, vec![value.clone()])?);
-        }
-    }
-    Ok(Selector::new(requirements))
-}
-
 impl AffinityTerm {
     fn new(pod: &Pod, term: &core::PodAffinityTerm) -> Result<Self, SelectorError> {
-        let selector = Selector::from_label_selector(term.label_selector.as_ref())?;
-        let selector = with_own_values(selector, pod, &term.match_label_keys, false)?;
-        let selector = with_own_values(selector, pod, &term.mismatch_label_keys, true)?;
-        let own_namespace_only = term.namespaces.is_empty() && term.namespace_selector.is_none();
-        Ok(Self {
-            selector,
-            namespaces: if own_namespace_only { vec![pod.namespace().to_owned()] } else { term.namespaces.clone() },
-            namespace_selector: term.namespace_selector.as_ref().map(|s| Selector::from_label_selector(Some(s))).transpose()?,
-            topology_key: term.topology_key.clone(),
-        })
-    }
-
-    /// True if the term is about this pod. `namespace_label` looks up a label of a namespace.
-    pub fn selects<'a>(&self, pod: &PodInfo, namespace_label: impl Fn(&str, &str) -> Option<&'a str>) -> bool {
-        let namespace = pod.pod.namespace();
-        let in_namespace = self.namespaces.iter().any(|n| n == namespace)
-            || self.namespace_selector.as_ref().is_some_and(|s| s.matches(|key| namespace_label(namespace, key)));
-        in_namespace && self.selector.matches(|key| pod.label(key))
+        Ok(Self { set: PodSet::of_affinity(pod, term)?, topology_key: term.topology_key.clone() })
     }
 }

@@ -6,7 +6,7 @@
 
 use std::{
     cmp::Ordering,
-    collections::{BinaryHeap, HashMap},
+    collections::{BTreeSet, BinaryHeap, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -29,7 +29,7 @@ pub enum Change {
     Node,
     /// A pod left a node.
     PodGone,
-    /// A pod came to a node, or its labels changed.
+    /// A pod came to a node, or its labels changed, or it is on its way out.
     PodPlaced,
     /// A namespace's labels changed.
     Namespace,
@@ -43,15 +43,16 @@ struct Waiting {
     since: Instant,
     failures: u32,
     place: Place,
-    /// Names of the filters that refused it.
+    /// Names of the filters that refused it last.
     refused_by: Vec<&'static str>,
-    /// Counts the times it was put into the active heap; older heap entries are void.
-    turn: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    Active,
+    /// To be tried; older entries of the heap than the one of this turn are void.
+    Active {
+        turn: u64,
+    },
     Backoff {
         until: Instant,
     },
@@ -89,7 +90,16 @@ pub struct Queue {
     waiting: HashMap<String, Waiting>,
     active: BinaryHeap<Turn>,
     turns: u64,
+    /// Pods that are in backoff or unschedulable by when that ends.
+    ends: BTreeSet<(Instant, String)>,
+    /// Unschedulable pods by the filters that refused them; those that no filter refused, for want of nodes, by none.
+    refused: HashMap<&'static str, HashSet<String>>,
+    /// How many pods are active, in backoff and unschedulable.
+    lengths: [usize; 3],
 }
+
+/// Stands for a filter where there is none.
+const NO_FILTER: &str = "";
 
 impl Queue {
     /// Takes in a pod, or a new state of one that waits. A change of what it asks for makes it active at once.
@@ -97,8 +107,7 @@ impl Queue {
         let uid = pod.uid().to_owned();
         let changed = match self.waiting.get_mut(&uid) {
             None => {
-                let place = Place::Out;
-                let waiting = Waiting { pod, since: now, failures: 0, place, refused_by: Vec::new(), turn: 0 };
+                let waiting = Waiting { pod, since: now, failures: 0, place: Place::Out, refused_by: Vec::new() };
                 self.waiting.insert(uid.clone(), waiting);
                 true
             }
@@ -115,28 +124,62 @@ impl Queue {
         }
     }
 
+    /// True if the pod waits, or is being decided on or bound.
+    pub fn knows(&self, uid: &str) -> bool {
+        self.waiting.contains_key(uid)
+    }
+
     /// Forgets a pod: it is gone, or was bound.
     pub fn remove(&mut self, uid: &str) {
+        self.set_place(uid, Place::Out);
         self.waiting.remove(uid);
     }
 
     fn activate(&mut self, uid: &str) {
-        let Some(w) = self.waiting.get_mut(uid) else { return };
         self.turns += 1;
-        w.place = Place::Active;
-        w.turn = self.turns;
-        self.active.push(Turn { priority: w.pod.priority, since: w.since, uid: uid.to_owned(), turn: self.turns });
+        let turn = self.turns;
+        self.set_place(uid, Place::Active { turn });
+        if let Some(w) = self.waiting.get(uid) {
+            self.active.push(Turn { priority: w.pod.priority, since: w.since, uid: uid.to_owned(), turn });
+        }
+    }
+
+    /// The one way a pod moves, so that the indexes are always right.
+    fn set_place(&mut self, uid: &str, place: Place) {
+        let Some(w) = self.waiting.get_mut(uid) else { return };
+        let former = std::mem::replace(&mut w.place, place);
+        for (place, enters) in [(former, false), (place, true)] {
+            if let Some(ends) = place.ends() {
+                if enters {
+                    self.ends.insert((ends, uid.to_owned()))
+                } else {
+                    self.ends.remove(&(ends, uid.to_owned()))
+                };
+            }
+            if let Some(length) = place.nth().and_then(|nth| self.lengths.get_mut(nth)) {
+                *length = if enters { *length + 1 } else { *length - 1 };
+            }
+            if let Place::Unschedulable { .. } = place {
+                let filters = if w.refused_by.is_empty() { &[NO_FILTER] } else { w.refused_by.as_slice() };
+                for filter in filters {
+                    let refused = self.refused.entry(*filter).or_default();
+                    if enters {
+                        refused.insert(uid.to_owned())
+                    } else {
+                        refused.remove(uid)
+                    };
+                }
+            }
+        }
     }
 
     /// The pod to decide on next; it is out of the queue until [`Queue::failed`] or [`Queue::remove`].
     pub fn pop(&mut self) -> Option<Arc<PodInfo>> {
-        while let Some(turn) = self.active.pop() {
-            if let Some(w) = self.waiting.get_mut(&turn.uid)
-                && w.place == Place::Active
-                && w.turn == turn.turn
-            {
-                w.place = Place::Out;
-                return Some(w.pod.clone());
+        while let Some(Turn { uid, turn, .. }) = self.active.pop() {
+            if let Some(w) = self.waiting.get(&uid).filter(|w| w.place == Place::Active { turn }) {
+                let pod = w.pod.clone();
+                self.set_place(&uid, Place::Out);
+                return Some(pod);
             }
         }
         None
@@ -144,64 +187,74 @@ impl Queue {
 
     /// No node would do, for these filters' reasons. Something must happen before the pod is tried again.
     pub fn unschedulable(&mut self, uid: &str, refused_by: Vec<&'static str>, now: Instant) {
+        self.set_place(uid, Place::Out);
         if let Some(w) = self.waiting.get_mut(uid) {
             w.failures += 1;
             w.refused_by = refused_by;
-            w.place = Place::Unschedulable { since: now };
         }
+        self.set_place(uid, Place::Unschedulable { since: now });
     }
 
     /// Binding failed. The pod is tried again after its pause.
     pub fn failed(&mut self, uid: &str, now: Instant) {
-        if let Some(w) = self.waiting.get_mut(uid) {
-            w.failures += 1;
-            w.place = Place::Backoff { until: now + backoff(w.failures) };
-        }
+        let Some(w) = self.waiting.get_mut(uid) else { return };
+        w.failures += 1;
+        let until = now + backoff(w.failures);
+        self.set_place(uid, Place::Backoff { until });
     }
 
     /// Something happened: pods that it may help leave the unschedulable ones.
     pub fn changed(&mut self, change: Change, now: Instant) {
-        let mut ready = Vec::new();
-        for (uid, w) in &mut self.waiting {
-            let Place::Unschedulable { since } = w.place else { continue };
-            if !w.refused_by.iter().any(|filter| may_help(change, filter)) && !w.refused_by.is_empty() {
-                continue;
-            }
-            let until = since + backoff(w.failures);
+        let helped = self.refused.iter().filter(|(filter, _)| may_help(change, filter));
+        let helped: HashSet<String> = helped.flat_map(|(_, uids)| uids).cloned().collect();
+        for uid in helped {
+            let Some(Waiting { place: Place::Unschedulable { since }, failures, .. }) = self.waiting.get(&uid) else { continue };
+            let until = *since + backoff(*failures);
             if until <= now {
-                ready.push(uid.clone());
+                self.activate(&uid);
             } else {
-                w.place = Place::Backoff { until };
+                self.set_place(&uid, Place::Backoff { until });
             }
-        }
-        for uid in ready {
-            self.activate(&uid);
         }
     }
 
     /// Activates the pods whose pause is over and says when to call again.
     pub fn tick(&mut self, now: Instant) -> Option<Instant> {
-        let due = |w: &Waiting| match w.place {
-            Place::Backoff { until } => Some(until),
-            Place::Unschedulable { since } => Some(since + MAX_UNSCHEDULABLE),
-            Place::Active | Place::Out => None,
-        };
-        let ready: Vec<String> =
-            self.waiting.iter().filter(|(_, w)| due(w).is_some_and(|d| d <= now)).map(|(uid, _)| uid.clone()).collect();
-        for uid in &ready {
-            self.activate(uid);
+        while let Some((ends, _)) = self.ends.first() {
+            if *ends > now {
+                return Some(*ends);
+            }
+            if let Some((_, uid)) = self.ends.pop_first() {
+                self.activate(&uid);
+            }
         }
-        self.waiting.values().filter_map(due).min()
+        None
     }
 
     /// How many pods wait: active, in backoff, unschedulable.
-    pub fn lengths(&self) -> (usize, usize, usize) {
-        let count = |f: fn(&Place) -> bool| self.waiting.values().filter(|w| f(&w.place)).count();
-        (
-            count(|p| *p == Place::Active),
-            count(|p| matches!(p, Place::Backoff { .. })),
-            count(|p| matches!(p, Place::Unschedulable { .. })),
-        )
+    pub fn lengths(&self) -> [usize; 3] {
+        self.lengths
+    }
+}
+
+impl Place {
+    /// When a pod leaves by itself.
+    fn ends(self) -> Option<Instant> {
+        match self {
+            Self::Backoff { until } => Some(until),
+            Self::Unschedulable { since } => Some(since + MAX_UNSCHEDULABLE),
+            Self::Active { .. } | Self::Out => None,
+        }
+    }
+
+    /// Its index in [`Queue::lengths`].
+    fn nth(self) -> Option<usize> {
+        match self {
+            Self::Active { .. } => Some(0),
+            Self::Backoff { .. } => Some(1),
+            Self::Unschedulable { .. } => Some(2),
+            Self::Out => None,
+        }
     }
 }
 

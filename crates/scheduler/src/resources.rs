@@ -68,16 +68,17 @@ impl Resources {
         }
     }
 
-    /// The resources of which `free` has less than this asks for; what is not asked for cannot be short.
-    pub fn short_of<'a>(&'a self, free: &'a Self) -> impl Iterator<Item = &'a str> {
+    /// The resources of which less is left than this asks for, `taken` of `all` being gone; what is not asked for cannot be short.
+    pub fn short_of<'a>(&'a self, all: &'a Self, taken: &'a Self) -> impl Iterator<Item = &'a str> {
         let basic = [
-            ("cpu", self.milli_cpu, free.milli_cpu),
-            ("memory", self.memory, free.memory),
-            ("ephemeral-storage", self.ephemeral_storage, free.ephemeral_storage),
+            ("cpu", self.milli_cpu, all.milli_cpu, taken.milli_cpu),
+            ("memory", self.memory, all.memory, taken.memory),
+            ("ephemeral-storage", self.ephemeral_storage, all.ephemeral_storage, taken.ephemeral_storage),
         ];
-        let extended =
-            self.extended.iter().map(|(name, want)| (name.as_str(), *want, free.extended.get(name).copied().unwrap_or_default()));
-        basic.into_iter().chain(extended).filter(|(_, want, free)| *want > 0 && want > free).map(|(name, ..)| name)
+        let of = |amount: &Self, name: &str| amount.extended.get(name).copied().unwrap_or_default();
+        let extended = self.extended.iter().map(move |(name, want)| (name.as_str(), *want, of(all, name), of(taken, name)));
+        let short = |(_, want, all, taken): &(&str, i64, i64, i64)| *want > 0 && *want > all.saturating_sub(*taken);
+        basic.into_iter().chain(extended).filter(short).map(|(name, ..)| name)
     }
 }
 
@@ -132,7 +133,8 @@ mod tests {
     #[test]
     fn only_what_is_asked_for_can_be_short() {
         let want = Resources { milli_cpu: 5, ..Default::default() };
-        let free = Resources { memory: -1, milli_cpu: 4, ..Default::default() };
-        assert_eq!(want.short_of(&free).collect::<Vec<_>>(), ["cpu"]);
+        let all = Resources { milli_cpu: 6, ..Default::default() };
+        let taken = Resources { memory: 1, milli_cpu: 2, ..Default::default() };
+        assert_eq!(want.short_of(&all, &taken).collect::<Vec<_>>(), ["cpu"]);
     }
 }

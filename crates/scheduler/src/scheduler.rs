@@ -7,8 +7,7 @@ use std::{sync::Arc, time::Instant as StdInstant};
 
 use api::{
     Resource, StatusError,
-    core::v1::{Binding, Namespace, Node, ObjectReference, Pod},
-    meta::v1::{DeleteOptions, Preconditions},
+    core::v1::{Binding, Namespace, Node, ObjectReference, Pod, ReplicationController, Service},
     pod::is_terminal,
 };
 use client::{Client, EventRecorder, EventType, ObjectChange, Patch, Subscription};
@@ -20,7 +19,7 @@ use crate::{
     cluster::Cluster,
     metrics::Metrics,
     pod::PodInfo,
-    preemption::{self, Preemption},
+    preemption::{self, NoPreemption, Preemption},
     queue::{Change, Queue},
 };
 
@@ -32,6 +31,10 @@ pub struct Sources {
     pub nodes: Subscription<Node>,
     /// All namespaces.
     pub namespaces: Subscription<Namespace>,
+    /// All Services.
+    pub services: Subscription<Service>,
+    /// All replication controllers.
+    pub controllers: Subscription<ReplicationController>,
 }
 
 /// What became of something that was sent to the API server.
@@ -84,8 +87,7 @@ impl Scheduler {
                 // What was decided may be outdated by what has arrived meanwhile.
                 self.take_in(&mut sources);
             }
-            let (active, backoff, unschedulable) = self.queue.lengths();
-            self.metrics.pending(active, backoff, unschedulable);
+            self.metrics.pending(self.queue.lengths());
             let tick = async {
                 match next_tick {
                     Some(at) => tokio::time::sleep_until(at).await,
@@ -100,6 +102,8 @@ impl Scheduler {
                 change = sources.nodes.next() => self.node_changed(&change),
                 change = sources.pods.next() => self.pod_changed(&change),
                 change = sources.namespaces.next() => self.namespace_changed(&change),
+                change = sources.services.next() => self.service_changed(&change),
+                change = sources.controllers.next() => self.controller_changed(&change),
                 () = tick => {}
             }
         }
@@ -108,8 +112,14 @@ impl Scheduler {
         }
     }
 
-    /// Takes in everything that has arrived. Nodes first: pods on them count from the start.
+    /// Takes in everything that has arrived. Pods last: what decides on them counts from the start.
     fn take_in(&mut self, sources: &mut Sources) {
+        while let Some(change) = sources.services.try_next() {
+            self.service_changed(&change);
+        }
+        while let Some(change) = sources.controllers.try_next() {
+            self.controller_changed(&change);
+        }
         while let Some(change) = sources.namespaces.try_next() {
             self.namespace_changed(&change);
         }
@@ -118,6 +128,20 @@ impl Scheduler {
         }
         while let Some(change) = sources.pods.try_next() {
             self.pod_changed(&change);
+        }
+    }
+
+    fn service_changed(&mut self, change: &ObjectChange<Service>) {
+        if let Some(known) = change.new.as_ref().or(change.old.as_ref()) {
+            let selector = change.new.as_ref().map(|service| service.spec().selector.clone());
+            self.cluster.kin_mut().set_service(known.namespace(), known.name(), selector);
+        }
+    }
+
+    fn controller_changed(&mut self, change: &ObjectChange<ReplicationController>) {
+        if let Some(known) = change.new.as_ref().or(change.old.as_ref()) {
+            let selector = change.new.as_ref().map(|controller| controller.spec().selector.clone());
+            self.cluster.kin_mut().set_controller(known.namespace(), known.name(), selector);
         }
     }
 
@@ -166,30 +190,52 @@ impl Scheduler {
         };
         if !spec.node_name.is_empty() {
             self.queue.remove(uid);
+            self.cluster.forget_nomination(uid);
+            let former = self.cluster.remove_pod(uid);
+            let news = former.is_none_or(|former| !former.same_for_others(&info));
             self.cluster.place(info, &spec.node_name);
-            self.queue.changed(Change::PodPlaced, now);
-        } else if self.cluster.node_of(uid).is_some() {
-            // Assumed to be there; what came is from before the binding.
+            if news {
+                self.queue.changed(Change::PodPlaced, now);
+            }
+        } else if self.cluster.is_placed(uid) {
+            // Assumed to be there; what came is from before the binding, which may yet fail.
+            if self.queue.knows(uid) {
+                self.queue.put(info, now);
+            }
         } else if spec.scheduler_name != self.name
             || pod.metadata().deletion_timestamp.is_some()
             || !spec.scheduling_gates.is_empty()
         {
             self.queue.remove(uid);
+            self.cluster.forget_nomination(uid);
         } else {
+            self.note_nomination(change.old.as_deref(), &info);
             self.queue.put(info, now);
+        }
+    }
+
+    /// What the status says of a nomination holds, also if it was made in an earlier life; what it does not say yet may be under way.
+    fn note_nomination(&mut self, old: Option<&Pod>, pod: &Arc<PodInfo>) {
+        let node = &pod.pod.status().nominated_node_name;
+        let had = old.is_some_and(|old| !old.status().nominated_node_name.is_empty());
+        if !node.is_empty() {
+            self.cluster.nominate(pod.clone(), node);
+        } else if had {
+            self.cluster.forget_nomination(pod.uid());
         }
     }
 
     fn pod_gone(&mut self, uid: &str, now: Instant) {
         self.queue.remove(uid);
         self.cluster.forget_nomination(uid);
-        if self.cluster.remove_pod(uid) {
+        if self.cluster.remove_pod(uid).is_some() {
             self.queue.changed(Change::PodGone, now);
         }
     }
 
     fn decide(&mut self, pod: Arc<PodInfo>) {
         let begun = StdInstant::now();
+        self.cluster.follow(&pod);
         let decision = self.algorithm.place(&pod, &self.cluster);
         self.metrics.decided(decision.is_ok(), begun.elapsed());
         match decision {
@@ -217,44 +263,59 @@ impl Scheduler {
     fn no_place(&mut self, pod: Arc<PodInfo>, why: Unplaceable) {
         self.queue.unschedulable(pod.uid(), why.filters.clone(), Instant::now());
         let mut message = why.to_string();
-        let mut nominated = None;
-        if why.nodes > 0 && !preemption::is_under_way(&pod, &self.cluster) {
+        let mut nomination = None;
+        if why.nodes > 0 {
             match preemption::preempt(&pod, &self.cluster, &why) {
                 Ok(preemption) => {
-                    nominated = Some(preemption.node.clone());
+                    nomination = Some(preemption.node.clone());
+                    self.give_up_less_important(&pod, &preemption.node);
                     self.cluster.nominate(pod.clone(), &preemption.node);
                     self.evict(&pod, preemption);
                 }
-                Err(no) => message = format!("{message} preemption: {no}"),
+                Err(no) => {
+                    message = format!("{message} preemption: {no}");
+                    if matches!(no, NoPreemption::Nowhere { .. }) && self.cluster.forget_nomination(pod.uid()) {
+                        nomination = Some(String::new());
+                    }
+                }
             }
         }
         tracing::debug!(pod = pod.key(), message, "unschedulable");
         self.recorder.event(&*pod.pod, EventType::Warning, "FailedScheduling", message.clone());
-        self.report(&pod, message, nominated);
+        self.report(&pod, message, nomination);
     }
 
-    /// Writes why the pod waits into its status, unless it stands there already.
-    fn report(&mut self, pod: &Arc<PodInfo>, message: String, nominated: Option<String>) {
-        let status = pod.pod.status();
-        let known = status.conditions.iter().any(|c| c.r#type == "PodScheduled" && c.status == "False" && c.message == message);
-        if known && nominated.is_none() {
+    /// The room that is being made on the node for less important pods will be taken by this one.
+    fn give_up_less_important(&mut self, pod: &PodInfo, node: &str) {
+        let less: Vec<_> = self.cluster.nominated_on(node).filter(|other| other.priority < pod.priority).cloned().collect();
+        for other in less {
+            self.cluster.forget_nomination(other.uid());
+            self.write_status(&other, json!({ "nominatedNodeName": null }));
+        }
+    }
+
+    /// Writes why the pod waits into its status, unless it stands there already, and the node it is nominated for if that changed; an
+    /// empty name is none any more.
+    fn report(&mut self, pod: &Arc<PodInfo>, message: String, nomination: Option<String>) {
+        let conditions = &pod.pod.status().conditions;
+        let waits = conditions.iter().find(|c| c.r#type == "PodScheduled" && c.status == "False");
+        if nomination.is_none() && waits.is_some_and(|c| c.reason == "Unschedulable" && c.message == message) {
             return;
         }
-        let waits = status.conditions.iter().find(|c| c.r#type == "PodScheduled" && c.status == "False");
         let since = waits.and_then(|c| c.last_transition_time).unwrap_or_else(api::meta::v1::Time::now);
         let condition = json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message, "lastTransitionTime": since});
-        let mut patch = json!({"metadata": {"uid": pod.uid()}, "status": {"conditions": [condition]}});
-        if let Some(node) = nominated {
-            patch["status"]["nominatedNodeName"] = node.into();
+        let mut status = json!({ "conditions": [condition] });
+        if let Some(node) = nomination {
+            status["nominatedNodeName"] = if node.is_empty() { serde_json::Value::Null } else { node.into() };
         }
-        let pods = self.client.namespaced::<Pod>(pod.pod.namespace());
-        let pod = pod.clone();
+        self.write_status(pod, status);
+    }
+
+    fn write_status(&mut self, pod: &Arc<PodInfo>, status: serde_json::Value) {
+        let (client, pod) = (self.client.clone(), pod.clone());
         self.under_way.spawn(async move {
-            match pods.patch_status(pod.pod.name(), &Patch::Strategic(patch)).await {
-                Err(error) if !error.is_not_found() && !error.is_conflict() => {
-                    tracing::warn!(pod = pod.key(), error = &error as &dyn std::error::Error, "cannot write why the pod waits");
-                }
-                _ => {}
+            if let Err(error) = patch_status(&client, &pod, status).await {
+                tracing::warn!(pod = pod.key(), error = &error as &dyn std::error::Error, "cannot write the pod's status");
             }
             Done::Written
         });
@@ -264,15 +325,10 @@ impl Scheduler {
         for victim in preemption.victims {
             let message = format!("Preempted by pod {} on node {}", pod.uid(), preemption.node);
             self.recorder.event(&*victim.pod, EventType::Normal, "Preempted", message);
-            let pods = self.client.namespaced::<Pod>(victim.pod.namespace());
-            let preconditions = Preconditions { uid: Some(victim.uid().to_owned()), ..Preconditions::default() };
-            let options = DeleteOptions { preconditions: Some(preconditions), ..DeleteOptions::default() };
+            let (client, scheduler) = (self.client.clone(), self.name.clone());
             self.under_way.spawn(async move {
-                match pods.delete(victim.pod.name(), &options).await {
-                    Err(error) if !error.is_not_found() && !error.is_conflict() => {
-                        tracing::warn!(pod = victim.key(), error = &error as &dyn std::error::Error, "cannot evict");
-                    }
-                    _ => {}
+                if let Err(error) = evict(&client, &victim, &scheduler).await {
+                    tracing::warn!(pod = victim.key(), error = &error as &dyn std::error::Error, "cannot evict");
                 }
                 Done::Written
             });
@@ -294,11 +350,12 @@ impl Scheduler {
                 let message = format!("Successfully assigned {} to {node}", pod.key());
                 self.recorder.event(&*pod.pod, EventType::Normal, "Scheduled", message);
             }
+            // It was bound all the same, by this request or another, or is gone: what is known of it is newer than this.
+            Err(_) if !self.queue.knows(pod.uid()) => {}
             Err(error) => {
                 tracing::warn!(pod = pod.key(), node, error = &error as &dyn std::error::Error, "cannot bind");
                 self.cluster.remove_pod(pod.uid());
-                let gone = error.status().is_some_and(StatusError::is_not_found);
-                if gone {
+                if error.status().is_some_and(StatusError::is_not_found) {
                     self.queue.remove(pod.uid());
                 } else {
                     self.queue.failed(pod.uid(), Instant::now());
@@ -309,6 +366,33 @@ impl Scheduler {
     }
 }
 
+/// Changes the status of this very pod. A pod that is gone is no error.
+async fn patch_status(client: &Client, pod: &PodInfo, status: serde_json::Value) -> Result<(), client::Error> {
+    let patch = Patch::Strategic(json!({ "metadata": { "uid": pod.uid() }, "status": status }));
+    let pods = client.namespaced::<Pod>(pod.pod.namespace());
+    unless_gone(pods.patch_status(pod.pod.name(), &patch).await)
+}
+
+/// Says in the pod's status why it goes, then deletes it.
+async fn evict(client: &Client, victim: &PodInfo, scheduler: &str) -> Result<(), client::Error> {
+    let condition = json!({
+        "type": preemption::DISRUPTION_TARGET, "status": "True", "reason": preemption::BY_SCHEDULER,
+        "message": format!("{scheduler}: preempting to accommodate a higher priority pod"),
+        "lastTransitionTime": api::meta::v1::Time::now(),
+    });
+    patch_status(client, victim, json!({ "conditions": [condition] })).await?;
+    let pods = client.namespaced::<Pod>(victim.pod.namespace());
+    unless_gone(pods.delete(victim.pod.name(), &client::delete::uid(victim.uid())).await)
+}
+
+/// No error if the pod is gone, or is another one of its name by now.
+fn unless_gone<T>(outcome: Result<T, client::Error>) -> Result<(), client::Error> {
+    match outcome {
+        Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// True if a pod that did not fit before may fit now. Heartbeats make no difference.
 fn differs_for_pods(old: &Node, new: &Node) -> bool {
     old.spec != new.spec
@@ -316,3 +400,6 @@ fn differs_for_pods(old: &Node, new: &Node) -> bool {
         || old.status().allocatable != new.status().allocatable
         || old.status().images != new.status().images
 }
+
+#[cfg(test)]
+mod tests;

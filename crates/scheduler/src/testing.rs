@@ -28,6 +28,10 @@ impl NodeBuilder {
         self.allocatable("cpu", amount)
     }
 
+    pub fn memory(self, amount: &str) -> Self {
+        self.allocatable("memory", amount)
+    }
+
     pub fn label(mut self, key: &str, value: &str) -> Self {
         self.0.metadata_mut().labels.insert(key.to_owned(), value.to_owned());
         self

@@ -55,7 +55,8 @@ impl<T: Item> Reflector<T> {
                 backoff.reset();
             }
             match ended {
-                Err(error) if error.is_expired() => {
+                Err(error) if error.is_expired() || error.is_timeout() => {
+                    // A server that does not reach our revision in time may never do so: etcd was restored from an older state.
                     tracing::debug!(%error, "starting anew");
                     self.state = State::Unsynced;
                 }

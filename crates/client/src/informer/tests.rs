@@ -84,6 +84,19 @@ async fn after_an_expired_watch_only_real_changes_are_told() {
 }
 
 #[tokio::test]
+async fn a_server_that_was_restored_from_an_older_state_is_followed_from_there() {
+    let server = MemoryServer::new();
+    (0..5).for_each(|n| drop(server.put(pod(&format!("lost{n}"), ""))));
+    let informer = server.informers().of::<Pod>();
+    informer.wait_synced().await;
+    server.start_over();
+    server.put(pod("new", ""));
+    until(|| names(informer.store()) == ["new"]).await;
+    server.put(pod("next", ""));
+    until(|| names(informer.store()) == ["new", "next"]).await;
+}
+
+#[tokio::test]
 async fn informers_of_one_kind_and_scope_are_shared() {
     let server = MemoryServer::new();
     let informers = server.informers();

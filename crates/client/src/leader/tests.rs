@@ -80,3 +80,35 @@ async fn a_leader_that_cannot_renew_stops_before_its_lease_runs_out() {
     assert!(matches!(error, LeaderError::Lost { source: Some(_), .. }), "{error}");
     assert!(begun.elapsed() < Duration::from_secs(12), "{:?}", begun.elapsed());
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_leader_has_under_way_is_finished_before_it_gives_up_the_lease() {
+    let (server, kit) = (MemoryServer::new(), Kit::new());
+    let leadership = election("a").acquire(&server.client(), &kit.shutdown).await.unwrap();
+    let work = |leading: Client, work: Kit| {
+        let shutdown = work.shutdown.clone();
+        work.tasks.spawn_infallible("work", async move {
+            shutdown.started().await;
+            // Longer than the lease lasts.
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            write(&leading, "late").await.unwrap();
+        });
+    };
+    let leads = tokio::spawn({
+        let kit = kit.clone();
+        async move { leadership.lead(&kit, work).await }
+    });
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    kit.shutdown.start();
+    leads.await.unwrap().unwrap();
+    assert!(server.find::<ConfigMap>("d", "late").is_some());
+    assert_eq!(lease(&server).holder_identity, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_task_of_a_leader_ends_its_leading() {
+    let (server, kit) = (MemoryServer::new(), Kit::new());
+    let leadership = election("a").acquire(&server.client(), &kit.shutdown).await.unwrap();
+    let outcome = leadership.lead(&kit, |_, work| work.tasks.spawn_infallible("work", async {})).await;
+    assert_eq!(outcome.unwrap_err().to_string(), "critical task `work` ended");
+}

@@ -170,6 +170,7 @@ impl proto::objects_server::Objects for MemoryServer {
             Ok(object)
         })?;
         self.wrote("create", kind, "", &created.namespace, &created.name);
+        self.fault("create", kind, true)?;
         Ok(answer)
     }
 

@@ -68,6 +68,10 @@ impl State {
             let message = format!("The resourceVersion for the provided watch is too old. ({revision})");
             return Err(StatusError::new(api::status::Reason::Expired, message));
         }
+        if revision > self.revision {
+            let message = format!("Too large resource version: {revision}, current: {}", self.revision);
+            return Err(StatusError::new(api::status::Reason::Timeout, message));
+        }
         let start = self.past.partition_point(|past| past.revision <= revision);
         let of_kind = |past: &&Past| past.new.as_ref().or(past.old.as_ref()).is_some_and(|object| object.kind() == kind);
         Ok(self.past[start..].iter().filter(of_kind).cloned().collect())

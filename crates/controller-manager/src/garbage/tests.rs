@@ -96,6 +96,24 @@ async fn orphans_stay() {
 }
 
 #[tokio::test]
+async fn orphans_stay_also_those_that_no_local_copy_shows_yet() {
+    let server = MemoryServer::new();
+    server.put(map("owner", "o", json!([])));
+    let context = context(&server);
+    start(&context);
+    context.informers.synced().await;
+    // No watch brings what happens now before it is over.
+    for _ in 0..50 {
+        server.fail_next("watch", "secrets", api::StatusError::unavailable("away"));
+    }
+    server.disconnect();
+    server.put(secret("child", "c", json!([owner("owner", "o")])));
+    context.client.namespaced::<ConfigMap>("d").delete("owner", &delete::propagation("Orphan")).await.unwrap();
+    server.eventually(|server| !has(server, "owner")).await;
+    assert_eq!(server.find::<Secret>("d", "child").unwrap().metadata().owner_references.len(), 0);
+}
+
+#[tokio::test]
 async fn owners_that_cannot_be_judged_keep_what_they_own() {
     let server = MemoryServer::new();
     let unknown = json!([{"apiVersion": "x.io/v1", "kind": "Thing", "name": "t", "uid": "u"}]);

@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::Ipv4Addr,
+    sync::Arc,
 };
 
 use api::{Resource, core::v1::Node};
@@ -39,14 +40,19 @@ struct Pool {
 pub(super) fn start(context: &Context, cluster: Cidr) {
     let nodes = context.informers.of::<Node>();
     let reconciler = Ranges { context: context.clone(), nodes: nodes.clone(), pool: Mutex::new(Pool::new(cluster)) };
+    let others = nodes.clone();
     // One at a time: they share one pool.
     Controller::new("node-ipam", reconciler, &context.metrics)
         .workers(1)
-        .watches(&nodes, |changed| {
-            let range = |node: &std::sync::Arc<Node>| node.spec().pod_cidr.clone();
+        .watches(&nodes, move |changed| {
+            let range = |node: &Arc<Node>| node.spec().pod_cidr.clone();
             let same =
                 changed.old.map(range) == changed.new.map(range) && changed.new.is_some_and(|node| !range(node).is_empty());
-            changed.newest().filter(|_| !same).map(|node| node.name().to_owned())
+            let own = changed.newest().filter(|_| !same).map(|node| node.name().to_owned());
+            // What a node that is gone gives back may be what others wait for.
+            let waiting = if changed.new.is_none() { others.store().list() } else { Vec::new() };
+            let waiting = waiting.into_iter().filter(move |node| range(node).is_empty()).map(|node| node.name().to_owned());
+            own.into_iter().chain(waiting)
         })
         .spawn(&context.kit);
 }
@@ -79,7 +85,7 @@ impl Reconcile for Ranges {
             let message = format!("Node {name} status is now: CIDRNotAvailable");
             self.context.recorder.event(&*node, EventType::Normal, "CIDRNotAvailable", message);
             tracing::error!(node = name, "no range of pod addresses is left");
-            return Ok(Requeue::After(std::time::Duration::from_secs(60)));
+            return Ok(Requeue::Done);
         };
         let patch = json!({
             "metadata": {"uid": node.metadata().uid, "resourceVersion": node.metadata().resource_version},
@@ -151,7 +157,28 @@ impl Pool {
 
 #[cfg(test)]
 mod tests {
+    use client::testing::MemoryServer;
+
     use super::*;
+    use crate::testing::{context, object};
+
+    #[tokio::test]
+    async fn a_node_without_a_range_gets_one_as_soon_as_another_gives_its_own_back() {
+        let server = MemoryServer::new();
+        (0..3).for_each(|n| drop(server.put::<Node>(object(json!({"metadata": {"name": format!("n{n}")}})))));
+        let context = context(&server);
+        start(&context, Cidr { first: Ipv4Addr::new(10, 244, 0, 0), prefix: 23 });
+        let without = |server: &MemoryServer| {
+            let nodes = server.all::<Node>().into_iter();
+            nodes.filter(|node| node.spec().pod_cidr.is_empty()).map(|node| node.name().to_owned()).collect::<Vec<_>>()
+        };
+        server.eventually(|server| without(server).len() == 1).await;
+        let waiting = without(&server).remove(0);
+        let lucky = ["n0", "n1", "n2"].into_iter().find(|name| *name != waiting).unwrap();
+        server.remove::<Node>("", lucky);
+        server.eventually(|server| without(server).is_empty()).await;
+        assert_eq!(server.all::<Node>().len(), 2);
+    }
 
     #[test]
     fn a_range_is_given_once_until_it_is_released() {

@@ -119,7 +119,7 @@ impl Reconcile for Lifecycle {
             self.declare_silent(&mut node).await?;
         }
         if plan::readiness(&node) != Readiness::Ready {
-            self.unready_pods(name).await?;
+            self.unready_pods(&node).await?;
         }
         let wait = self.taint(&node, silence).await?;
         let next = if silence < grace { Some(grace - silence) } else { None };
@@ -142,10 +142,14 @@ impl Lifecycle {
         Ok(())
     }
 
-    /// Pods of a node that is not ready do not serve.
-    async fn unready_pods(&self, node: &str) -> Result<(), Error> {
-        for pod in self.pods.store().by_index(NODE, node) {
-            if !pods::is_ready(&pod) {
+    /// Pods of a node that is not ready do not serve. A kubelet that says so of its node, and of a pod later that it is ready, is believed.
+    async fn unready_pods(&self, node: &Node) -> Result<(), Error> {
+        let speaks = plan::readiness(node) == Readiness::NotReady;
+        let said = node.status().conditions.iter().find(|condition| speaks && condition.r#type == "Ready");
+        let since = said.and_then(|ready| ready.last_transition_time).map(|time| time.seconds);
+        for pod in self.pods.store().by_index(NODE, node.name()) {
+            let Some(ready_since) = pods::ready_since(&pod) else { continue };
+            if since.is_some_and(|since| ready_since > since) {
                 continue;
             }
             let condition = PodCondition { r#type: "Ready".to_owned(), status: "False".to_owned(), ..PodCondition::default() };

@@ -99,6 +99,30 @@ async fn a_node_that_falls_silent_is_unknown_and_its_pods_go_when_they_no_longer
 }
 
 #[tokio::test]
+async fn pods_of_a_node_that_says_it_is_not_ready_do_not_serve_until_its_kubelet_says_otherwise() {
+    let server = MemoryServer::new();
+    let mut unready = node("a");
+    unready.status_mut().conditions[0].status = "False".into();
+    unready.status_mut().conditions[0].last_transition_time = Some(api::meta::v1::Time::now());
+    server.put(unready);
+    server.put(running_pod("d", "p", "a", "10.0.0.1"));
+    let _alive = alive(&server, &["a"]);
+    let context = context(&server);
+    super::start(&context, &args());
+    server.eventually(|server| !pods::is_ready(&server.find::<Pod>("d", "p").unwrap())).await;
+    let mut again = server.find::<Pod>("d", "p").unwrap();
+    again.status_mut().conditions[0].status = "True".into();
+    again.status_mut().conditions[0].last_transition_time =
+        Some(api::meta::v1::Time { seconds: api::meta::v1::Time::now().seconds + 1, nanos: 0 });
+    server.put(again);
+    let mut touched = server.find::<Node>("", "a").unwrap();
+    touched.metadata_mut().labels.insert("touched".into(), "yes".into());
+    server.put(touched);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(pods::is_ready(&server.find::<Pod>("d", "p").unwrap()));
+}
+
+#[tokio::test]
 async fn when_every_node_falls_silent_nothing_is_evicted() {
     let server = MemoryServer::new();
     for name in ["a", "b", "c"] {

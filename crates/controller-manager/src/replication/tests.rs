@@ -121,3 +121,42 @@ async fn what_cannot_be_created_is_told_once_and_heals() {
     server.eventually(told).await;
     server.eventually(|server| status(server).replicas == 8 && status(server).conditions.is_empty()).await;
 }
+
+#[tokio::test]
+async fn pods_that_a_quota_refused_come_as_soon_as_it_has_more_left() {
+    let server = MemoryServer::new();
+    let quota = |used: &str| {
+        let meta = json!({"namespace": "d", "name": "q"});
+        object::<ResourceQuota>(json!({"metadata": meta, "spec": {"hard": {"pods": "9"}}, "status": {"used": {"pods": used}}}))
+    };
+    server.put(quota("9"));
+    server.put(rc(1));
+    // So many refusals that the next attempt of its own is seconds away.
+    for _ in 0..10 {
+        server.fail_next("create", "pods", StatusError::new(api::status::Reason::Forbidden, "exceeded quota: q"));
+    }
+    let context = context(&server);
+    start(&context);
+    let refused = |server: &MemoryServer| server.all::<api::core::v1::Event>().iter().any(|event| event.count >= 10);
+    server.eventually(refused).await;
+    let begun = std::time::Instant::now();
+    server.put(quota("8"));
+    server.eventually(|server| active(server).len() == 1).await;
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_pod_whose_creation_was_not_answered_is_not_created_again() {
+    let server = MemoryServer::new();
+    let context = context(&server);
+    start(&context);
+    context.informers.synced().await;
+    // For a while no watch brings pods.
+    (0..5).for_each(|_| server.fail_next("watch", "pods", StatusError::unavailable("away")));
+    server.disconnect();
+    (0..2).for_each(|_| server.lose_next_answer("pods"));
+    server.put(rc(3));
+    server.eventually(|server| status(server).replicas == 3).await;
+    let creates = server.take_writes().iter().filter(|write| write.starts_with("create pods")).count();
+    assert_eq!((server.all::<Pod>().len(), creates), (3, 3));
+}

@@ -11,7 +11,7 @@ mod tests;
 mod topology_spread;
 mod unschedulable;
 
-pub(crate) use self::{pod_affinity::topology_value, topology_spread::Counts};
+pub(crate) use self::topology_spread::Spread;
 use crate::plugin::Filter;
 
 /// Every filter in the order they are asked.

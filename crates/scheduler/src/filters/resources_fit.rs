@@ -21,7 +21,7 @@ impl Filter for NodeResourcesFit {
             if node.requested.pods + 1 > node.allocatable.pods {
                 refusals.push(Refusal::resolvable("Too many pods"));
             }
-            for resource in pod.requested.short_of(&node.free()) {
+            for resource in pod.requested.short_of(&node.allocatable, &node.requested) {
                 let wanted = amount(&pod.requested, resource);
                 // No eviction makes a node larger.
                 let helps = wanted <= amount(&node.allocatable, resource);

@@ -2,23 +2,30 @@
 
 use std::collections::HashMap;
 
-use api::Resource;
-
 use super::node_affinity::node_matches;
 use crate::{
     cluster::Cluster,
     node::NodeInfo,
     plugin::{Check, Filter, Refusal},
     pod::{PodInfo, SpreadConstraint},
+    topology::EACH_NODE,
 };
 
 /// Refuses nodes where one more pod would make the spread too uneven.
 pub struct PodTopologySpread;
 
-/// How many matching pods there are in each place of a constraint.
-pub(crate) struct Counts<'a> {
+/// How many pods there are in each place of a constraint, over the nodes that count for it.
+pub(crate) struct Spread<'a> {
     pub(crate) constraint: &'a SpreadConstraint,
     by_place: HashMap<&'a str, i64>,
+    /// Pods in the emptiest place.
+    least: i64,
+}
+
+struct Prepared<'a> {
+    pod: &'a PodInfo,
+    cluster: &'a Cluster,
+    spreads: Vec<Spread<'a>>,
 }
 
 impl Filter for PodTopologySpread {
@@ -27,61 +34,64 @@ impl Filter for PodTopologySpread {
     }
 
     fn prepare<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster) -> Option<Box<dyn Check + 'a>> {
-        let counts: Vec<(Counts<'a>, i64)> = Counts::of(pod, cluster, true)
-            .into_iter()
-            .map(|c| {
-                let least = c.least();
-                (c, least)
-            })
-            .collect();
-        if counts.is_empty() {
-            return None;
-        }
-        Some(Box::new(move |node: &NodeInfo| {
-            for (count, least) in &counts {
-                let Some(place) = node.label(&count.constraint.topology_key) else {
-                    return Err(vec![Refusal::lasting(
-                        "node(s) didn't match pod topology spread constraints (missing required label)",
-                    )]);
-                };
-                let own = i64::from(count.constraint.selector.matches(|key| pod.label(key)));
-                if count.at(place) + own - least > count.constraint.max_skew {
-                    return Err(vec![Refusal::resolvable("node(s) didn't match pod topology spread constraints")]);
-                }
-            }
-            Ok(())
-        }))
+        let spreads = Spread::over(pod, cluster, pod.spread.iter().filter(|c| c.required).collect(), true);
+        if spreads.is_empty() { None } else { Some(Box::new(Prepared { pod, cluster, spreads })) }
     }
 }
 
-impl<'a> Counts<'a> {
-    /// Counts for each of the pod's constraints that are (not) required.
-    pub(crate) fn of(pod: &'a PodInfo, cluster: &'a Cluster, required: bool) -> Vec<Self> {
-        let constraints: Vec<&SpreadConstraint> = pod.spread.iter().filter(|c| c.required == required).collect();
-        let all_keys = |node: &NodeInfo| constraints.iter().all(|c| node.label(&c.topology_key).is_some());
-        constraints.iter().map(|c| Self::count(pod, cluster, c, &all_keys)).collect()
+impl Check for Prepared<'_> {
+    fn check(&self, node: &NodeInfo) -> Result<(), Vec<Refusal>> {
+        for spread in &self.spreads {
+            let constraint = spread.constraint;
+            let Some(place) = node.label(&constraint.topology_key) else {
+                return Err(vec![Refusal::lasting(
+                    "node(s) didn't match pod topology spread constraints (missing required label)",
+                )]);
+            };
+            let own = i64::from(constraint.set.contains(self.pod, self.cluster.namespaces()));
+            if spread.at(place) + own - spread.least > constraint.max_skew {
+                return Err(vec![Refusal::resolvable("node(s) didn't match pod topology spread constraints")]);
+            }
+        }
+        Ok(())
+    }
+
+    fn changed(&mut self, other: &PodInfo, node: &NodeInfo, by: i64) {
+        let (pod, namespaces) = (self.pod, self.cluster.namespaces());
+        for spread in &mut self.spreads {
+            let constraint = spread.constraint;
+            let place = node.label(&constraint.topology_key).and_then(|place| spread.by_place.get_mut(place));
+            if let Some(count) = place
+                && counts(pod, constraint, node)
+                && constraint.set.contains(other, namespaces)
+            {
+                *count += by;
+                spread.least = least(constraint, &spread.by_place);
+            }
+        }
+    }
+}
+
+impl<'a> Spread<'a> {
+    /// Counts for each of the constraints. With `all_keys`, nodes that lack the label of any of them count for none.
+    pub(crate) fn over(pod: &PodInfo, cluster: &'a Cluster, constraints: Vec<&'a SpreadConstraint>, all_keys: bool) -> Vec<Self> {
+        let has_keys = |node: &NodeInfo| !all_keys || constraints.iter().all(|c| node.label(&c.topology_key).is_some());
+        constraints.iter().map(|c| Self::count(pod, cluster, c, &has_keys)).collect()
     }
 
     fn count(
         pod: &PodInfo,
         cluster: &'a Cluster,
         constraint: &'a SpreadConstraint,
-        all_keys: &impl Fn(&NodeInfo) -> bool,
+        has_keys: &impl Fn(&NodeInfo) -> bool,
     ) -> Self {
-        let mut by_place = HashMap::new();
-        for node in cluster.nodes().iter().filter(|n| n.exists() && all_keys(n)) {
-            let counted = (!constraint.honor_affinity || node_matches(pod, node))
-                && (!constraint.honor_taints
-                    || node.node.spec().taints.iter().all(|t| t.effect == "PreferNoSchedule" || pod.tolerates(t)));
-            let Some(place) = node.label(&constraint.topology_key).filter(|_| counted) else { continue };
-            let here = node.pods.iter().filter(|p| {
-                p.pod.namespace() == pod.pod.namespace()
-                    && p.pod.metadata().deletion_timestamp.is_none()
-                    && constraint.selector.matches(|key| p.label(key))
-            });
-            *by_place.entry(place).or_default() += i64::try_from(here.count()).unwrap_or(i64::MAX);
+        let (mut by_place, by_node) = (HashMap::new(), cluster.places(&constraint.set, EACH_NODE));
+        for node in cluster.nodes().iter().filter(|n| n.exists() && has_keys(n) && counts(pod, constraint, n)) {
+            if let Some(place) = node.label(&constraint.topology_key) {
+                *by_place.entry(place).or_default() += by_node.at(node.name());
+            }
         }
-        Self { constraint, by_place }
+        Self { constraint, least: least(constraint, &by_place), by_place }
     }
 
     /// Matching pods in a place.
@@ -89,17 +99,23 @@ impl<'a> Counts<'a> {
         self.by_place.get(place).copied().unwrap_or_default()
     }
 
-    /// Matching pods in the emptiest place.
-    fn least(&self) -> i64 {
-        let places = i64::try_from(self.by_place.len()).unwrap_or(i64::MAX);
-        if self.constraint.min_domains.is_some_and(|min| places < min) {
-            return 0;
-        }
-        self.by_place.values().copied().min().unwrap_or_default()
-    }
-
     /// How many places there are.
     pub(crate) fn places(&self) -> usize {
         self.by_place.len()
     }
+}
+
+/// True if pods on the node count, as far as the constraint's policies say.
+fn counts(pod: &PodInfo, constraint: &SpreadConstraint, node: &NodeInfo) -> bool {
+    let tolerated = || node.node.spec().taints.iter().all(|t| t.effect == "PreferNoSchedule" || pod.tolerates(t));
+    (!constraint.honor_affinity || node_matches(pod, node)) && (!constraint.honor_taints || tolerated())
+}
+
+/// Matching pods in the emptiest place.
+fn least(constraint: &SpreadConstraint, by_place: &HashMap<&str, i64>) -> i64 {
+    let places = i64::try_from(by_place.len()).unwrap_or(i64::MAX);
+    if constraint.min_domains.is_some_and(|min| places < min) {
+        return 0;
+    }
+    by_place.values().copied().min().unwrap_or_default()
 }

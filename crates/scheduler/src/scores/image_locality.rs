@@ -23,7 +23,8 @@ impl Score for ImageLocality {
         let spec = pod.pod.spec();
         let images: Vec<String> = spec.containers.iter().chain(&spec.init_containers).map(|c| normalized(&c.image)).collect();
         let total = i64::try_from(cluster.node_count()).ok().filter(|n| *n > 0)?;
-        let spread: Vec<i64> = images.iter().map(|i| having(cluster, i)).collect();
+        let having = |image: &String| i64::try_from(cluster.nodes_with_image(image)).unwrap_or(i64::MAX);
+        let spread: Vec<i64> = images.iter().map(having).collect();
         if spread.iter().all(|n| *n == 0) {
             return None;
         }
@@ -36,10 +37,6 @@ impl Score for ImageLocality {
         };
         Some(nodes.iter().map(of).collect())
     }
-}
-
-fn having(cluster: &Cluster, image: &str) -> i64 {
-    i64::try_from(cluster.nodes().iter().filter(|n| n.images.contains_key(image)).count()).unwrap_or(i64::MAX)
 }
 
 /// The name with a tag, as nodes report it.

@@ -1,13 +1,11 @@
 //! Pods that should be near, or away from, other pods: their own preferences and those of the pods that are there.
 
-use std::collections::HashMap;
-
 use crate::{
     cluster::Cluster,
-    filters::topology_value,
     node::NodeInfo,
     plugin::{Score, normalize_range},
-    pod::{AffinityTerm, PodInfo},
+    pod::{PodInfo, Rule},
+    topology::Tally,
 };
 
 /// What a required affinity of a pod that is there counts for a pod that it is about (upstream's default).
@@ -26,34 +24,27 @@ impl Score for InterPodAffinity {
     }
 
     fn score(&self, pod: &PodInfo, cluster: &Cluster, nodes: &[&NodeInfo]) -> Option<Vec<i64>> {
-        let label = |namespace: &str, key: &str| cluster.namespace_label(namespace, key);
-        let mut places: HashMap<(&str, &str), i64> = HashMap::new();
-        for node in cluster.nodes() {
-            let weigh = |term: &AffinityTerm, about: &PodInfo, weight: i64| if term.selects(about, label) { weight } else { 0 };
-            // The pod's own preferences about every pod that is there.
-            for (weight, term) in &pod.preferred_pods {
-                let Some(value) = topology_value(node, term) else { continue };
-                let sum: i64 = node.pods.iter().map(|p| weigh(term, p, i64::from(*weight))).sum();
-                *places.entry((&term.topology_key, value)).or_default() += sum;
-            }
-            // What the pods that are there say about it.
-            for existing in &node.with_affinity {
-                let hard = existing.affinity.iter().map(|t| (HARD_AFFINITY_WEIGHT, t));
-                let soft = existing.preferred_pods.iter().map(|(w, t)| (i64::from(*w), t));
-                for (weight, term) in hard.chain(soft) {
-                    let Some(value) = topology_value(node, term) else { continue };
-                    *places.entry((&term.topology_key, value)).or_default() += weigh(term, pod, weight);
-                }
-            }
-        }
-        places.retain(|_, weight| *weight != 0);
-        if places.is_empty() {
+        // The pod's own preferences about every pod that is there.
+        let own = pod.preferred_pods.iter().map(|(weight, term)| {
+            let places = cluster.places(&term.set, &term.topology_key);
+            (i64::from(*weight), Tally::new(term.topology_key.as_str(), places))
+        });
+        // What the pods that are there say about it.
+        let theirs = cluster.carried().filter_map(|carried| {
+            let weight = match carried.rule {
+                Rule::Near => HARD_AFFINITY_WEIGHT,
+                Rule::Prefers(weight) => i64::from(weight),
+                Rule::Away => return None,
+            };
+            let about = carried.term.set.contains(pod, cluster.namespaces());
+            let tally = || Tally::new(carried.term.topology_key.as_str(), std::borrow::Cow::Borrowed(&carried.places));
+            about.then(|| (weight, tally()))
+        });
+        let weighed: Vec<_> = own.chain(theirs).filter(|(weight, tally)| *weight != 0 && tally.total() != 0).collect();
+        if weighed.is_empty() {
             return None;
         }
-        let of = |node: &&NodeInfo| {
-            let here = places.iter().filter(|((key, value), _)| node.label(key) == Some(value));
-            here.map(|(_, weight)| *weight).sum()
-        };
+        let of = |node: &&NodeInfo| weighed.iter().map(|(weight, tally)| weight * tally.at(node)).sum();
         Some(normalize_range(nodes.iter().map(of).collect()))
     }
 }
