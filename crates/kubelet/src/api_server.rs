@@ -140,15 +140,12 @@ impl Cluster for ApiServer {
         self.request_token(pod, request).boxed()
     }
 
-    fn services(&self, namespace: &str) -> Vec<Arc<Service>> {
-        let in_scope = |service: &Arc<Service>| {
-            let metadata = service.metadata();
-            metadata.namespace == namespace || (metadata.namespace == "default" && metadata.name == "kubernetes")
-        };
-        let mut services = self.services.store().list();
-        services.retain(in_scope);
-        services.sort_by(|a, b| a.metadata().name.cmp(&b.metadata().name));
-        services
+    fn services(&self) -> BoxFuture<'_, Vec<Arc<Service>>> {
+        async {
+            self.services.wait_synced().await;
+            self.services.store().list()
+        }
+        .boxed()
     }
 
     fn write_status<'a>(&'a self, pod: &'a Pod, status: &'a PodStatus) -> BoxFuture<'a, Result<Option<u64>>> {

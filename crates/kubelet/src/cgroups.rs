@@ -5,7 +5,8 @@
 
 use std::{
     collections::BTreeSet,
-    fs, io,
+    fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -64,24 +65,38 @@ impl Cgroups {
         let (requests, limits) = (pod::requests(spec), pod::limits(spec));
         let containers = || spec.init_containers.iter().chain(&spec.containers);
         let limited = |name: &str| containers().all(|container| qos::limit(container, name) > 0);
-        let write = |controller: &str, file: &str, value: String| -> io::Result<()> {
+        let shares = qos::cpu_shares(qos::units(&requests, "cpu"));
+        let quota = limited("cpu").then(|| qos::cpu_quota(qos::units(&limits, "cpu")));
+        let memory = limited("memory").then(|| qos::units(&limits, "memory"));
+        let mut settings = Vec::new();
+        if self.unified {
+            self.delegate(&parent)?;
+            settings.push(("", "cpu.weight", cpu_weight(shares).to_string()));
+            settings.extend(quota.map(|(quota, period)| ("", "cpu.max", format!("{quota} {period}"))));
+            settings.extend(memory.map(|bytes| ("", "memory.max", bytes.to_string())));
+        } else {
+            settings.push(("cpu", "cpu.shares", shares.to_string()));
+            settings.extend(quota.map(|(quota, _)| ("cpu", "cpu.cfs_quota_us", quota.to_string())));
+            settings.extend(memory.map(|bytes| ("memory", "memory.limit_in_bytes", bytes.to_string())));
+        }
+        for (controller, file, value) in settings {
             let dir = self.hierarchy(controller).join(parent.trim_start_matches('/'));
             fs::create_dir_all(&dir)?;
-            match fs::write(dir.join(file), value) {
-                // A hierarchy without that controller.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                result => result,
+            write_setting(&dir.join(file), &value)?;
+        }
+        Ok(())
+    }
+
+    /// Lets the groups down to the pod's use the controllers: in the unified hierarchy each must be told.
+    fn delegate(&self, parent: &str) -> io::Result<()> {
+        let mut dir = self.mount.clone();
+        for part in parent.split('/').filter(|part| !part.is_empty()) {
+            for controller in ["+cpu", "+memory", "+pids"] {
+                // One that the kernel does not have is missed by its settings' files.
+                drop(write_setting(&dir.join("cgroup.subtree_control"), controller));
             }
-        };
-        if self.unified {
-            return Ok(());
-        }
-        write("cpu", "cpu.shares", qos::cpu_shares(qos::units(&requests, "cpu")).to_string())?;
-        if limited("cpu") {
-            write("cpu", "cpu.cfs_quota_us", qos::cpu_quota(qos::units(&limits, "cpu")).0.to_string())?;
-        }
-        if limited("memory") {
-            write("memory", "memory.limit_in_bytes", qos::units(&limits, "memory").to_string())?;
+            dir.push(part);
+            fs::create_dir_all(&dir)?;
         }
         Ok(())
     }
@@ -147,6 +162,19 @@ impl Cgroups {
     }
 }
 
+/// Sets what a group may use; a hierarchy without that controller has no such file.
+fn write_setting(file: &Path, value: &str) -> io::Result<()> {
+    match fs::OpenOptions::new().write(true).open(file).and_then(|mut file| file.write_all(value.as_bytes())) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// The unified hierarchy's weight (1 to 10000) for CPU shares (2 to 262144).
+fn cpu_weight(shares: i64) -> i64 {
+    1 + (shares - 2) * 9999 / 262_142
+}
+
 /// Removes a group and those below it, as far as they are empty.
 fn remove_group(dir: &Path) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -182,5 +210,39 @@ mod tests {
     fn the_root_group_can_be_measured() {
         let usage = Cgroups::new("/").usage_of("/").unwrap();
         assert!(usage.cpu_nanos > 0 && usage.memory_bytes > 0);
+    }
+
+    #[test]
+    fn a_pods_group_holds_the_sum_of_its_containers_in_either_hierarchy() {
+        let mut pod = Pod::default();
+        pod.metadata_mut().uid = "u1".into();
+        for _ in 0..2 {
+            let mut container = api::core::v1::Container::default();
+            let limits = &mut container.resources_mut().limits;
+            limits.insert("cpu".into(), api::quantity::Quantity::from_milli(250).into());
+            limits.insert("memory".into(), api::quantity::Quantity::from_bytes(1 << 20).into());
+            pod.spec_mut().containers.push(container);
+        }
+        let cases = [
+            (true, [("cpu.weight", "20"), ("cpu.max", "50000 100000"), ("memory.max", "2097152")]),
+            (false, [("cpu/cpu.shares", "512"), ("cpu/cpu.cfs_quota_us", "50000"), ("memory/memory.limit_in_bytes", "2097152")]),
+        ];
+        for (unified, expected) in cases {
+            let mount = tempfile::tempdir().unwrap();
+            let groups = Cgroups { root: "/n".into(), mount: mount.path().to_owned(), unified };
+            // The kernel makes the files with the group.
+            let file = |name: &str| {
+                let (hierarchy, name) = name.split_once('/').unwrap_or(("", name));
+                mount.path().join(hierarchy).join("n/kubepods/podu1").join(name)
+            };
+            for (name, _) in expected {
+                fs::create_dir_all(file(name).parent().unwrap()).unwrap();
+                fs::write(file(name), "").unwrap();
+            }
+            groups.prepare(&pod).unwrap();
+            for (name, value) in expected {
+                assert_eq!(fs::read_to_string(file(name)).unwrap(), value, "{name}");
+            }
+        }
     }
 }

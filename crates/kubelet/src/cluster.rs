@@ -21,8 +21,8 @@ pub trait Cluster: Send + Sync {
     fn secret<'a>(&'a self, namespace: &'a str, name: &'a str) -> BoxFuture<'a, Result<Option<Arc<Secret>>>>;
     /// A token of the pod's service account, bound to the pod.
     fn token<'a>(&'a self, pod: &'a Pod, request: &'a TokenSpec) -> BoxFuture<'a, Result<Token>>;
-    /// The Services of a namespace that are known now.
-    fn services(&self, namespace: &str) -> Vec<Arc<Service>>;
+    /// All Services; waits until they are known.
+    fn services(&self) -> BoxFuture<'_, Vec<Arc<Service>>>;
     /// Writes a pod's status and says at which revision it now stands; `None` if the pod is gone.
     fn write_status<'a>(&'a self, pod: &'a Pod, status: &'a PodStatus) -> BoxFuture<'a, Result<Option<u64>>>;
     /// Takes the object of a pod that has ended off the API server; gone already is no error.

@@ -21,6 +21,9 @@ struct Inner {
     deleted: bool,
     events: Vec<PodEvent>,
     down: bool,
+    tokens: u32,
+    /// How long the answer to a read is under way.
+    latency: std::time::Duration,
 }
 
 impl FakeCluster {
@@ -47,6 +50,10 @@ impl FakeCluster {
         self.inner.lock().events.iter().map(|event| format!("{}: {}", event.reason, event.message)).collect()
     }
 
+    pub(crate) fn set_latency(&self, latency: std::time::Duration) {
+        self.inner.lock().latency = latency;
+    }
+
     pub(crate) fn set_down(&self, down: bool) {
         self.inner.lock().down = down;
     }
@@ -54,7 +61,15 @@ impl FakeCluster {
 
 impl Cluster for FakeCluster {
     fn config_map<'a>(&'a self, _: &'a str, name: &'a str) -> BoxFuture<'a, Result<Option<Arc<ConfigMap>>>> {
-        async move { Ok(self.inner.lock().config_maps.get(name).cloned()) }.boxed()
+        async move {
+            let (found, latency) = {
+                let inner = self.inner.lock();
+                (inner.config_maps.get(name).cloned(), inner.latency)
+            };
+            tokio::time::sleep(latency).await;
+            Ok(found)
+        }
+        .boxed()
     }
 
     fn secret<'a>(&'a self, _: &'a str, _: &'a str) -> BoxFuture<'a, Result<Option<Arc<Secret>>>> {
@@ -65,13 +80,15 @@ impl Cluster for FakeCluster {
         async move {
             let issued_at = Timestamp::now();
             let expires_at = issued_at + std::time::Duration::from_secs(request.expiration_seconds as u64);
-            Ok(Token { token: "token".into(), issued_at, expires_at })
+            let mut inner = self.inner.lock();
+            inner.tokens += 1;
+            Ok(Token { token: format!("token {}", inner.tokens), issued_at, expires_at })
         }
         .boxed()
     }
 
-    fn services(&self, _: &str) -> Vec<Arc<Service>> {
-        Vec::new()
+    fn services(&self) -> BoxFuture<'_, Vec<Arc<Service>>> {
+        async { Vec::new() }.boxed()
     }
 
     fn write_status<'a>(&'a self, _: &'a Pod, status: &'a PodStatus) -> BoxFuture<'a, Result<Option<u64>>> {

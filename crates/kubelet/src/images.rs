@@ -11,7 +11,7 @@ use futures::{
     future::{BoxFuture, Shared},
 };
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::runtime::{self, Credentials, Image, Runtime};
 
@@ -25,6 +25,7 @@ pub struct Images {
     runtime: Arc<dyn Runtime>,
     pulls: Mutex<HashMap<String, Pull>>,
     registries: Mutex<HashMap<String, Arc<Semaphore>>>,
+    pulled: Arc<Notify>,
 }
 
 /// A pull under way, for everyone who waits for it.
@@ -59,9 +60,9 @@ pub enum ImageError {
 // === impl Images ===
 
 impl Images {
-    /// Images of a runtime.
-    pub fn new(runtime: Arc<dyn Runtime>) -> Self {
-        Self { runtime, pulls: Mutex::default(), registries: Mutex::default() }
+    /// Images of a runtime. `pulled` is rung when there is a new one.
+    pub fn new(runtime: Arc<dyn Runtime>, pulled: Arc<Notify>) -> Self {
+        Self { runtime, pulls: Mutex::default(), registries: Mutex::default(), pulled }
     }
 
     /// Makes sure an image is present as the policy (`Always`, `IfNotPresent`, `Never`) wants. `pulling` is called when a pull begins. Dropping the
@@ -88,6 +89,7 @@ impl Images {
         let result = pull.clone().await;
         self.forget_pull(image, &pull);
         result.map_err(ImageError::Pull)?;
+        self.pulled.notify_one();
         let image = self
             .runtime
             .image(image)
@@ -163,7 +165,7 @@ mod tests {
     #[tokio::test]
     async fn policies_decide_whether_to_pull() {
         let runtime = FakeRuntime::new(&["here:1"]);
-        let images = Images::new(Arc::new(runtime.clone()));
+        let images = Images::new(Arc::new(runtime.clone()), Arc::default());
         assert!(images.ensure("here:1", "IfNotPresent", None, || panic!("must not pull")).await.unwrap().pulled.is_none());
         assert!(matches!(images.ensure("gone:1", "Never", None, || ()).await, Err(ImageError::NeverPull(_))));
         assert!(matches!(images.ensure("not a name", "Always", None, || ()).await, Err(ImageError::InvalidName(_))));

@@ -10,23 +10,28 @@ use std::{
 
 use api::core::v1::Pod;
 use client::{Informer, ObjectChange};
-use futures::StreamExt as _;
+use futures::{StreamExt as _, stream::BoxStream};
 use parking_lot::Mutex;
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{Instant, interval_at, sleep},
+    time::{Instant, interval_at, sleep, timeout},
 };
 use tracing::{Instrument as _, info, warn};
 
 use crate::{
     cluster::{Reference, ReferenceKind},
     pod::{self, Context, Mailbox, state::Desired},
-    runtime::Labels,
+    runtime::{self, ContainerEvent, Labels, Runtime},
 };
 
 /// How often leftovers are looked for, besides at the start.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(300);
+/// How often the runtime is asked whether it still answers, and how long it may take.
+const CHECK_INTERVAL: Duration = Duration::from_secs(30);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the runtime may be away before the node is not ready: upstream's number.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Pause before the runtime is asked again after it went away.
 const RECONNECT: Duration = Duration::from_secs(1);
 
@@ -39,6 +44,8 @@ pub struct Pods {
 struct Entry {
     mailbox: Mailbox,
     pod: Arc<Pod>,
+    /// The API server has it no more.
+    gone: bool,
     references: BTreeSet<Reference>,
 }
 
@@ -55,10 +62,11 @@ impl Pods {
         }
     }
 
-    /// The pod with this name, if it is here and not about to be gone.
+    /// The pod with this name; not one that the API server has no more, whose name another may have by now.
     pub fn find(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
         let pods = self.inner.lock();
-        let found = pods.values().find(|entry| entry.pod.metadata().namespace == namespace && entry.pod.metadata().name == name);
+        let is_it = |pod: &Pod| pod.metadata().namespace == namespace && pod.metadata().name == name;
+        let found = pods.values().find(|entry| !entry.gone && is_it(&entry.pod));
         found.map(|entry| entry.pod.clone())
     }
 
@@ -82,40 +90,67 @@ impl Pods {
     }
 }
 
-/// Routes the runtime's events to the pods; for ever.
-pub async fn route_events(ctx: Arc<Context>, pods: Pods, state: RuntimeState) {
+/// Routes the runtime's events to the pods; for ever. A runtime that is away for a moment, as while it is restarted, is nothing to report: its
+/// containers go on.
+pub async fn route_events(runtime: Arc<dyn Runtime>, pods: Pods, state: RuntimeState) {
+    let mut away_since: Option<Instant> = None;
     loop {
         // Events are asked for before the pods look, so nothing falls in between.
-        let mut events = ctx.runtime.events();
-        match ctx.runtime.info().await {
-            Ok(_) => {
+        let events = runtime.events();
+        match answers(&*runtime).await {
+            Ok(()) => {
+                away_since = None;
                 if state.send_if_modified(|state| std::mem::replace(state, Ok(())).is_err()) {
                     info!("the container runtime answers");
                 }
                 pods.resync();
-                while let Some(event) = events.next().await {
-                    match event {
-                        Ok(event) => {
-                            if let Some(entry) = pods.inner.lock().get(&event.pod_uid) {
-                                entry.mailbox.container_changed(event.id);
-                            }
-                        }
-                        Err(error) => {
-                            warn!(error = &error as &dyn std::error::Error, "the container runtime's events broke off");
-                            break;
-                        }
-                    }
-                }
+                follow_events(&*runtime, &pods, events).await;
             }
-            Err(error) => {
-                let message = error.to_string();
-                let down = |state: &mut Result<(), String>| std::mem::replace(state, Err(message)).is_ok();
-                if state.send_if_modified(down) {
-                    warn!(error = &error as &dyn std::error::Error, "the container runtime does not answer");
+            Err(message) => {
+                let away = away_since.get_or_insert_with(Instant::now).elapsed();
+                let told = message.clone();
+                let down = |state: &mut Result<(), String>| std::mem::replace(state, Err(told)).is_ok();
+                if away >= PATIENCE && state.send_if_modified(down) {
+                    warn!(message, "the container runtime does not answer");
                 }
             }
         }
         sleep(RECONNECT).await;
+    }
+}
+
+/// Passes events on until they break off, or until the runtime does not answer any more: one that hangs says nothing.
+async fn follow_events(runtime: &dyn Runtime, pods: &Pods, mut events: BoxStream<'static, runtime::Result<ContainerEvent>>) {
+    let mut checks = interval_at(Instant::now() + CHECK_INTERVAL, CHECK_INTERVAL);
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            _ = checks.tick() => match answers(runtime).await {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+        };
+        match event {
+            Some(Ok(event)) => {
+                if let Some(entry) = pods.inner.lock().get(&event.pod_uid) {
+                    entry.mailbox.container_changed(event.id);
+                }
+            }
+            Some(Err(error)) => {
+                warn!(error = &error as &dyn std::error::Error, "the container runtime's events broke off");
+                return;
+            }
+            None => return,
+        }
+    }
+}
+
+/// Whether the runtime answers within the time that something healthy needs.
+async fn answers(runtime: &dyn Runtime) -> Result<(), String> {
+    match timeout(CHECK_TIMEOUT, runtime.info()).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no answer within {} s", CHECK_TIMEOUT.as_secs())),
     }
 }
 
@@ -164,8 +199,9 @@ fn want(ctx: &Arc<Context>, pods: &Pods, tasks: &mut JoinSet<String>, desired: D
     let (uid, pod) = (desired.pod.metadata().uid.clone(), desired.pod.clone());
     let references = if desired.gone { BTreeSet::new() } else { references(&pod) };
     let mut entries = pods.inner.lock();
+    let gone = desired.gone;
     if let Some(entry) = entries.get_mut(&uid) {
-        entry.pod = pod;
+        (entry.pod, entry.gone) = (pod, gone);
         entry.references = references;
         entry.mailbox.set_desired(desired);
         return;
@@ -173,7 +209,7 @@ fn want(ctx: &Arc<Context>, pods: &Pods, tasks: &mut JoinSet<String>, desired: D
     let mailbox = Mailbox::new(desired);
     let span = tracing::info_span!("pod", name = pod.metadata().name, namespace = pod.metadata().namespace, uid);
     let work = pod::run(ctx.clone(), mailbox.clone());
-    entries.insert(uid.clone(), Entry { mailbox, pod, references });
+    entries.insert(uid.clone(), Entry { mailbox, pod, gone, references });
     tasks.spawn(
         async move {
             work.await;
@@ -271,4 +307,38 @@ fn references(pod: &Pod) -> BTreeSet<Reference> {
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::fake::FakeRuntime;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_runtime_that_is_restarted_is_no_news_and_one_that_stays_away_is() {
+        let (runtime, (state, told)) = (FakeRuntime::new(&[]), watch::channel(Ok(())));
+        let task = tokio::spawn(route_events(Arc::new(runtime.clone()), Pods::default(), state));
+        for (down, seconds, fine) in
+            [(false, 5, true), (true, 50, true), (false, 40, true), (true, 50, true), (true, 30, false), (false, 2, true)]
+        {
+            runtime.set_down(down);
+            sleep(Duration::from_secs(seconds)).await;
+            assert_eq!(told.borrow().is_ok(), fine, "{down} for {seconds} s");
+        }
+        task.abort();
+    }
+
+    #[test]
+    fn a_name_means_the_pod_that_has_it_now() {
+        let pods = Pods::default();
+        for (uid, gone) in [("1", true), ("2", false), ("3", true)] {
+            let mut pod = Pod::default();
+            (pod.metadata_mut().namespace, pod.metadata_mut().name, pod.metadata_mut().uid) =
+                ("ns".into(), "web".into(), uid.into());
+            let pod = Arc::new(pod);
+            let mailbox = Mailbox::new(Desired { pod: pod.clone(), gone });
+            pods.inner.lock().insert(uid.into(), Entry { mailbox, pod, gone, references: BTreeSet::new() });
+        }
+        assert_eq!(pods.find("ns", "web").unwrap().metadata().uid, "2");
+    }
 }

@@ -79,6 +79,9 @@ pub enum StartError {
     /// This program's own place is not known.
     #[error("cannot tell where this program is; give the pause binary with --pause-binary")]
     NoProgram(#[source] std::io::Error),
+    /// Control groups would be systemd's to make.
+    #[error("the Docker Engine leaves control groups to systemd: start it with --exec-opt native.cgroupdriver=cgroupfs")]
+    CgroupDriver,
     /// The schema for reflection.
     #[error("cannot serve reflection")]
     Reflection(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -118,6 +121,7 @@ pub async fn run_with(args: Args, client: Client, address: Ipv4Addr, kit: Kit) -
         memory: machine.allocatable_memory(),
         storage: machine.allocatable_storage(),
         oom_score_floor: crate::node::oom_score_floor(),
+        app_armor: crate::node::has_app_armor(),
     });
     let cidr = args.cluster_cidr.parse()?;
     let network = Arc::new(Bridge::open(&args.root_dir.join("network"), cidr)?);
@@ -164,7 +168,7 @@ pub async fn run_with(args: Args, client: Client, address: Ipv4Addr, kit: Kit) -
         network: network.clone(),
         cluster: cluster.clone(),
         volumes: Volumes::new(&args.root_dir, cluster, node.clone()),
-        images: Images::new(docker.clone()),
+        images: Images::new(docker.clone(), changed.clone()),
         cgroups: cgroups.clone(),
         metrics: KubeletMetrics::new(&kit.metrics),
         node,
@@ -172,13 +176,13 @@ pub async fn run_with(args: Args, client: Client, address: Ipv4Addr, kit: Kit) -
         pause_image,
     });
     let stats = Arc::new(Stats::new(docker.clone(), pods.clone(), cgroups, args.cgroup_root.clone()));
-    serve(&args, address, NodeService { runtime: docker, pods: pods.clone(), stats }, &kit).await?;
+    serve(&args, address, NodeService { runtime: docker.clone(), pods: pods.clone(), stats }, &kit).await?;
 
     let scope = Scope { field_selector: format!("spec.nodeName={name}"), ..Scope::default() };
     let own_pods = informers.with::<Pod>(scope);
     let nodes = informers.of::<Node>();
     spawn(&kit, "network", follow_peers(network, nodes, name.clone(), changed));
-    spawn(&kit, "container-events", manager::route_events(context.clone(), pods.clone(), state));
+    spawn(&kit, "container-events", manager::route_events(docker.clone(), pods.clone(), state));
     spawn(&kit, "pods", manager::run(context, pods, own_pods));
     let reported = kit.health.ready_gate("node-status");
     spawn(&kit, "node", async move {
@@ -212,6 +216,7 @@ fn slim_node(node: &mut Node) {
     status.allocatable.clear();
 }
 
+/// Waits for the engine. Pods' control groups are plain directories, so it must make its own in the same way.
 async fn connect_engine(args: &Args, kit: &Kit) -> Result<Docker, StartError> {
     let mut told = false;
     loop {
@@ -220,6 +225,7 @@ async fn connect_engine(args: &Args, kit: &Kit) -> Result<Docker, StartError> {
             Err(error) => Err(error),
         };
         match asked {
+            Ok((_, info)) if !info.cgroupfs => return Err(StartError::CgroupDriver),
             Ok((docker, info)) => {
                 info!(version = info.version, cgroupfs = info.cgroupfs, "Docker Engine found");
                 return Ok(docker);

@@ -37,12 +37,23 @@ fn pods_reach_each_other_their_host_and_the_world() {
         assert!(a.run("busybox ping -c1 -w5 192.0.2.2"), "pod to the world");
         // Another node's pods are in the cluster: not masqueraded, so without a route back there is no answer.
         assert!(world.run("ip addr add 10.244.9.9/24 dev eth0"));
-        bridge.set_peers(&[Peer { pods: "10.244.9.0/24".parse().unwrap(), address: Ipv4Addr::new(192, 0, 2, 2) }]).await.unwrap();
+        let (near, far) = (Ipv4Addr::new(192, 0, 2, 2), Ipv4Addr::new(198, 51, 100, 2));
+        let peers = [("10.244.9.0/24", near), ("10.244.10.0/24", far)]
+            .map(|(pods, address)| Peer { pods: pods.parse().unwrap(), address });
+        assert_eq!(bridge.set_peers(&peers).await.unwrap(), 1, "one shares no link with us");
         assert!(!a.run("busybox ping -c1 -w1 10.244.9.9"), "cluster traffic keeps its source");
         assert!(world.run("ip route add 10.244.7.0/24 via 192.0.2.1"));
         assert!(a.run("busybox ping -c1 -w5 10.244.9.9"), "pod to another node's pod");
+        assert!(sh("ip addr add 198.51.100.1/24 dev up0"));
+        assert_eq!(bridge.set_peers(&peers).await.unwrap(), 0, "now it does");
+        assert!(sh("ip route | grep -q '10.244.10.0/24 via 198.51.100.2'"));
         bridge.set_peers(&[]).await.unwrap();
-        assert!(sh("! ip route | grep -q 10.244.9"), "the route goes with the node");
+        assert!(sh("! ip route | grep -q -e 10.244.9 -e 10.244.10"), "the route goes with the node");
+
+        assert!(world.run("ip route del 10.244.7.0/24") && sh("nft flush ruleset"));
+        assert!(!a.run("busybox ping -c1 -w1 192.0.2.2"), "others can take the rules away");
+        bridge.configure("10.244.7.0/24".parse().unwrap()).await.unwrap();
+        assert!(a.run("busybox ping -c1 -w5 192.0.2.2"), "and we put them back");
 
         assert!(sh("bridge -d link show dev fkaaaaaaaa00004 | grep -q 'hairpin on'"));
         assert!(sh("ip link show dev fkaaaaaaaa00004 | grep -q 'alias pod/aaaaaaaa-0000-4000-8000-000000000001'"));

@@ -94,9 +94,9 @@ impl Bridge {
         Ok(())
     }
 
-    /// Makes the routes to the other nodes' pods exactly these. A node that shares no link with this one cannot be routed to directly; it is
-    /// reported and left out, and an overlay would take it from here.
-    pub async fn set_peers(&self, peers: &[Peer]) -> Result<()> {
+    /// Makes the routes to the other nodes' pods exactly these, and says how many could not be made. A node that shares no link with this one
+    /// cannot be routed to directly; it is reported and left out, and an overlay would take it from here.
+    pub async fn set_peers(&self, peers: &[Peer]) -> Result<usize> {
         let own = self.node.lock().map(|node| node.pods);
         let wanted: BTreeSet<_> = peers
             .iter()
@@ -110,15 +110,17 @@ impl Bridge {
                 self.netlink.delete_peer_route(*route).await?;
             }
         }
+        let mut unreachable = 0;
         for route in wanted.difference(&present) {
             match self.netlink.add_peer_route(*route).await {
                 Ok(()) => info!(pods = %route.cidr, node = %route.gateway, "route added"),
                 Err(error) => {
+                    unreachable += 1;
                     warn!(pods = %route.cidr, node = %route.gateway, error = &error as &dyn std::error::Error, "node is not reachable directly")
                 }
             }
         }
-        Ok(())
+        Ok(unreachable)
     }
 
     /// Whether this host holds the address on one of its links.

@@ -6,14 +6,14 @@
 //! table ip ferrokube-pods {
 //!   chain postrouting {
 //!     type nat hook postrouting priority srcnat
-//!     ip saddr POD-CIDR ip daddr != CLUSTER-CIDR masquerade
+//!     ip saddr POD-CIDR ip daddr != CLUSTER-CIDR masquerade fully-random
 //!   }
 //! }
 //! ```
 
 use std::io;
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{DefaultNla, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
     nftables::{
@@ -36,6 +36,9 @@ const SUBSYSTEM: u16 = 10;
 const NETWORK_HEADER: u32 = 1;
 const SOURCE_OFFSET: u32 = 12;
 const DESTINATION_OFFSET: u32 = 16;
+/// The attribute that holds a masquerade's flags, and the flag.
+const MASQUERADE_FLAGS: u16 = 1;
+const FULLY_RANDOM: u32 = 1 << 4;
 
 /// Replaces the table. Blocks for some milliseconds.
 pub(super) fn install(pods: Cidr, cluster: Cidr) -> io::Result<()> {
@@ -48,7 +51,9 @@ pub(super) fn install(pods: Cidr, cluster: Cidr) -> io::Result<()> {
             ChainAttribute::Hook(vec![Hook::Number(InetHookNumber::PostRouting.into()), Hook::Priority(PRIORITY)]),
         ],
     };
-    let masquerade = Expressions::Other { expression_type: "masq".into(), attributes: vec![] };
+    // Ports are picked at random, so that two CPUs do not pick the same one.
+    let flags = DefaultNla::new(MASQUERADE_FLAGS, FULLY_RANDOM.to_be_bytes().to_vec());
+    let masquerade = Expressions::Other { expression_type: "masq".into(), attributes: vec![flags] };
     let expressions = [
         address_matches(SOURCE_OFFSET, Operator::Equal, pods),
         address_matches(DESTINATION_OFFSET, Operator::NotEqual, cluster),

@@ -208,7 +208,7 @@ impl Agent {
             let version = old.node_info().container_runtime_version.trim_start_matches("docker://").to_owned();
             EngineInfo { version, ..EngineInfo::default() }
         });
-        let images = self.runtime.images().await.unwrap_or_default();
+        let images = self.runtime.images().await.ok();
         let facts = Facts {
             machine: &self.machine,
             address: &self.config.address.to_string(),
@@ -216,7 +216,7 @@ impl Agent {
             pods: self.config.max_pods,
             port: self.config.port,
             engine: &engine,
-            images: &images,
+            images: images.as_deref(),
             problems: &problems,
         };
         status(&facts, old, Timestamp::now())

@@ -133,6 +133,11 @@ pub fn oom_score_floor() -> i64 {
     fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
+/// Whether the kernel confines programs by AppArmor profiles.
+pub fn has_app_armor() -> bool {
+    fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.trim() == "Y")
+}
+
 /// The address from which the machine reaches another; nothing is sent.
 pub fn address_towards(other: IpAddr) -> Option<Ipv4Addr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;

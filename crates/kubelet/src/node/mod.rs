@@ -9,6 +9,6 @@ mod status;
 pub use self::{
     agent::{Agent, NodeConfig},
     lease::keep_lease,
-    machine::{Machine, address_towards, oom_score_floor},
+    machine::{Machine, address_towards, has_app_armor, oom_score_floor},
     peers::follow_peers,
 };

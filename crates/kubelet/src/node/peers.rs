@@ -4,13 +4,20 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use api::core::v1::Node;
 use client::Informer;
-use tokio::sync::Notify;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
 use tracing::warn;
 
 use crate::network::{Bridge, Cidr, Peer};
 
 /// Pause before a network operation that failed is tried again.
 const RETRY: Duration = Duration::from_secs(2);
+/// How often the way to a node that could not be reached is looked for.
+const REACH_RETRY: Duration = Duration::from_secs(30);
+/// How often everything is made sure of although nothing has changed here: others may flush rules and routes.
+const REFRESH: Duration = Duration::from_secs(300);
 /// Changes that come close together are applied together.
 const GATHER: Duration = Duration::from_millis(50);
 
@@ -19,35 +26,40 @@ pub async fn follow_peers(network: Arc<Bridge>, nodes: Informer<Node>, name: Str
     let mut changes = nodes.subscribe();
     let mut known: BTreeMap<String, (Option<Cidr>, Option<std::net::Ipv4Addr>)> = BTreeMap::new();
     let (mut configured, mut applied) = (None, None);
-    let mut retry = false;
+    let mut due = Instant::now() + REFRESH;
     loop {
-        let change = tokio::select! {
+        let first = tokio::select! {
             change = changes.next() => Some(change),
-            () = tokio::time::sleep(RETRY), if retry => None,
-        };
-        if let Some(change) = change {
-            let mut next = Some(change);
-            tokio::time::sleep(GATHER).await;
-            while let Some(change) = next {
-                if let Some(node) = change.new {
-                    known.insert(node.metadata().name.clone(), facts(&node));
-                } else if let Some(node) = change.old {
-                    known.remove(&node.metadata().name);
-                }
-                next = changes.try_next();
+            () = sleep_until(due) => {
+                applied = None;
+                None
             }
+        };
+        let refresh = first.is_none();
+        if first.is_some() {
+            tokio::time::sleep(GATHER).await;
         }
-        retry = false;
+        let mut next = first;
+        while let Some(change) = next {
+            if let Some(node) = change.new {
+                known.insert(node.metadata().name.clone(), facts(&node));
+            } else if let Some(node) = change.old {
+                known.remove(&node.metadata().name);
+            }
+            next = changes.try_next();
+        }
+        due = Instant::now() + REFRESH;
         let own = known.get(&name).and_then(|(pods, _)| *pods);
-        if let Some(pods) = own.filter(|pods| configured != Some(*pods)) {
+        if let Some(pods) = own.filter(|pods| refresh || configured != Some(*pods)) {
             match network.configure(pods).await {
                 Ok(()) => {
-                    configured = Some(pods);
-                    changed.notify_one();
+                    if configured.replace(pods) != Some(pods) {
+                        changed.notify_one();
+                    }
                 }
                 Err(error) => {
                     warn!(%pods, error = &error as &dyn std::error::Error, "cannot set up the pod network");
-                    retry = true;
+                    due = Instant::now() + RETRY;
                 }
             }
         }
@@ -56,10 +68,14 @@ pub async fn follow_peers(network: Arc<Bridge>, nodes: Informer<Node>, name: Str
             others.filter_map(|(_, (pods, address))| Some(Peer { pods: (*pods)?, address: (*address)? })).collect();
         if configured.is_some() && applied.as_ref() != Some(&peers) {
             match network.set_peers(&peers).await {
-                Ok(()) => applied = Some(peers),
+                Ok(0) => applied = Some(peers),
+                Ok(_) => {
+                    applied = Some(peers);
+                    due = due.min(Instant::now() + REACH_RETRY);
+                }
                 Err(error) => {
                     warn!(error = &error as &dyn std::error::Error, "cannot set the routes to other nodes");
-                    retry = true;
+                    due = Instant::now() + RETRY;
                 }
             }
         }

@@ -22,7 +22,8 @@ pub(super) struct Facts<'a> {
     pub pods: u32,
     pub port: u16,
     pub engine: &'a EngineInfo,
-    pub images: &'a [Image],
+    /// What is present; `None` if the runtime does not say.
+    pub images: Option<&'a [Image]>,
     /// Why no pods can be run; empty if they can.
     pub problems: &'a [String],
 }
@@ -39,7 +40,7 @@ pub(super) fn status(facts: &Facts<'_>, old: &NodeStatus, now: Timestamp) -> Nod
         addresses: [("InternalIP", facts.address), ("Hostname", facts.hostname)]
             .map(|(kind, address)| NodeAddress { r#type: kind.into(), address: address.into() })
             .into(),
-        images: images(facts.images),
+        images: facts.images.map_or_else(|| old.images.clone(), images),
         volumes_in_use: old.volumes_in_use.clone(),
         volumes_attached: old.volumes_attached.clone(),
         ..NodeStatus::default()
@@ -115,7 +116,7 @@ mod tests {
             pods: 110,
             port: 10250,
             engine: &engine,
-            images: &images,
+            images: Some(&images),
             problems,
         };
         status(&facts, old, Timestamp::from_second(second).unwrap())

@@ -6,12 +6,13 @@ use jiff::Timestamp;
 
 /// The first delay.
 pub const INITIAL: Duration = Duration::from_secs(10);
-/// The longest delay; twice this time without a failure and the count starts anew.
+/// The longest delay; what fails only after twice this time since the last try counts as a first failure.
 pub const LONGEST: Duration = Duration::from_secs(300);
 
 /// A delay that doubles with each failure.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Backoff {
+    /// The delay in force, and when it was last tried.
     state: Option<(Duration, Timestamp)>,
 }
 
@@ -20,7 +21,7 @@ pub struct Backoff {
 impl Backoff {
     /// The time before which what failed at `failed_at` must not be tried again; `None` if it may be at once.
     pub fn blocked_until(&self, failed_at: Timestamp) -> Option<Timestamp> {
-        let (delay, _) = self.state.filter(|(_, updated)| !expired(*updated, failed_at))?;
+        let (delay, _) = self.state.filter(|(_, tried)| !expired(*tried, failed_at))?;
         later(failed_at, delay)
     }
 
@@ -29,13 +30,13 @@ impl Backoff {
         self.state.map_or(Duration::ZERO, |(delay, _)| delay)
     }
 
-    /// Counts a new try after a failure at `failed_at`.
-    pub fn advance(&mut self, failed_at: Timestamp) {
+    /// Counts a new try, made now, after a failure at `failed_at`.
+    pub fn advance(&mut self, failed_at: Timestamp, now: Timestamp) {
         let delay = match self.state {
-            Some((delay, updated)) if !expired(updated, failed_at) => (delay * 2).min(LONGEST),
+            Some((delay, tried)) if !expired(tried, failed_at) => (delay * 2).min(LONGEST),
             _ => INITIAL,
         };
-        self.state = Some((delay, failed_at));
+        self.state = Some((delay, now));
     }
 
     /// Forgets all failures.
@@ -44,9 +45,9 @@ impl Backoff {
     }
 }
 
-/// Ran so long since the last failure that it does not count any more.
-fn expired(updated: Timestamp, failed_at: Timestamp) -> bool {
-    later(updated, LONGEST * 2).is_some_and(|end| failed_at > end)
+/// Went well for so long since the last try that earlier failures do not count any more.
+fn expired(tried: Timestamp, failed_at: Timestamp) -> bool {
+    later(tried, LONGEST * 2).is_some_and(|end| failed_at > end)
 }
 
 /// A time later by a delay; `None` past the end of time.
@@ -66,21 +67,25 @@ mod tests {
     fn the_first_restart_is_immediate_and_later_ones_wait_twice_as_long_each() {
         let mut backoff = Backoff::default();
         assert_eq!(backoff.blocked_until(at(0)), None);
+        let mut failed = 0;
         let mut now = 0;
         for seconds in [10, 20, 40, 80, 160, 300, 300] {
-            backoff.advance(at(now));
-            assert_eq!(backoff.blocked_until(at(now + 1)), Some(at(now + 1 + seconds)));
-            now += 1 + seconds;
+            backoff.advance(at(failed), at(now));
+            failed = now + 1;
+            now = failed + seconds;
+            assert_eq!(backoff.blocked_until(at(failed)), Some(at(now)));
         }
     }
 
     #[test]
-    fn ten_good_minutes_forgive() {
+    fn only_ten_good_minutes_since_the_start_forgive() {
         let mut backoff = Backoff::default();
-        backoff.advance(at(0));
-        backoff.advance(at(20));
-        assert_eq!(backoff.blocked_until(at(20 + 601)), None);
-        backoff.advance(at(20 + 601));
+        backoff.advance(at(0), at(0));
+        // Held back until 300 after a failure at 20: the time until then is none in which all went well.
+        backoff.advance(at(20), at(300));
+        assert_eq!(backoff.blocked_until(at(700)), Some(at(720)));
+        assert_eq!(backoff.blocked_until(at(901)), None);
+        backoff.advance(at(901), at(901));
         assert_eq!(backoff.delay(), INITIAL);
     }
 }

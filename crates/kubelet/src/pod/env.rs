@@ -1,6 +1,6 @@
 //! The environment of a container: Services, envFrom, env, and the expansion of `$(NAME)`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use api::core::v1::{Container, EnvVar, Pod, Service};
 
@@ -55,12 +55,8 @@ pub async fn environment(
     container: &Container,
 ) -> Result<Variables, EnvError> {
     let namespace = &pod.metadata().namespace;
-    let mut services = cluster.services(namespace);
-    if pod.spec().enable_service_links == Some(false) {
-        services.clear();
-    }
     let mut variables = Variables::new();
-    for service in &services {
+    for service in announced(&cluster.services().await, namespace, pod.spec().enable_service_links != Some(false)) {
         service_variables(service, &mut variables);
     }
     for source in &container.env_from {
@@ -182,6 +178,16 @@ pub fn expand(input: &str, variables: &Variables) -> String {
     out
 }
 
+/// The Services that a pod is told of, in order: the API server's always, and those of its namespace if it wants them. One of its own
+/// namespace goes before the API server's of the same name, so it comes later.
+fn announced<'a>(all: &'a [Arc<Service>], namespace: &str, links: bool) -> Vec<&'a Service> {
+    let is_master = |service: &Service| service.metadata().namespace == "default" && service.metadata().name == "kubernetes";
+    let mut services: Vec<&Service> =
+        all.iter().map(|s| &**s).filter(|s| is_master(s) || (links && s.metadata().namespace == *namespace)).collect();
+    services.sort_by_key(|service| (service.metadata().namespace == *namespace, &service.metadata().name));
+    services
+}
+
 /// The variables by which a Service is known in the pods of its namespace.
 fn service_variables(service: &Service, variables: &mut Variables) {
     let spec = service.spec();
@@ -252,5 +258,27 @@ mod tests {
         let mut none = Variables::new();
         service_variables(&service, &mut none);
         assert!(none.is_empty(), "headless Services have no address to announce");
+    }
+
+    #[test]
+    fn every_pod_is_told_of_the_api_server_and_of_its_neighbours_if_it_likes() {
+        let service = |namespace: &str, name: &str, ip: &str| {
+            let mut service = Service::default();
+            (service.metadata_mut().namespace, service.metadata_mut().name) = (namespace.into(), name.into());
+            service.spec_mut().cluster_ip = ip.into();
+            Arc::new(service)
+        };
+        let all = [
+            service("shop", "web", "10.96.0.7"),
+            service("default", "kubernetes", "10.96.0.1"),
+            service("default", "other", "10.96.0.8"),
+            service("shop", "kubernetes", "10.96.0.9"),
+        ];
+        let told = |namespace, links| -> Vec<_> {
+            announced(&all, namespace, links).into_iter().map(|service| service.spec().cluster_ip.as_str()).collect()
+        };
+        assert_eq!(told("shop", true), ["10.96.0.1", "10.96.0.9", "10.96.0.7"], "its own goes before");
+        assert_eq!(told("shop", false), ["10.96.0.1"]);
+        assert_eq!(told("default", true), ["10.96.0.1", "10.96.0.8"]);
     }
 }

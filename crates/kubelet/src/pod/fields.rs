@@ -22,6 +22,8 @@ pub struct NodeFacts {
     pub storage: i64,
     /// The lowest OOM score adjustment that can be given on this host.
     pub oom_score_floor: i64,
+    /// Whether the kernel confines programs by AppArmor profiles.
+    pub app_armor: bool,
 }
 
 /// A field that cannot be read.

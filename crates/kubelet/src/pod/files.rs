@@ -9,6 +9,8 @@ use std::{
 
 use api::core::v1::Pod;
 
+/// The longest host name that Linux takes.
+const KERNEL_HOSTNAME_MAX: usize = 64;
 /// The longest termination message that is read from a file, in bytes.
 const MESSAGE_MAX: usize = 4096;
 /// The first line of the files, so that people know who writes them.
@@ -106,8 +108,8 @@ fn write_in_place(path: &Path, text: &str) -> io::Result<()> {
     fs::write(path, text)
 }
 
-/// The host name inside the pod.
-pub fn hostname(pod: &Pod) -> String {
+/// The pod's name in its own `/etc/hosts`.
+pub fn short_hostname(pod: &Pod) -> String {
     let spec = pod.spec();
     let name = if spec.hostname.is_empty() { &pod.metadata().name } else { &spec.hostname };
     // A host name has at most 63 characters and does not end with a dot or a hyphen.
@@ -115,14 +117,32 @@ pub fn hostname(pod: &Pod) -> String {
     cut.trim_end_matches(['-', '.']).to_owned()
 }
 
-fn pod_hosts(pod: &Pod, address: Ipv4Addr, domain: &str) -> String {
-    let name = hostname(pod);
+/// The pod's name with its subdomain and the cluster's domain; `None` without either.
+fn full_hostname(pod: &Pod, domain: &str) -> Option<String> {
     let subdomain = &pod.spec().subdomain;
-    let full = if subdomain.is_empty() || domain.is_empty() {
-        String::new()
-    } else {
-        format!("{name}.{subdomain}.{}.svc.{domain}\t", pod.metadata().namespace)
-    };
+    let known = !subdomain.is_empty() && !domain.is_empty();
+    known.then(|| format!("{}.{subdomain}.{}.svc.{domain}", short_hostname(pod), pod.metadata().namespace))
+}
+
+/// The host name inside the pod: the full one if the pod asks for that.
+///
+/// # Errors
+/// When the full one is longer than the kernel takes; the text is for people.
+pub fn hostname(pod: &Pod, domain: &str) -> Result<String, String> {
+    let full = full_hostname(pod, domain).filter(|_| pod.spec().set_hostname_as_fqdn == Some(true));
+    match full {
+        Some(full) if full.len() > KERNEL_HOSTNAME_MAX => Err(format!(
+            "Failed to construct FQDN from pod hostname and cluster domain, FQDN {full} is too long ({KERNEL_HOSTNAME_MAX} characters is the max, {} characters requested)",
+            full.len()
+        )),
+        Some(full) => Ok(full),
+        None => Ok(short_hostname(pod)),
+    }
+}
+
+fn pod_hosts(pod: &Pod, address: Ipv4Addr, domain: &str) -> String {
+    let name = short_hostname(pod);
+    let full = full_hostname(pod, domain).map(|full| format!("{full}\t")).unwrap_or_default();
     format!(
         "{HEADER}127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\n\
          fe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n{address}\t{full}{name}\n"
@@ -226,6 +246,22 @@ mod tests {
     fn long_names_are_cut_to_a_host_name() {
         let mut long = pod("");
         long.metadata_mut().name = format!("{}-tail", "a".repeat(62));
-        assert_eq!(hostname(&long), "a".repeat(62));
+        assert_eq!(hostname(&long, ""), Ok("a".repeat(62)));
+    }
+
+    #[test]
+    fn a_pod_can_have_its_full_name_as_host_name() {
+        let mut pod = pod("");
+        pod.spec_mut().subdomain = "web".into();
+        pod.spec_mut().set_hostname_as_fqdn = Some(true);
+        assert_eq!(hostname(&pod, "cluster.local"), Ok("web-0.web.shop.svc.cluster.local".into()));
+        pod.spec_mut().subdomain = "w".repeat(50);
+        assert!(
+            hostname(&pod, "cluster.local")
+                .unwrap_err()
+                .contains("is too long (64 characters is the max, 79 characters requested)")
+        );
+        pod.spec_mut().set_hostname_as_fqdn = None;
+        assert_eq!(hostname(&pod, "cluster.local"), Ok("web-0".into()));
     }
 }

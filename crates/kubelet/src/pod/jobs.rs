@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Context, env,
-    files::PodFiles,
+    files::{self, PodFiles},
     plan::TearDown,
     pull_secrets,
     spec::{ContainerInput, container_spec, sandbox_spec},
@@ -82,13 +82,15 @@ pub(super) async fn create_sandbox(
     stage: Arc<watch::Sender<SandboxStage>>,
 ) -> Result<(Container, Option<Ipv4Addr>), String> {
     let failed = |what: &str, error: &dyn std::error::Error| format!("Failed to create pod sandbox: {what}: {}", chain(error));
+    let hostname =
+        files::hostname(&pod, &ctx.dns.domain).map_err(|message| format!("Failed to create pod sandbox: {message}"))?;
     let parent = ctx.cgroups.pod_parent(&pod);
     let (groups, grouped) = (ctx.cgroups.clone(), pod.clone());
     let prepared = tokio::task::spawn_blocking(move || groups.prepare(&grouped)).await;
     prepared
         .map_err(|error| failed("cannot make its control group", &error))?
         .map_err(|error| failed("cannot make its control group", &error))?;
-    let spec = sandbox_spec(&pod, &ctx.pause_image, attempt, &parent, &ctx.node);
+    let spec = sandbox_spec(&pod, &ctx.pause_image, &hostname, attempt, &parent, &ctx.node);
     let id = match ctx.runtime.create(spec.clone()).await {
         // Left by a kubelet that died before it could start it.
         Err(runtime::Error::Conflict { .. }) => {

@@ -18,6 +18,7 @@ pub mod spec;
 pub mod state;
 pub mod status;
 mod tls;
+pub mod unsupported;
 mod worker;
 
 use std::sync::Arc;

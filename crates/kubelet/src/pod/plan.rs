@@ -15,6 +15,7 @@ use super::{
     backoff::later,
     spec::spec_hash,
     state::{Memory, Observed, Task, VolumeState},
+    unsupported::rejection,
 };
 use crate::runtime::{Container, ContainerId, State};
 
@@ -49,7 +50,7 @@ pub struct Plan {
     pub connect_sandbox: bool,
     /// Containers to start.
     pub start: Vec<Start>,
-    /// Containers to ask to stop.
+    /// Containers to ask to stop, or to stop sooner than they were told.
     pub stop: Vec<Stop>,
     /// Containers whose grace is over.
     pub force: Vec<ContainerId>,
@@ -182,16 +183,6 @@ pub fn life(situation: &Situation<'_>) -> Life {
     if !pod.spec().containers.is_empty() && pod.spec().containers.iter().all(done) { Life::Completed } else { Life::Runs }
 }
 
-/// Why this kubelet cannot run a pod at all, as reason and message; better said at once than half done.
-pub fn rejection(pod: &Pod) -> Option<(&'static str, String)> {
-    // Init containers have their place in `run`, before the others are wanted.
-    let first = pod.spec().init_containers.first()?;
-    Some((
-        "InitContainersNotSupported",
-        format!("init container {:?} cannot be run: this kubelet has no init containers yet", first.name),
-    ))
-}
-
 /// When a pod with activeDeadlineSeconds must end.
 fn deadline(situation: &Situation<'_>) -> Option<Timestamp> {
     let seconds = situation.pod.spec().active_deadline_seconds?;
@@ -288,11 +279,14 @@ fn stop(situation: &Situation<'_>, container: &Container, why: Why, grace: Durat
         }
         return;
     };
-    // A later request may cut the grace off, never lengthen it.
-    let over = now >= stopping.deadline || (why == Why::PodEnds && grace.is_zero());
-    if stopping.forced || busy {
-    } else if over {
+    // A later request may shorten the grace, never lengthen it.
+    let sooner = later(now, grace).filter(|deadline| *deadline < stopping.deadline);
+    if busy || (stopping.forced && !stopping.failed) {
+    } else if now >= stopping.deadline {
         plan.force.push(container.id.clone());
+    } else if sooner.is_some() && !stopping.forced {
+        plan.stop.push(asked);
+        plan.wake(sooner);
     } else {
         plan.wake(Some(stopping.deadline));
     }
@@ -363,7 +357,8 @@ fn sandbox(situation: &Situation<'_>, plan: &mut Plan) -> bool {
 
 fn end(situation: &Situation<'_>, what: TearDown, plan: &mut Plan) {
     let Situation { observed, memory, .. } = *situation;
-    let working = memory.busy.iter().any(|task| matches!(task, Task::Start(_) | Task::Sandbox | Task::Volumes | Task::TearDown));
+    // What is being signalled runs; everything else must have come to its end first.
+    let working = memory.busy.iter().any(|task| !matches!(task, Task::Signal(_)));
     if working || observed.any_running() {
         return;
     }

@@ -118,7 +118,7 @@ impl World {
         }
         for stop in &plan.stop {
             let deadline = later(self.time(), stop.grace).unwrap();
-            self.memory.stopping.insert(stop.id.clone(), Stopping { deadline, forced: false });
+            self.memory.stopping.insert(stop.id.clone(), Stopping { deadline, forced: false, failed: false });
             // Some end when asked; others wait to be forced.
             if stop.container == "a" {
                 let index = self.containers.iter().position(|container| container.id == stop.id).unwrap();
@@ -161,7 +161,7 @@ impl World {
         let memory = self.memory.container(&start.container);
         if let Some(ended) = start.last_ended {
             assert!(memory.restarts.blocked_until(ended).is_none_or(|until| now >= until), "the delay is kept");
-            memory.restarts.advance(ended);
+            memory.restarts.advance(ended, now);
         }
         if std::mem::take(&mut self.start_fails) {
             let retry_at = later(now, Duration::from_secs(3)).unwrap();

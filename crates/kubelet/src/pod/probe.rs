@@ -11,6 +11,7 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use tokio::{io::AsyncRead, io::AsyncWrite, net::TcpStream, sync::mpsc, time};
+use tracing::debug;
 
 use super::tls::accept_any_certificate;
 use crate::{
@@ -41,6 +42,24 @@ pub struct Report {
     pub kind: Kind,
     /// Its word.
     pub good: bool,
+}
+
+/// Why a probe did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Failure {
+    /// The container is not as it should be.
+    Bad(String),
+    /// It could not be found out: that says nothing about the container.
+    Unknown(String),
+}
+
+/// Where an HTTP probe goes.
+struct Target {
+    host: String,
+    port: u16,
+    secure: bool,
+    path: String,
+    url: String,
 }
 
 /// A probe of one incarnation of a container.
@@ -101,16 +120,28 @@ impl Prober {
         let (mut last, mut count, mut said) = (None, 0, None);
         loop {
             ticks.tick().await;
-            let result = match time::timeout(timeout, self.once(probe)).await {
+            let mut session = None;
+            let result = match time::timeout(timeout, self.once(probe, &mut session)).await {
                 Ok(result) => result,
-                Err(_) => Err(match &probe.handler().exec {
-                    Some(_) => format!("command timed out after {}s", timeout.as_secs()),
-                    None => "context deadline exceeded (Client.Timeout exceeded while awaiting headers)".to_owned(),
-                }),
+                Err(_) => Err(Failure::Bad(self.timed_out(probe))),
             };
-            if let Err(output) = &result {
-                let message = format!("{} probe failed: {}", self.kind.title(), output.trim_end());
+            // Set only while the command runs: what hangs would be joined by another every period.
+            if let Some(session) = session
+                && let Err(error) = self.runtime.kill_exec(&session).await
+            {
+                debug!(container = self.id, error = &error as &dyn std::error::Error, "cannot kill the command of a probe");
+            }
+            let (title, known) = (self.kind.title(), !matches!(&result, Err(Failure::Unknown(_))));
+            let message = match &result {
+                Ok(()) => None,
+                Err(Failure::Bad(output)) => Some(format!("{title} probe failed: {}", output.trim_end())),
+                Err(Failure::Unknown(error)) => Some(format!("{title} probe errored and resulted in unknown state: {error}")),
+            };
+            if let Some(message) = message {
                 self.cluster.event(&self.pod, PodEvent::warning("Unhealthy", message).about(&self.spec.name));
+            }
+            if !known {
+                continue;
             }
             let good = result.is_ok();
             count = if last == Some(good) { count + 1 } else { 1 };
@@ -135,44 +166,69 @@ impl Prober {
         }
     }
 
-    async fn once(&self, probe: &Probe) -> Result<(), String> {
+    /// What a probe that took too long says.
+    fn timed_out(&self, probe: &Probe) -> String {
+        let handler = probe.handler();
+        if handler.exec.is_some() {
+            return format!("command {:?} timed out", handler.exec().command.join(" "));
+        }
+        match &handler.http_get {
+            Some(get) => {
+                let url = self.target(get).map(|target| target.url).unwrap_or_default();
+                format!("Get {url:?}: context deadline exceeded (Client.Timeout exceeded while awaiting headers)")
+            }
+            None => "dial tcp: i/o timeout".to_owned(),
+        }
+    }
+
+    /// Probes once. `running` names the exec session while there is one.
+    async fn once(&self, probe: &Probe, running: &mut Option<String>) -> Result<(), Failure> {
         let handler = probe.handler();
         if let Some(exec) = &handler.exec {
-            return self.exec(exec.command.clone()).await;
+            return self.exec(exec.command.clone(), running).await;
         }
         if let Some(get) = &handler.http_get {
-            return self.http(get).await;
+            return self.http(get).await.map_err(Failure::Bad);
         }
         if let Some(tcp) = &handler.tcp_socket {
             let host = if tcp.host.is_empty() { &self.address } else { &tcp.host };
-            let port = self.port(tcp.port())?;
-            return connect(host, port).await.map(drop);
+            let port = self.port(tcp.port()).map_err(Failure::Unknown)?;
+            return connect(host, port).await.map(drop).map_err(Failure::Bad);
         }
-        // gRPC probes have their place here.
-        Err("this kind of probe is not supported by this kubelet yet".to_owned())
+        // gRPC probes have their place here; pods that have one are refused.
+        Err(Failure::Unknown("this kind of probe is not supported by this kubelet yet".to_owned()))
     }
 
-    async fn exec(&self, command: Vec<String>) -> Result<(), String> {
-        let failed = |error: crate::runtime::Error| error.to_string();
+    async fn exec(&self, command: Vec<String>, running: &mut Option<String>) -> Result<(), Failure> {
+        // An engine that does not answer, as while it is restarted, is not the container's fault.
+        let failed = |error: crate::runtime::Error| Failure::Unknown(error.to_string());
         let session = self.runtime.exec(&self.id, ExecSpec { command, ..ExecSpec::default() }).await.map_err(failed)?;
+        *running = Some(session.id.clone());
         let (mut stream, mut output) = (session.output, Vec::new());
         while let Some(chunk) = stream.next().await {
             let bytes = chunk.map_err(failed)?.into_bytes();
             let room = OUTPUT_MAX.saturating_sub(output.len());
             output.extend_from_slice(&bytes[..bytes.len().min(room)]);
         }
-        match self.runtime.exec_exit_code(&session.id).await.map_err(failed)? {
+        let code = self.runtime.exec_exit_code(&session.id).await.map_err(failed)?;
+        *running = None;
+        match code {
             Some(0) => Ok(()),
-            _ => Err(String::from_utf8_lossy(&output).into_owned()),
+            _ => Err(Failure::Bad(String::from_utf8_lossy(&output).into_owned())),
         }
     }
 
-    async fn http(&self, get: &HttpGetAction) -> Result<(), String> {
-        let host = if get.host.is_empty() { &self.address } else { &get.host };
+    fn target(&self, get: &HttpGetAction) -> Result<Target, String> {
+        let host = if get.host.is_empty() { self.address.clone() } else { get.host.clone() };
         let port = self.port(get.port())?;
         let secure = get.scheme.eq_ignore_ascii_case("https");
         let path = if get.path.starts_with('/') { get.path.clone() } else { format!("/{}", get.path) };
         let url = format!("{}://{host}:{port}{path}", if secure { "https" } else { "http" });
+        Ok(Target { host, port, secure, path, url })
+    }
+
+    async fn http(&self, get: &HttpGetAction) -> Result<(), String> {
+        let Target { host, port, secure, path, url } = self.target(get)?;
         let mut request = hyper::Request::get(&path)
             .header("User-Agent", "kube-probe/1.33")
             .header("Accept", "*/*")
@@ -185,9 +241,9 @@ impl Prober {
         }
         let request = request.body(Empty::new()).map_err(|error| error.to_string())?;
         let failed = |error: String| format!("Get {url:?}: {error}");
-        let stream = connect(host, port).await.map_err(failed)?;
+        let stream = connect(&host, port).await.map_err(failed)?;
         let status = if secure {
-            ask(accept_any_certificate(stream, host).await.map_err(|error| failed(error.to_string()))?, request).await
+            ask(accept_any_certificate(stream, &host).await.map_err(|error| failed(error.to_string()))?, request).await
         } else {
             ask(stream, request).await
         };

@@ -1,6 +1,9 @@
 //! From a pod's spec to what the runtime is told.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    path::{Component, Path, PathBuf},
+};
 
 use api::{
     core::v1::{Container, Pod, SecurityContext, VolumeMount},
@@ -11,7 +14,7 @@ use prost::Message as _;
 use super::{
     env,
     fields::NodeFacts,
-    files::{self, PodFiles},
+    files::PodFiles,
     qos,
 };
 use crate::{
@@ -37,6 +40,9 @@ pub enum SpecError {
     /// runAsNonRoot, and the image's user is a name.
     #[error("container has runAsNonRoot and image has non-numeric user ({0}), cannot verify user is non-root")]
     NamedUser(String),
+    /// An AppArmor profile, and a kernel that knows none.
+    #[error("Cannot enforce AppArmor: AppArmor is not enabled on the host")]
+    NoAppArmor,
     /// A security profile that is not there yet.
     #[error("seccompProfile type {0} is not supported by this kubelet yet")]
     Seccomp(String),
@@ -55,7 +61,14 @@ pub fn spec_hash(container: &Container) -> String {
 }
 
 /// The sandbox of a pod.
-pub fn sandbox_spec(pod: &Pod, image: &str, attempt: u32, cgroup_parent: &str, node: &NodeFacts) -> ContainerSpec {
+pub fn sandbox_spec(
+    pod: &Pod,
+    image: &str,
+    hostname: &str,
+    attempt: u32,
+    cgroup_parent: &str,
+    node: &NodeFacts,
+) -> ContainerSpec {
     let (metadata, spec) = (pod.metadata(), pod.spec());
     let host = |yes: bool, otherwise: &str| if yes { "host".to_owned() } else { otherwise.to_owned() };
     let labels = Labels {
@@ -65,7 +78,7 @@ pub fn sandbox_spec(pod: &Pod, image: &str, attempt: u32, cgroup_parent: &str, n
     ContainerSpec {
         labels,
         image: image.to_owned(),
-        hostname: if spec.host_network { String::new() } else { files::hostname(pod) },
+        hostname: if spec.host_network { String::new() } else { hostname.to_owned() },
         network_mode: host(spec.host_network, "none"),
         ipc_mode: host(spec.host_ipc, "shareable"),
         pid_mode: host(spec.host_pid, ""),
@@ -138,6 +151,7 @@ pub fn container_spec(input: ContainerInput<'_>) -> Result<ContainerSpec, SpecEr
         tty: container.tty,
         stdin: container.stdin,
         stdin_once: container.stdin_once,
+        stop_signal: container.lifecycle().stop_signal().to_owned(),
         network_mode: if spec.host_network { "host".to_owned() } else { joined.clone() },
         ipc_mode: if spec.host_ipc { "host".to_owned() } else { joined.clone() },
         pid_mode: match (spec.host_pid, spec.share_process_namespace) {
@@ -152,7 +166,7 @@ pub fn container_spec(input: ContainerInput<'_>) -> Result<ContainerSpec, SpecEr
         read_only_root: security.read_only_root_filesystem == Some(true),
         cap_add: security.capabilities().add.clone(),
         cap_drop: security.capabilities().drop.clone(),
-        security_opt: security_options(pod, security)?,
+        security_opt: security_options(pod, security, input.node.app_armor)?,
         ..ContainerSpec::default()
     })
 }
@@ -199,10 +213,26 @@ fn user(pod: &Pod, security: &SecurityContext, image: &Image) -> Result<String, 
     })
 }
 
-fn security_options(pod: &Pod, security: &SecurityContext) -> Result<Vec<String>, SpecError> {
+fn security_options(pod: &Pod, security: &SecurityContext, app_armor: bool) -> Result<Vec<String>, SpecError> {
     let mut options = Vec::new();
     if security.allow_privilege_escalation == Some(false) {
         options.push("no-new-privileges".to_owned());
+    }
+    let labels = security.se_linux_options.as_ref().or(pod.spec().security_context().se_linux_options.as_ref());
+    if let Some(labels) = labels {
+        let parts = [("user", &labels.user), ("role", &labels.role), ("type", &labels.r#type), ("level", &labels.level)];
+        options.extend(
+            parts.into_iter().filter(|(_, value)| !value.is_empty()).map(|(part, value)| format!("label={part}:{value}")),
+        );
+    }
+    let confined = security.app_armor_profile.as_ref().or(pod.spec().security_context().app_armor_profile.as_ref());
+    match confined.map(|profile| (profile.r#type.as_str(), profile.localhost_profile())) {
+        Some(("Unconfined", _)) => options.push("apparmor=unconfined".to_owned()),
+        // The engine would do without and say nothing.
+        Some(_) if !app_armor => return Err(SpecError::NoAppArmor),
+        Some(("Localhost", name)) => options.push(format!("apparmor={name}")),
+        // The engine's own profile.
+        _ => {}
     }
     let profile = security.seccomp_profile.as_ref().or(pod.spec().security_context().seccomp_profile.as_ref());
     match profile.map(|profile| profile.r#type.as_str()) {
@@ -256,19 +286,24 @@ fn mounts(input: &ContainerInput<'_>) -> Result<Vec<Mount>, SpecError> {
 }
 
 /// A path below a volume, made as a directory if it is not there. It must not leave the volume, not through a symbolic link either.
-fn sub_path_of(volume: &std::path::Path, sub_path: &str, mount: &VolumeMount) -> Result<std::path::PathBuf, SpecError> {
-    use std::path::{Component, Path};
+fn sub_path_of(volume: &Path, sub_path: &str, mount: &VolumeMount) -> Result<PathBuf, SpecError> {
+    let outside = || SpecError::SubPath(sub_path.to_owned());
     if !Path::new(sub_path).components().all(|component| matches!(component, Component::Normal(_))) {
-        return Err(SpecError::SubPath(sub_path.to_owned()));
+        return Err(outside());
     }
     let failed = |error: std::io::Error| SpecError::SubPathIo(mount.name.clone(), error.to_string());
-    let path = volume.join(sub_path);
-    if !path.exists() {
-        std::fs::create_dir_all(&path).map_err(failed)?;
+    let root = volume.canonicalize().map_err(failed)?;
+    let path = root.join(sub_path);
+    let missing: Vec<&Path> = path.ancestors().take_while(|above| !above.exists()).collect();
+    // Links inside the volume (as ours through ..data) are followed once and for all, and nothing is made where they lead out.
+    let within = |path: &Path| path.canonicalize().map_err(failed).map(|real| real.starts_with(&root).then_some(real));
+    within(path.ancestors().nth(missing.len()).unwrap_or(&root))?.ok_or_else(outside)?;
+    // Who may write in the volume may write in what is made there.
+    let mode = std::fs::metadata(&root).map_err(failed)?.permissions();
+    for directory in missing.into_iter().rev() {
+        std::fs::create_dir(directory).and_then(|()| std::fs::set_permissions(directory, mode.clone())).map_err(failed)?;
     }
-    // Links inside the volume (as ours through ..data) are followed once and for all.
-    let (real, root) = (path.canonicalize().map_err(failed)?, volume.canonicalize().map_err(failed)?);
-    if real.starts_with(&root) { Ok(real) } else { Err(SpecError::SubPath(sub_path.to_owned())) }
+    within(&path)?.ok_or_else(outside)
 }
 
 /// Upstream takes a relative mount path as one from the root.
@@ -278,6 +313,8 @@ fn absolute(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     fn user_of(run_as: Option<i64>, non_root: bool, image_user: &str) -> Result<String, SpecError> {
@@ -298,14 +335,42 @@ mod tests {
     }
 
     #[test]
+    fn a_containers_security_options_go_before_the_pods() {
+        let mut pod = Pod::default();
+        let of_pod = pod.spec_mut().security_context_mut();
+        of_pod.se_linux_options_mut().level = "s0:c1".into();
+        of_pod.app_armor_profile_mut().r#type = "Unconfined".into();
+        let mut security = SecurityContext::default();
+        assert_eq!(security_options(&pod, &security, false).unwrap(), ["label=level:s0:c1", "apparmor=unconfined"]);
+        security.app_armor_profile_mut().r#type = "Localhost".into();
+        security.app_armor_profile_mut().localhost_profile = Some("tight".into());
+        security.allow_privilege_escalation = Some(false);
+        assert_eq!(security_options(&pod, &security, false), Err(SpecError::NoAppArmor));
+        assert_eq!(
+            security_options(&pod, &security, true).unwrap(),
+            ["no-new-privileges", "label=level:s0:c1", "apparmor=tight"]
+        );
+        security.seccomp_profile_mut().r#type = "Localhost".into();
+        assert_eq!(security_options(&pod, &security, true), Err(SpecError::Seccomp("Localhost".into())));
+    }
+
+    #[test]
     fn sub_paths_cannot_leave_their_volume() {
         let volume = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/etc", volume.path().join("out")).unwrap();
         let mount = VolumeMount::default();
         let sub = |path| sub_path_of(volume.path(), path, &mount);
-        assert!(sub("made/here").unwrap().is_dir());
+        std::fs::set_permissions(volume.path(), std::fs::Permissions::from_mode(0o2777)).unwrap();
+        for made in ["made", "made/here"] {
+            let metadata = std::fs::metadata(sub(made).unwrap()).unwrap();
+            assert!(metadata.is_dir() && metadata.permissions().mode() & 0o7777 == 0o2777, "as writable as its volume");
+        }
         assert_eq!(sub("../x"), Err(SpecError::SubPath("../x".into())));
         assert_eq!(sub("out"), Err(SpecError::SubPath("out".into())));
+        let target = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(target.path(), volume.path().join("away")).unwrap();
+        assert_eq!(sub("away/x"), Err(SpecError::SubPath("away/x".into())));
+        assert!(!target.path().join("x").exists(), "nothing is made outside");
     }
 
     #[test]

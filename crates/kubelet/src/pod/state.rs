@@ -48,8 +48,14 @@ pub struct Memory {
     pub probes: BTreeMap<ContainerId, Probes>,
     /// Why there is no sandbox.
     pub sandbox: Option<Failure>,
+    /// Consecutive failures to make the sandbox, for their delay.
+    pub sandbox_failures: u32,
     /// The volumes.
     pub volumes: VolumeState,
+    /// Consecutive failures to make the volumes, for their delay.
+    pub volume_failures: u32,
+    /// What the volumes are made of has changed since they were last begun to be made.
+    pub volumes_stale: bool,
     /// What is under way.
     pub busy: BTreeSet<Task>,
     /// Containers that were asked to stop.
@@ -124,6 +130,8 @@ pub struct Stopping {
     pub deadline: Timestamp,
     /// It has been made to.
     pub forced: bool,
+    /// That did not work: it is made to again at the deadline.
+    pub failed: bool,
 }
 
 /// Results of a container's probes.
@@ -194,7 +202,7 @@ impl Memory {
     }
 }
 
-/// The delay before a failed creation is tried again: 1 s, doubling to a minute.
+/// The delay before a failed creation is tried again: 2 s, doubling to a minute.
 pub fn retry_delay(failures: u32) -> Duration {
     Duration::from_secs(1 << failures.min(6)).min(Duration::from_secs(60))
 }

@@ -3,7 +3,7 @@
 use api::{
     core::v1::{
         Container as Spec, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-        ContainerStatus, HostIp, Pod, PodCondition, PodIp, PodStatus,
+        ContainerStatus, EphemeralContainer, HostIp, Pod, PodCondition, PodIp, PodStatus,
     },
     meta::v1::Time,
     pod::{Qos, is_terminal},
@@ -12,8 +12,9 @@ use jiff::Timestamp;
 
 use super::{
     fields::NodeFacts,
-    plan::{Life, Situation, life, rejection, reported, restart_blocked_until, restarts},
-    state::Memory,
+    plan::{Life, Situation, life, reported, restart_blocked_until, restarts},
+    state::{Memory, Task},
+    unsupported::rejection,
 };
 use crate::runtime::{Container, State};
 
@@ -49,9 +50,10 @@ pub fn status(situation: &Situation<'_>, node: &NodeFacts) -> PodStatus {
     status.phase = match life {
         Life::Terminal => old.phase.clone(),
         Life::Rejected => {
-            let (reason, message) = rejection(pod).unwrap_or_default();
-            status.reason = reason.into();
-            status.message = format!("Pod was rejected: {message}");
+            if let Some(rejection) = rejection(pod) {
+                status.reason = rejection.reason.into();
+                status.message = rejection.message;
+            }
             "Failed".into()
         }
         Life::DeadlineExceeded => {
@@ -60,11 +62,37 @@ pub fn status(situation: &Situation<'_>, node: &NodeFacts) -> PodStatus {
             "Failed".into()
         }
         _ if is_terminal(pod) => old.phase.clone(),
+        Life::Deleted if has_ended(situation) => last_phase(&containers).into(),
         _ => phase(pod, &containers).into(),
     };
     status.conditions = conditions(situation, &status.phase, &containers);
     status.container_statuses = containers;
+    status.ephemeral_container_statuses = pod.spec().ephemeral_containers.iter().map(refused).collect();
     status
+}
+
+/// Whether nothing of a pod that ends runs any more, or is about to.
+fn has_ended(situation: &Situation<'_>) -> bool {
+    !situation.observed.any_running() && !situation.memory.busy.iter().any(|task| matches!(task, Task::Start(_)))
+}
+
+/// The phase of a pod that was deleted and has ended: whoever still looks at it, for a finalizer, is told how.
+fn last_phase(containers: &[ContainerStatus]) -> &'static str {
+    let succeeded = |status: &ContainerStatus| status.state().terminated.as_ref().is_some_and(|ended| ended.exit_code == 0);
+    if !containers.is_empty() && containers.iter().all(succeeded) { "Succeeded" } else { "Failed" }
+}
+
+/// Ephemeral containers have their place in `plan::run`; until then who asks for one is told.
+fn refused(container: &EphemeralContainer) -> ContainerStatus {
+    let common = container.ephemeral_container_common();
+    let message = "ephemeral containers are not supported by this kubelet yet".to_owned();
+    let waiting = ContainerStateWaiting { reason: "EphemeralContainersNotSupported".into(), message };
+    ContainerStatus {
+        name: common.name.clone(),
+        image: common.image.clone(),
+        state: Some(ContainerState { waiting: Some(waiting), ..ContainerState::default() }),
+        ..ContainerStatus::default()
+    }
 }
 
 fn phase(pod: &Pod, containers: &[ContainerStatus]) -> &'static str {
@@ -160,7 +188,9 @@ fn container_status(situation: &Situation<'_>, life: Life, spec: &Spec) -> Conta
         State::Exited(exit) => {
             let ended = terminated(newest, memory);
             let again = life == Life::Runs && restarts(pod, exit.code);
-            let blocked = restart_blocked_until(memory, &spec.name, exit.finished_at).is_some_and(|time| situation.now < time);
+            // One that is just being restarted is not held back any more.
+            let blocked = !memory.busy.contains(&Task::Start(spec.name.clone()))
+                && restart_blocked_until(memory, &spec.name, exit.finished_at).is_some_and(|time| situation.now < time);
             if again && blocked {
                 let delay = memory.containers.get(&spec.name).map_or(0, |container| container.restarts.delay().as_secs());
                 let name = format!("{}_{}({})", pod.metadata().name, pod.metadata().namespace, pod.metadata().uid);

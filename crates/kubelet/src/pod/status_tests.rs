@@ -134,17 +134,20 @@ fn ends_are_told_with_their_reason() {
 fn a_container_held_back_keeps_its_last_state() {
     let mut memory = Memory::default();
     for _ in 0..4 {
-        memory.container("a").restarts.advance(at(20));
+        memory.container("a").restarts.advance(at(20), at(20));
     }
     let status = derive(&pod("Always"), vec![container("a", 3, exited(1)), container("a", 2, exited(2))], &memory);
     let first = &status.container_statuses[0];
     assert_eq!(first.state().waiting().reason, "", "80 seconds have passed since it ended");
     assert_eq!((first.restart_count, first.last_state().terminated().exit_code), (3, 2));
-    memory.container("a").restarts.advance(at(20));
+    memory.container("a").restarts.advance(at(20), at(20));
     let status = derive(&pod("Always"), vec![container("a", 3, exited(1)), container("a", 2, exited(2))], &memory);
     let first = &status.container_statuses[0];
     assert_eq!(first.state().waiting().message, "back-off 2m40s restarting failed container=a pod=p_n(u)");
     assert_eq!((first.last_state().terminated().exit_code, status.phase.as_str()), (1, "Running"));
+    memory.busy.insert(Task::Start("a".into()));
+    let status = derive(&pod("Always"), vec![container("a", 3, exited(1)), container("a", 2, exited(2))], &memory);
+    assert_eq!(status.container_statuses[0].state().waiting().reason, "", "it is being restarted");
 }
 
 #[test]

@@ -19,6 +19,12 @@ use futures::{
     stream::{self, BoxStream},
 };
 use jiff::Timestamp;
+use nix::{
+    errno::Errno,
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tracing::warn;
 
 use super::{
     Container, ContainerEvent, ContainerId, ContainerSpec, ContainerSummary, Credentials, EngineInfo, Error, ExecSpec, Exit,
@@ -149,6 +155,22 @@ impl Runtime for Docker {
         async move {
             let answer = self.client.inspect_exec(session).await?;
             Ok(if answer.running == Some(true) { None } else { answer.exit_code })
+        }
+        .boxed()
+    }
+
+    fn kill_exec<'a>(&'a self, session: &'a str) -> BoxFuture<'a, Result<()>> {
+        async move {
+            let answer = self.client.inspect_exec(session).await?;
+            let pid = answer.pid.and_then(|pid| i32::try_from(pid).ok()).filter(|pid| answer.running == Some(true) && *pid > 1);
+            if let Some(pid) = pid {
+                // The engine has no call for this.
+                match kill(Pid::from_raw(pid), Signal::SIGKILL) {
+                    Ok(()) | Err(Errno::ESRCH) => {}
+                    Err(errno) => warn!(pid, %errno, "cannot kill a command"),
+                }
+            }
+            Ok(())
         }
         .boxed()
     }
@@ -336,6 +358,7 @@ fn create_body(spec: ContainerSpec) -> models::ContainerCreateBody {
         tty: Some(spec.tty),
         open_stdin: Some(spec.stdin),
         stdin_once: Some(spec.stdin_once),
+        stop_signal: some(spec.stop_signal),
         labels: Some(spec.labels.to_map()),
         // An image's own health check is Docker's business, not the pod's: probes are.
         healthcheck: Some(models::HealthConfig { test: Some(vec!["NONE".into()]), ..Default::default() }),

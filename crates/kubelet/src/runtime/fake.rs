@@ -27,9 +27,26 @@ struct Inner {
     next: u32,
     /// Message with which starting a container of that name fails.
     start_failures: BTreeMap<String, String>,
+    /// How many signals will fail.
+    signal_failures: u32,
     /// Containers that do not end on SIGTERM.
     stubborn: Vec<String>,
     exec_exit_code: i64,
+    exec: Exec,
+    /// It does not say how it is.
+    down: bool,
+}
+
+/// What executing a command in a container is like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Exec {
+    /// It ends at once.
+    #[default]
+    Ends,
+    /// It never ends.
+    Hangs,
+    /// The engine does not answer.
+    Fails,
 }
 
 impl FakeRuntime {
@@ -63,8 +80,20 @@ impl FakeRuntime {
         self.inner.lock().start_failures.insert(name.into(), message.into());
     }
 
+    pub(crate) fn fail_signals(&self, count: u32) {
+        self.inner.lock().signal_failures = count;
+    }
+
     pub(crate) fn make_stubborn(&self, name: &str) {
         self.inner.lock().stubborn.push(name.into());
+    }
+
+    pub(crate) fn set_down(&self, down: bool) {
+        self.inner.lock().down = down;
+    }
+
+    pub(crate) fn set_exec(&self, exec: Exec) {
+        self.inner.lock().exec = exec;
     }
 
     pub(crate) fn set_exec_exit_code(&self, code: i64) {
@@ -154,6 +183,13 @@ impl Runtime for FakeRuntime {
     fn signal<'a>(&'a self, id: &'a str, signal: &'a str) -> BoxFuture<'a, Result<()>> {
         async move {
             self.record(signal, id);
+            {
+                let mut inner = self.inner.lock();
+                if let Some(left) = inner.signal_failures.checked_sub(1) {
+                    inner.signal_failures = left;
+                    return Err(Error::Incomplete("an answer"));
+                }
+            }
             let ends = {
                 let inner = self.inner.lock();
                 inner
@@ -204,7 +240,12 @@ impl Runtime for FakeRuntime {
     fn exec<'a>(&'a self, id: &'a str, exec: ExecSpec) -> BoxFuture<'a, Result<Session>> {
         async move {
             self.record(&format!("exec {:?}", exec.command), id);
-            let output = futures::stream::iter([Ok(Output::Stdout(Bytes::from_static(b"done\n")))]).boxed();
+            let output = futures::stream::iter([Ok(Output::Stdout(Bytes::from_static(b"done\n")))]);
+            let output = match self.inner.lock().exec {
+                Exec::Ends => output.boxed(),
+                Exec::Hangs => output.chain(futures::stream::pending()).boxed(),
+                Exec::Fails => return Err(Error::Incomplete("an answer")),
+            };
             Ok(Session { id: "exec".into(), output, input: Box::pin(tokio::io::sink()) })
         }
         .boxed()
@@ -212,6 +253,14 @@ impl Runtime for FakeRuntime {
 
     fn exec_exit_code<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<i64>>> {
         async move { Ok(Some(self.inner.lock().exec_exit_code)) }.boxed()
+    }
+
+    fn kill_exec<'a>(&'a self, session: &'a str) -> BoxFuture<'a, Result<()>> {
+        async move {
+            self.record("kill", session);
+            Ok(())
+        }
+        .boxed()
     }
 
     fn resize_exec<'a>(&'a self, _: &'a str, _: TerminalSize) -> BoxFuture<'a, Result<()>> {
@@ -257,6 +306,12 @@ impl Runtime for FakeRuntime {
     }
 
     fn info(&self) -> BoxFuture<'_, Result<EngineInfo>> {
-        async { Ok(EngineInfo { version: "20.10".into(), cgroupfs: true, ..EngineInfo::default() }) }.boxed()
+        async {
+            if self.inner.lock().down {
+                return Err(Error::Incomplete("everything"));
+            }
+            Ok(EngineInfo { version: "20.10".into(), cgroupfs: true, ..EngineInfo::default() })
+        }
+        .boxed()
     }
 }

@@ -47,6 +47,8 @@ pub trait Runtime: Send + Sync {
     fn exec<'a>(&'a self, id: &'a str, exec: ExecSpec) -> BoxFuture<'a, Result<Session>>;
     /// The exit code of an exec session; `None` while it runs.
     fn exec_exit_code<'a>(&'a self, session: &'a str) -> BoxFuture<'a, Result<Option<i64>>>;
+    /// Kills the process of an exec session; no error if it has ended.
+    fn kill_exec<'a>(&'a self, session: &'a str) -> BoxFuture<'a, Result<()>>;
     /// Sets the terminal size of an exec session.
     fn resize_exec<'a>(&'a self, session: &'a str, size: TerminalSize) -> BoxFuture<'a, Result<()>>;
     /// Connects to the standard streams of a container's first process.
@@ -134,6 +136,8 @@ pub struct ContainerSpec {
     pub stdin: bool,
     /// Close standard input after the first attach.
     pub stdin_once: bool,
+    /// The signal that asks it to stop; the image's when empty.
+    pub stop_signal: String,
     /// Network namespace: `none`, `host`, or `container:<id>`.
     pub network_mode: String,
     /// IPC namespace, in the engine's words.

@@ -119,20 +119,27 @@ impl NodeService {
         let pod = self.pod(request.pod.clone())?;
         let (name, mut list) = self.incarnations(&pod, &request.container).await?;
         let pod_name = &pod.metadata().name;
+        let status = pod.status().container_statuses.iter().find(|status| status.name == name);
         if request.previous {
-            // While the newest waits to be restarted, the one before is the last that ran.
-            let running = list.first().is_some_and(Container::is_running);
-            let index = usize::from(running || list.len() > 1);
+            // Of a container that waits to be restarted the newest is what ran last; the status tells.
+            let told = status.map(|status| status.last_state().terminated().container_id.as_str()).unwrap_or_default();
+            let found =
+                if list.first().is_some_and(Container::is_running) { None } else { list.iter().position(|c| is_id(told, &c.id)) };
+            let index = found.unwrap_or(1);
             if index < list.len() {
                 return Ok(list.swap_remove(index));
             }
             let message = format!("previous terminated container {name:?} in pod {pod_name:?} not found");
             return Err(StatusError::bad_request(message).into());
         }
-        list.into_iter().next().filter(|container| container.started_at.is_some()).ok_or_else(|| {
-            let status = pod.status().container_statuses.iter().find(|status| status.name == name);
-            let reason = status.map(|status| status.state().waiting().reason.clone()).filter(|reason| !reason.is_empty());
-            let reason = reason.unwrap_or_else(|| "ContainerCreating".to_owned());
+        list.into_iter().find(|container| container.started_at.is_some()).ok_or_else(|| {
+            let reason = status.map(|status| status.state().waiting().reason.as_str()).unwrap_or_default();
+            let reason = match reason {
+                "" => "ContainerCreating",
+                "ErrImagePull" => "image can't be pulled",
+                "ImagePullBackOff" => "trying and failing to pull image",
+                reason => reason,
+            };
             StatusError::bad_request(format!("container {name:?} in pod {pod_name:?} is waiting to start: {reason}")).into()
         })
     }
@@ -162,18 +169,21 @@ impl Kubelet for NodeService {
             timestamps: request.timestamps,
             tail: request.tail_lines,
         };
-        let mut left = if request.limit_bytes > 0 { request.limit_bytes as usize } else { usize::MAX };
-        let chunks = self.runtime.logs(&container.id, options).map(|chunk| chunk.map(Output::into_bytes).map_err(failed));
-        let cut = chunks.scan((), move |(), chunk| {
-            let chunk = chunk.map(|bytes| {
-                let bytes = bytes.slice(..bytes.len().min(left));
-                left -= bytes.len();
-                bytes
-            });
-            let end = matches!(&chunk, Ok(bytes) if bytes.is_empty() && left == 0);
-            std::future::ready((!end).then_some(chunk))
-        });
-        Ok(Response::new(cut.map(|chunk| chunk.map(|data| LogsResponse { data })).boxed()))
+        let limit = if request.limit_bytes > 0 { request.limit_bytes as usize } else { usize::MAX };
+        let mut chunks = self.runtime.logs(&container.id, options);
+        let cut = async_stream::stream! {
+            let mut left = limit;
+            // Enough is enough, also of a log that is followed and silent now.
+            while left > 0 && let Some(chunk) = chunks.next().await {
+                let chunk = chunk.map(Output::into_bytes).map_err(failed);
+                yield chunk.map(|bytes| {
+                    let data = bytes.slice(..bytes.len().min(left));
+                    left -= data.len();
+                    LogsResponse { data }
+                });
+            }
+        };
+        Ok(Response::new(cut.boxed()))
     }
 
     async fn exec(&self, request: Request<Streaming<ExecRequest>>) -> Answer<ExecResponse> {
@@ -228,6 +238,11 @@ impl Kubelet for NodeService {
     async fn stats(&self, request: Request<StatsRequest>) -> Result<Response<StatsResponse>, Status> {
         Ok(Response::new(self.stats.measure(request.into_inner().node_only).await.map_err(failed)?))
     }
+}
+
+/// Whether a status' container id, which names the runtime too, is this one.
+fn is_id(told: &str, id: &str) -> bool {
+    told.split_once("://").is_some_and(|(_, told)| told == id)
 }
 
 fn failed(error: runtime::Error) -> Status {

@@ -34,11 +34,16 @@ pub(super) fn is_safe(path: &str) -> bool {
         && !components.iter().any(|component| component.as_os_str().to_string_lossy().starts_with(".."))
 }
 
-/// Makes the directory hold exactly these files; says whether that changed anything. Blocks on the file system.
-pub(super) fn write(dir: &Path, files: &Payload) -> io::Result<bool> {
+/// What a pod's group may do at least.
+const GROUP_READS: u32 = 0o440;
+
+/// Makes the directory hold exactly these files; says whether that changed anything. With `for_group` the directory's group, which the files
+/// inherit, may read them whatever their mode says. Blocks on the file system.
+pub(super) fn write(dir: &Path, files: &Payload, for_group: bool) -> io::Result<bool> {
     let data = dir.join(DATA);
     let old = fs::read_link(&data).ok();
-    if old.is_some() && is_current(&data, files) {
+    let extra = if for_group { GROUP_READS } else { 0 };
+    if old.is_some() && is_current(&data, files, extra) {
         link_entries(dir, files)?;
         return Ok(false);
     }
@@ -46,7 +51,7 @@ pub(super) fn write(dir: &Path, files: &Payload) -> io::Result<bool> {
     let fresh = dir.join(&name);
     fs::DirBuilder::new().mode(0o755).create(&fresh)?;
     for (path, file) in files {
-        write_file(&fresh.join(path), file)?;
+        write_file(&fresh.join(path), &file.data, file.mode | extra)?;
     }
     let next = dir.join(DATA_NEXT);
     remove(&next)?;
@@ -64,22 +69,22 @@ pub(super) fn write(dir: &Path, files: &Payload) -> io::Result<bool> {
     Ok(true)
 }
 
-fn write_file(path: &Path, file: &File) -> io::Result<()> {
+fn write_file(path: &Path, data: &[u8], mode: u32) -> io::Result<()> {
     use io::Write as _;
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
-    let mut open = fs::OpenOptions::new().write(true).create_new(true).mode(file.mode).open(path)?;
-    open.write_all(&file.data)?;
+    let mut open = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    open.write_all(data)?;
     // The mode given to open is cut by the umask.
-    fs::set_permissions(path, fs::Permissions::from_mode(file.mode))
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
-fn is_current(data: &Path, files: &Payload) -> bool {
+fn is_current(data: &Path, files: &Payload, extra: u32) -> bool {
     let same = |(path, file): (&String, &File)| {
         let path = data.join(path);
         fs::read(&path).is_ok_and(|old| old == file.data)
-            && fs::metadata(&path).is_ok_and(|meta| meta.permissions().mode() & 0o777 == file.mode & 0o777)
+            && fs::metadata(&path).is_ok_and(|meta| meta.permissions().mode() & 0o777 == (file.mode | extra) & 0o777)
     };
     files.iter().all(same) && count_files(data).is_ok_and(|count| count == files.len())
 }
@@ -132,15 +137,15 @@ mod tests {
     #[test]
     fn readers_see_whole_changes_through_one_link() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(write(dir.path(), &payload(&[("a", "1"), ("sub/b", "2")])).unwrap());
+        assert!(write(dir.path(), &payload(&[("a", "1"), ("sub/b", "2")]), false).unwrap());
         let first = fs::read_link(dir.path().join(DATA)).unwrap();
         assert_eq!(fs::read_to_string(dir.path().join("sub/b")).unwrap(), "2");
         assert_eq!(fs::metadata(dir.path().join("a")).unwrap().permissions().mode() & 0o777, 0o640);
-        assert!(!write(dir.path(), &payload(&[("a", "1"), ("sub/b", "2")])).unwrap(), "nothing to do");
-        assert!(write(dir.path(), &payload(&[("a", "3")])).unwrap());
+        assert!(!write(dir.path(), &payload(&[("a", "1"), ("sub/b", "2")]), false).unwrap(), "nothing to do");
+        assert!(write(dir.path(), &payload(&[("a", "3")]), false).unwrap());
         assert_eq!(fs::read_to_string(dir.path().join("a")).unwrap(), "3");
         assert!(!dir.path().join("sub").exists() && !dir.path().join(first).exists());
-        assert!(write(dir.path(), &payload(&[])).unwrap(), "also to nothing at all");
+        assert!(write(dir.path(), &payload(&[]), false).unwrap(), "also to nothing at all");
         assert!(!dir.path().join("a").exists());
     }
 

@@ -24,7 +24,7 @@ use std::{
 };
 
 use api::{
-    core::v1::{Pod, Volume, VolumeSource},
+    core::v1::{EmptyDirVolumeSource, Pod, Volume, VolumeSource},
     quantity::Quantity,
 };
 use jiff::Timestamp;
@@ -35,7 +35,10 @@ use self::{
 };
 use crate::{
     cluster,
-    pod::fields::{FieldError, NodeFacts},
+    pod::{
+        fields::{FieldError, NodeFacts},
+        qos,
+    },
 };
 
 /// Makes and removes the volumes of this node's pods.
@@ -151,10 +154,10 @@ impl Volumes {
         }
         let dir = self.pod_dir(&pod.metadata().uid).join("volumes").join(format!("kubernetes.io~{kind}")).join(&volume.name);
         let group = pod.spec().security_context().fs_group;
-        if let Some(empty) = &source.empty_dir {
-            let size = empty.size_limit.as_ref().and_then(|size| Quantity::try_from(size).ok()).map(Quantity::value);
+        if source.empty_dir.is_some() || *source == VolumeSource::default() {
+            let size = in_memory.then(|| memory_limit(pod, source.empty_dir(), &self.node));
             let target = dir.clone();
-            blocking(move || empty_dir(&target, in_memory, size, group)).await?;
+            blocking(move || empty_dir(&target, size, group)).await?;
             return Ok((dir, None));
         }
         let mut reader = Source { cluster: &*self.cluster, pod, node: &self.node, renew_at: None };
@@ -229,35 +232,52 @@ async fn read_payload(reader: &mut Source<'_>, source: &VolumeSource) -> Result<
     }
 }
 
-fn empty_dir(dir: &Path, in_memory: bool, size: Option<i64>, group: Option<i64>) -> Result<(), Problem> {
+/// How large a volume in memory may grow, in bytes: as it says, but not larger than what the pod, or the node, may use.
+fn memory_limit(pod: &Pod, volume: &EmptyDirVolumeSource, node: &NodeFacts) -> u64 {
+    let asked = volume.size_limit.as_ref().and_then(|size| Quantity::try_from(size).ok()).map(Quantity::value);
+    let limits: Vec<i64> = pod.spec().containers.iter().map(|container| qos::limit(container, "memory")).collect();
+    let of_pod = limits.iter().all(|limit| *limit > 0).then(|| limits.iter().sum());
+    let bounds = [asked, of_pod, Some(node.memory)].into_iter().flatten().filter(|bound| *bound > 0);
+    bounds.min().and_then(|bound| u64::try_from(bound).ok()).unwrap_or(u64::MAX)
+}
+
+/// Makes an empty directory, in memory if a size is given. What containers make of one that is there already is theirs.
+fn empty_dir(dir: &Path, memory: Option<u64>, group: Option<i64>) -> Result<(), Problem> {
     let failed = |source| Problem::Io { path: dir.to_owned(), source };
-    if in_memory {
-        mount::mount_tmpfs(dir, size.and_then(|size| u64::try_from(size).ok()), 0o777).map_err(failed)?;
+    if let Some(size) = memory {
+        return mount::mount_tmpfs(dir, Some(size), mode_with(0o777, group), group).map_err(failed);
     }
-    fs::create_dir_all(dir).map_err(failed)?;
-    set_owner(dir, 0o777, group).map_err(failed)
+    if dir.exists() {
+        return Ok(());
+    }
+    // It appears only when it is whole, so that one cut short is made anew.
+    let fresh = dir.with_extension("new");
+    fs::create_dir_all(&fresh).map_err(failed)?;
+    set_owner(&fresh, 0o777, group).map_err(failed)?;
+    fs::rename(&fresh, dir).map_err(failed)
 }
 
 fn write_files(dir: &Path, in_memory: bool, payload: &Payload, group: Option<i64>) -> Result<(), Problem> {
     let failed = |source| Problem::Io { path: dir.to_owned(), source };
     if in_memory {
-        mount::mount_tmpfs(dir, None, 0o755).map_err(failed)?;
+        mount::mount_tmpfs(dir, None, 0o755, None).map_err(failed)?;
     }
     fs::create_dir_all(dir).map_err(failed)?;
     set_owner(dir, 0o755, group).map_err(failed)?;
-    atomic::write(dir, payload).map_err(failed)?;
+    atomic::write(dir, payload, group.is_some()).map_err(failed)?;
     Ok(())
 }
 
-/// Sets the mode and, with a pod's fsGroup, the group that new files inherit.
+/// The mode of a volume's directory: with a pod's fsGroup, that group may do all, and new files inherit it.
+fn mode_with(mode: u32, group: Option<i64>) -> u32 {
+    if group.is_some() { mode | 0o2070 } else { mode }
+}
+
 fn set_owner(dir: &Path, mode: u32, group: Option<i64>) -> io::Result<()> {
-    let mode = match group {
-        Some(group) => {
-            std::os::unix::fs::chown(dir, None, Some(group as u32))?;
-            mode | 0o2070
-        }
-        None => mode,
-    };
+    if let Some(group) = group {
+        std::os::unix::fs::chown(dir, None, Some(group as u32))?;
+    }
+    let mode = mode_with(mode, group);
     if fs::metadata(dir)?.permissions().mode() & 0o7777 != mode {
         fs::set_permissions(dir, fs::Permissions::from_mode(mode))?;
     }
@@ -266,4 +286,54 @@ fn set_owner(dir: &Path, mode: u32, group: Option<i64>) -> io::Result<()> {
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Problem> + Send + 'static) -> Result<T, Problem> {
     tokio::task::spawn_blocking(work).await.map_err(|_| Problem::Cancelled)?
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn what_a_container_makes_of_its_empty_dir_is_left_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("data");
+        fs::create_dir(root.path().join("data.new")).unwrap();
+        empty_dir(&dir, None, Some(7)).unwrap();
+        assert_eq!((mode(&dir), fs::metadata(&dir).unwrap().gid()), (0o2777, 7), "also after one that was cut short");
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
+        empty_dir(&dir, None, Some(7)).unwrap();
+        assert_eq!(mode(&dir), 0o700);
+    }
+
+    #[test]
+    fn a_group_that_is_given_can_read_files_and_others_keep_their_mode() {
+        let root = tempfile::tempdir().unwrap();
+        let payload = Payload::from([("d/f".to_owned(), atomic::File { data: b"x".to_vec(), mode: 0o400 })]);
+        for (name, group, wanted) in [("with", Some(7), 0o440), ("without", None, 0o400)] {
+            let dir = root.path().join(name);
+            write_files(&dir, false, &payload, group).unwrap();
+            write_files(&dir, false, &payload, group).unwrap();
+            let file = fs::metadata(dir.join("d/f")).unwrap();
+            assert_eq!((file.permissions().mode() & 0o777, file.gid()), (wanted, group.unwrap_or(0) as u32));
+        }
+    }
+
+    #[test]
+    fn memory_is_bounded_by_volume_pod_and_node() {
+        let node = NodeFacts { memory: 1000, ..NodeFacts::default() };
+        let mut pod = Pod::default();
+        pod.spec_mut().containers.push(Default::default());
+        let mut volume = EmptyDirVolumeSource::default();
+        assert_eq!(memory_limit(&pod, &volume, &node), 1000);
+        let limits = &mut pod.spec_mut().containers[0].resources_mut().limits;
+        limits.insert("memory".into(), Quantity::from_bytes(500).into());
+        assert_eq!(memory_limit(&pod, &volume, &node), 500);
+        volume.size_limit = Some(Quantity::from_bytes(100).into());
+        assert_eq!(memory_limit(&pod, &volume, &node), 100);
+    }
 }

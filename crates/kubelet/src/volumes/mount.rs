@@ -7,14 +7,16 @@ use std::{
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-/// Mounts a tmpfs, unless one is there. `size` is its limit in bytes; the kernel's default (half of the memory) without.
-pub(super) fn mount_tmpfs(dir: &Path, size: Option<u64>, mode: u32) -> io::Result<()> {
+/// Mounts a tmpfs, unless one is there. `size` is its limit in bytes; the kernel's default (half of the memory) without. Its directory has this
+/// mode and group from the start.
+pub(super) fn mount_tmpfs(dir: &Path, size: Option<u64>, mode: u32, group: Option<i64>) -> io::Result<()> {
     fs::create_dir_all(dir)?;
     if mounts_below(dir)?.iter().any(|mounted| mounted == dir) {
         return Ok(());
     }
     let size = size.map(|bytes| format!(",size={bytes}")).unwrap_or_default();
-    let options = format!("mode={mode:o}{size}");
+    let group = group.map(|group| format!(",gid={group}")).unwrap_or_default();
+    let options = format!("mode={mode:o}{size}{group}");
     mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(options.as_str())).map_err(Into::into)
 }
 
@@ -69,6 +71,8 @@ fn unescape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
 
     #[test]
@@ -80,8 +84,10 @@ mod tests {
     fn removal_takes_mounts_off_first() {
         let root = tempfile::Builder::new().prefix("fkkubelet").tempdir().unwrap();
         let dir = root.path().join("pod/volumes/memory");
-        mount_tmpfs(&dir, Some(1 << 20), 0o777).unwrap();
-        mount_tmpfs(&dir, Some(1 << 20), 0o777).unwrap();
+        mount_tmpfs(&dir, Some(1 << 20), 0o2777, Some(7)).unwrap();
+        mount_tmpfs(&dir, Some(1 << 20), 0o2777, Some(7)).unwrap();
+        let made = fs::metadata(&dir).unwrap();
+        assert_eq!((made.mode() & 0o7777, made.gid()), (0o2777, 7));
         fs::write(dir.join("file"), "x").unwrap();
         assert!(fs::write(dir.join("big"), vec![0; 2 << 20]).is_err(), "the size limit holds");
         remove_tree(&root.path().join("pod")).unwrap();

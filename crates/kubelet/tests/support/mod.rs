@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a test states its claims by unwrapping")]
 
+pub mod host;
+
 use std::{
     future::Future,
     path::{Path, PathBuf},
@@ -145,7 +147,7 @@ impl Engine {
     pub fn add_busybox(&self, name: &str) {
         let command = format!(
             "mkdir -p {dir}/root/bin {dir}/root/tmp {dir}/root/etc && cp /bin/busybox {dir}/root/bin/ && \
-             for a in sh sleep cat echo true false ls nc wget httpd id env kill ps stty hostname touch test trap vi; do ln -sf busybox {dir}/root/bin/$a; done; \
+             for a in sh sleep cat echo true false ls nc wget httpd id env kill ps stty dd wc hostname touch test trap vi; do ln -sf busybox {dir}/root/bin/$a; done; \
              tar -C {dir}/root -c . | docker -H unix://{sock} import -c 'CMD [\"sh\"]' -c 'ENV PATH=/bin' - {name}",
             dir = self.dir.path().display(),
             sock = self.socket().display()

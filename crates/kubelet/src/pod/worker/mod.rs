@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{
     Context, Mailbox,
@@ -24,16 +24,22 @@ use super::{
     plan::{Life, Plan, Situation, Start, Stop, TearDown, Why, life, plan, reported},
     probe::{Kind, Report},
     probing::Probing,
+    spec::spec_hash,
     state::{Desired, Memory, Observed, Probes, Stopping, Task, VolumeState},
     status::status,
+    unsupported::rejection,
 };
 use crate::{
     cluster::{self, PodEvent},
-    runtime::{Container, ContainerId, LogOptions, Output},
+    runtime::{Container, ContainerId, LogOptions},
 };
 
-/// Delay before a sandbox, volumes or a tear-down that failed are tried again.
+/// Delay before a tear-down or a write that failed is tried again.
 const RETRY: Duration = Duration::from_secs(2);
+/// The longest delay of a sandbox that failed: much of what can be wrong with it is over soon.
+const SANDBOX_RETRY_MAX: Duration = Duration::from_secs(10);
+/// The reason of a container that was created and could not be run.
+const RUN_ERROR: &str = "RunContainerError";
 /// How much of the log stands in for a termination message: upstream's lines and bytes.
 const LOG_TAIL_LINES: i64 = 80;
 const LOG_TAIL_BYTES: usize = 2048;
@@ -42,8 +48,9 @@ const LOG_TAIL_BYTES: usize = 2048;
 enum Done {
     Sandbox(Result<(Container, Option<std::net::Ipv4Addr>), String>),
     Volumes(Result<crate::volumes::Mounted, String>),
-    Start(Start, Result<Container, StartFailure>),
-    Signal(ContainerId),
+    /// With the hash of the spec that it was started from.
+    Start(Start, String, Result<Container, StartFailure>),
+    Signal(ContainerId, Result<(), crate::runtime::Error>),
     Remove(ContainerId, Result<(), crate::runtime::Error>),
     TearDown(TearDown, Result<(), String>),
     Status(Box<PodStatus>, Result<Option<u64>, cluster::Error>),
@@ -104,6 +111,7 @@ pub async fn run(ctx: Arc<Context>, mailbox: Mailbox) {
     };
     worker.look_at_all().await;
     worker.recall_probes();
+    worker.note_rejection();
     worker.live(&mailbox).await;
 }
 
@@ -157,7 +165,7 @@ impl Worker {
             self.want(desired);
         }
         if mail.sources_changed {
-            self.memory.volumes = VolumeState::Unknown;
+            self.renew_volumes();
             for container in self.memory.containers.values_mut() {
                 // A ConfigMap that was missing may be there now.
                 container.failure = container.failure.take().filter(|failure| failure.reason != "CreateContainerConfigError");
@@ -175,10 +183,18 @@ impl Worker {
     fn want(&mut self, desired: Desired) {
         // Labels and annotations may be shown in volumes.
         let (old, new) = (self.desired.pod.metadata(), desired.pod.metadata());
-        if old.labels != new.labels || old.annotations != new.annotations {
-            self.memory.volumes = VolumeState::Unknown;
+        let shown = old.labels != new.labels || old.annotations != new.annotations;
+        for spec in &desired.pod.spec().containers {
+            let old = self.desired.pod.spec().containers.iter().find(|old| old.name == spec.name);
+            if old.is_some_and(|old| spec_hash(old) != spec_hash(spec)) {
+                // What failed was another container.
+                self.memory.containers.remove(&spec.name);
+            }
         }
         self.desired = desired;
+        if shown {
+            self.renew_volumes();
+        }
         let revision = revision(&self.desired.pod);
         if revision > self.written_at {
             self.written = self.desired.pod.status().clone();
@@ -192,6 +208,12 @@ impl Worker {
         if !matches!(life(&self.situation(Timestamp::now())), Life::Runs) {
             self.cancel.cancel();
         }
+    }
+
+    /// What the volumes show has changed. If they are just being made, of the old or the new, they are made once more.
+    fn renew_volumes(&mut self) {
+        self.memory.volumes = VolumeState::Unknown;
+        self.memory.volumes_stale = self.memory.busy.contains(&Task::Volumes);
     }
 
     /// Lets the pod carry the newest status, which the next one derives from.
@@ -264,14 +286,23 @@ impl Worker {
             return left;
         }
         let options = LogOptions { tail: Some(LOG_TAIL_LINES), ..LogOptions::default() };
-        let log: Vec<u8> = self
-            .ctx
-            .runtime
-            .logs(&container.id, options)
-            .filter_map(|chunk| async { chunk.ok().map(Output::into_bytes) })
-            .concat_bytes()
-            .await;
-        String::from_utf8_lossy(&log[log.len().saturating_sub(LOG_TAIL_BYTES)..]).into_owned()
+        let mut end = Vec::new();
+        let mut log = self.ctx.runtime.logs(&container.id, options);
+        // A line can be of any length; only the end is kept.
+        while let Some(Ok(chunk)) = log.next().await {
+            end.extend_from_slice(&chunk.into_bytes());
+            end.drain(..end.len().saturating_sub(LOG_TAIL_BYTES));
+        }
+        String::from_utf8_lossy(&end).into_owned()
+    }
+
+    /// Tells whoever looks at the pod that it cannot be run here.
+    fn note_rejection(&self) {
+        if life(&self.situation(Timestamp::now())) == Life::Rejected
+            && let Some(rejection) = rejection(&self.desired.pod)
+        {
+            self.event(PodEvent::warning(rejection.reason, rejection.message));
+        }
     }
 
     /// After a restart of the kubelet, what was reported of a container that still runs is the last word of its probes.
@@ -320,14 +351,14 @@ impl Worker {
             self.jobs.spawn(async move { Done::Sandbox(work.await) });
         }
         for start in plan.start {
-            self.start(&pod, start);
+            self.start(&pod, start, now);
         }
         for stop in plan.stop {
             self.stop(stop, now);
         }
         for id in plan.force {
             if let Some(stopping) = self.memory.stopping.get_mut(&id) {
-                stopping.forced = true;
+                (stopping.forced, stopping.failed) = (true, false);
             }
             self.signal(id, "SIGKILL".to_owned());
         }
@@ -346,14 +377,14 @@ impl Worker {
         }
     }
 
-    fn start(&mut self, pod: &Arc<Pod>, start: Start) {
+    fn start(&mut self, pod: &Arc<Pod>, start: Start, now: Timestamp) {
         let Some(spec) = pod.spec().containers.iter().find(|spec| spec.name == start.container).cloned() else { return };
         self.memory.busy.insert(Task::Start(start.container.clone()));
         let memory = self.memory.container(&start.container);
         if let Some(ended) = start.last_ended
-            && memory.failure.is_none()
+            && memory.failure.as_ref().is_none_or(|failure| failure.reason == RUN_ERROR)
         {
-            memory.restarts.advance(ended);
+            memory.restarts.advance(ended, now);
         }
         let job = StartJob {
             pod: pod.clone(),
@@ -363,11 +394,18 @@ impl Worker {
             volumes: self.volumes.subscribe(),
             cancel: self.cancel.clone(),
         };
-        let work = jobs::start_container(self.ctx.clone(), job);
-        self.jobs.spawn(async move { Done::Start(start, work.await) });
+        let (hash, work) = (spec_hash(&job.spec), jobs::start_container(self.ctx.clone(), job));
+        self.jobs.spawn(async move { Done::Start(start, hash, work.await) });
     }
 
     fn stop(&mut self, stop: Stop, now: Timestamp) {
+        let deadline = later(now, stop.grace).unwrap_or(now);
+        let forced = stop.grace.is_zero();
+        let stopping = Stopping { deadline, forced, failed: false };
+        // Asked already, and now to be quicker.
+        if self.memory.stopping.insert(stop.id.clone(), stopping).is_some() && !forced {
+            return;
+        }
         let name = &stop.container;
         let message = match stop.why {
             Why::NotLive => format!("Container {name} failed liveness probe, will be restarted"),
@@ -377,9 +415,6 @@ impl Worker {
         };
         self.event(PodEvent::normal("Killing", message).about(name));
         // preStop hooks have their place here, within the grace.
-        let deadline = later(now, stop.grace).unwrap_or(now);
-        let forced = stop.grace.is_zero();
-        self.memory.stopping.insert(stop.id.clone(), Stopping { deadline, forced });
         let signal =
             self.observed.applications().find(|container| container.id == stop.id).map(|container| container.stop_signal.clone());
         self.signal(stop.id, if forced { "SIGKILL".to_owned() } else { signal.unwrap_or_else(|| "SIGTERM".to_owned()) });
@@ -389,10 +424,8 @@ impl Worker {
         self.memory.busy.insert(Task::Signal(id.clone()));
         let ctx = self.ctx.clone();
         self.jobs.spawn(async move {
-            if let Err(error) = ctx.runtime.signal(&id, &signal).await {
-                warn!(container = id, signal, error = %jobs::chain(&error), "cannot signal a container");
-            }
-            Done::Signal(id)
+            let result = ctx.runtime.signal(&id, &signal).await;
+            Done::Signal(id, result)
         });
     }
 
@@ -460,22 +493,6 @@ impl Worker {
 /// The revision at which the API server had the pod.
 fn revision(pod: &Pod) -> u64 {
     pod.metadata().resource_version.parse().unwrap_or(0)
-}
-
-/// Gathers chunks into one run of bytes.
-trait ConcatBytes {
-    fn concat_bytes(self) -> impl Future<Output = Vec<u8>> + Send;
-}
-
-impl<S: futures::Stream<Item = bytes::Bytes> + Send> ConcatBytes for S {
-    async fn concat_bytes(self) -> Vec<u8> {
-        use futures::StreamExt as _;
-        self.fold(Vec::new(), |mut all, chunk| async move {
-            all.extend_from_slice(&chunk);
-            all
-        })
-        .await
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use api::core::v1::PodStatus;
 use jiff::Timestamp;
 use tracing::{debug, warn};
 
-use super::{Done, RETRY, Worker};
+use super::{Done, RETRY, RUN_ERROR, SANDBOX_RETRY_MAX, Worker};
 use crate::{
     cluster::PodEvent,
     images::ImageError,
@@ -14,6 +14,7 @@ use crate::{
         backoff::later,
         jobs::{self, SandboxStage, StartFailure, VolumeStage},
         plan::{Start, TearDown},
+        spec::spec_hash,
         state::{Failure, Task, VolumeState, retry_delay},
     },
     runtime::Container,
@@ -32,12 +33,16 @@ impl Worker {
                 self.memory.busy.remove(&Task::Volumes);
                 self.finish_volumes(result);
             }
-            Done::Start(start, result) => {
+            Done::Start(start, hash, result) => {
                 self.memory.busy.remove(&Task::Start(start.container.clone()));
-                self.finish_start(&start, result).await;
+                self.finish_start(&start, &hash, result).await;
             }
-            Done::Signal(id) => {
+            Done::Signal(id, result) => {
                 self.memory.busy.remove(&Task::Signal(id.clone()));
+                if let Err(error) = result {
+                    warn!(container = id, error = %jobs::chain(&error), "cannot signal a container");
+                    self.force_again(&id);
+                }
                 self.look_at(&id).await;
             }
             Done::Remove(id, result) => {
@@ -96,6 +101,14 @@ impl Worker {
         }
     }
 
+    /// A container that could not be made to stop is made to once more.
+    fn force_again(&mut self, id: &str) {
+        let deadline = self.soon(RETRY);
+        if let Some(stopping) = self.memory.stopping.get_mut(id).filter(|stopping| stopping.forced) {
+            (stopping.deadline, stopping.failed) = (deadline, true);
+        }
+    }
+
     /// The first time that a pod is told to be ready ends its start.
     fn count_start(&mut self, status: &PodStatus) {
         let ready = |status: &PodStatus| {
@@ -110,11 +123,13 @@ impl Worker {
 
     async fn finish_sandbox(&mut self, result: Result<(Container, Option<std::net::Ipv4Addr>), String>) {
         match result {
-            Ok(_) => self.memory.sandbox = None,
+            Ok(_) => (self.memory.sandbox, self.memory.sandbox_failures) = (None, 0),
             Err(message) => {
                 self.sandbox.send_replace(SandboxStage::Failed);
                 self.event(PodEvent::warning("FailedCreatePodSandBox", message.clone()));
-                self.memory.sandbox = Some(Failure { reason: "FailedCreatePodSandBox", message, retry_at: self.soon(RETRY) });
+                self.memory.sandbox_failures += 1;
+                let retry_at = self.soon(retry_delay(self.memory.sandbox_failures).min(SANDBOX_RETRY_MAX));
+                self.memory.sandbox = Some(Failure { reason: "FailedCreatePodSandBox", message, retry_at });
             }
         }
         self.look_at_all().await;
@@ -123,13 +138,16 @@ impl Worker {
     fn finish_volumes(&mut self, result: Result<crate::volumes::Mounted, String>) {
         match result {
             Ok(mounted) => {
+                self.memory.volume_failures = 0;
                 let mounted = Arc::new(mounted);
                 self.memory.volumes = VolumeState::Ready(mounted.clone());
                 self.volumes.send_replace(VolumeStage::Ready(mounted));
             }
             Err(message) => {
                 self.event(PodEvent::warning("FailedMount", message.clone()));
-                self.memory.volumes = VolumeState::Failed(Failure { reason: "FailedMount", message, retry_at: self.soon(RETRY) });
+                self.memory.volume_failures += 1;
+                let retry_at = self.soon(retry_delay(self.memory.volume_failures));
+                self.memory.volumes = VolumeState::Failed(Failure { reason: "FailedMount", message, retry_at });
                 // Containers that run keep what they have; those that wait are told.
                 self.volumes.send_if_modified(|stage| {
                     !matches!(stage, VolumeStage::Ready(_)) && {
@@ -139,9 +157,12 @@ impl Worker {
                 });
             }
         }
+        if std::mem::take(&mut self.memory.volumes_stale) {
+            self.memory.volumes = VolumeState::Unknown;
+        }
     }
 
-    async fn finish_start(&mut self, start: &Start, result: Result<Container, StartFailure>) {
+    async fn finish_start(&mut self, start: &Start, hash: &str, result: Result<Container, StartFailure>) {
         let name = &start.container;
         let now = Timestamp::now();
         let failure = match result {
@@ -150,6 +171,7 @@ impl Worker {
                 memory.failure = None;
                 memory.create_failures = 0;
                 memory.pulls.reset();
+                // What the job has seen may be out of date.
                 self.look_at(&container.id).await;
                 return;
             }
@@ -159,21 +181,18 @@ impl Worker {
             }
             Err(failure) => failure,
         };
-        let image = self
-            .desired
-            .pod
-            .spec()
-            .containers
-            .iter()
-            .find(|spec| &spec.name == name)
-            .map(|spec| spec.image.clone())
-            .unwrap_or_default();
+        let spec = self.desired.pod.spec().containers.iter().find(|spec| &spec.name == name);
+        let Some(image) = spec.filter(|spec| spec_hash(spec) == hash).map(|spec| spec.image.clone()) else {
+            // It is wanted in another way since: what failed is no more.
+            self.look_at_all().await;
+            return;
+        };
         let memory = self.memory.container(name);
         memory.create_failures += 1;
         let retry_at = later(now, retry_delay(memory.create_failures)).unwrap_or(now);
         let (reason, message, retry_at) = match &failure {
             StartFailure::Image(error) => {
-                memory.pulls.advance(now);
+                memory.pulls.advance(now, now);
                 let retry_at = later(now, memory.pulls.delay()).unwrap_or(now);
                 let text = error.to_string();
                 match error {
@@ -185,7 +204,7 @@ impl Worker {
             }
             StartFailure::Config(message) => ("CreateContainerConfigError", message.clone(), retry_at),
             StartFailure::Create(error) => ("CreateContainerError", jobs::chain(error), retry_at),
-            StartFailure::Run(error) => ("RunContainerError", jobs::chain(error), now),
+            StartFailure::Run(error) => (RUN_ERROR, jobs::chain(error), retry_at),
             StartFailure::Aborted => return,
         };
         match &failure {
@@ -206,11 +225,13 @@ impl Worker {
         }
         self.memory.container(name).failure = Some(Failure { reason, message, retry_at });
         self.look_at_all().await;
-        // It exists and has ended: the restart delay is what counts from now on.
-        if matches!(failure, StartFailure::Run(_)) {
-            let ended = self.observed.newest(name).and_then(|container| container.exit().map(|exit| exit.finished_at));
-            let memory = self.memory.container(name);
-            memory.restarts.advance(ended.unwrap_or(now));
+        // Where the runtime counts it as one that ended, the delay of restarts is what holds it back.
+        let ended = self.observed.newest(name).is_some_and(|container| container.exit().is_some());
+        if let Some(failure) = &mut self.memory.container(name).failure
+            && failure.reason == RUN_ERROR
+            && ended
+        {
+            failure.retry_at = now;
         }
     }
 

@@ -1,10 +1,19 @@
-use api::core::v1::{ConfigMapKeySelector, Container as Spec, EnvVar, LocalObjectReference, Probe};
+use api::core::v1::{
+    ConfigMapKeySelector, Container as Spec, EnvVar, LocalObjectReference, Probe, ServiceAccountTokenProjection, VolumeProjection,
+};
 use api::meta::v1::Time;
 
 use super::*;
 use crate::{
-    cgroups::Cgroups, cluster::fake::FakeCluster, images::Images, metrics::KubeletMetrics, network::fake::FakeNetwork,
-    pod::fields::NodeFacts, pod::files::Dns, runtime::fake::FakeRuntime, volumes::Volumes,
+    cgroups::Cgroups,
+    cluster::fake::FakeCluster,
+    images::Images,
+    metrics::KubeletMetrics,
+    network::fake::FakeNetwork,
+    pod::fields::NodeFacts,
+    pod::files::Dns,
+    runtime::fake::{Exec, FakeRuntime},
+    volumes::Volumes,
 };
 
 /// A pod's task over fakes. Restarting it is what a restart of the kubelet is.
@@ -28,7 +37,7 @@ impl Harness {
             network: Arc::new(network.clone()),
             cluster: Arc::new(cluster.clone()),
             volumes: Volumes::new(dir.path(), Arc::new(cluster.clone()), node.clone()),
-            images: Images::new(Arc::new(runtime.clone())),
+            images: Images::new(Arc::new(runtime.clone()), Arc::default()),
             cgroups: Cgroups::new(&format!("/fkkubelet-unit/{}", pod.metadata().uid)),
             metrics: KubeletMetrics::new(&daemon::Metrics::new()),
             node,
@@ -121,6 +130,7 @@ async fn a_pod_starts_restarts_its_containers_and_ends_cleanly() {
     let status = &harness.cluster.status().container_statuses[0];
     assert_eq!((status.last_state().terminated().exit_code, status.last_state().terminated().reason.as_str()), (1, "Error"));
     assert_eq!(harness.cluster.status().container_statuses[1].restart_count, 0, "the other container is left alone");
+    assert!(!harness.cluster.events().iter().any(|event| event.starts_with("BackOff")), "the first restart is not held back");
 
     let second = harness.runtime.newest("a").unwrap();
     harness.runtime.exit(&second.id, 1);
@@ -153,6 +163,46 @@ async fn a_stubborn_container_is_killed_after_its_grace() {
     assert!(harness.cluster.events().contains(&"Killing: Stopping container a".to_owned()));
     let last = harness.cluster.status();
     assert_eq!(last.container_statuses[0].state().terminated().exit_code, 137, "the last status tells how it ended");
+    assert_eq!(last.phase, "Failed");
+}
+
+#[tokio::test]
+async fn a_container_that_cannot_be_killed_now_is_killed_later() {
+    let pod = pod(&["a"], "Always");
+    let harness = Harness::new(pod.clone());
+    harness.until("readiness", Harness::ready).await;
+    harness.runtime.take_calls();
+    harness.runtime.fail_signals(1);
+    harness.mailbox.set_desired(deleted(pod, 0));
+    harness.until("deletion", |h| h.cluster.is_deleted()).await;
+    assert_eq!(harness.runtime.take_calls(), ["SIGKILL a_0", "SIGKILL a_0", "remove a_0", "remove POD_0"]);
+}
+
+#[tokio::test]
+async fn a_grace_that_is_shortened_while_it_runs_is_the_shorter_one() {
+    let pod = pod(&["a"], "Always");
+    let harness = Harness::new(pod.clone());
+    harness.runtime.make_stubborn("a");
+    harness.until("readiness", Harness::ready).await;
+    harness.runtime.take_calls();
+    harness.mailbox.set_desired(deleted(pod.clone(), 60));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    harness.mailbox.set_desired(deleted(pod, 1));
+    harness.until("deletion", |h| h.cluster.is_deleted()).await;
+    assert_eq!(harness.runtime.take_calls(), ["SIGTERM a_0", "SIGKILL a_0", "remove a_0", "remove POD_0"]);
+}
+
+#[tokio::test]
+async fn a_pod_that_asks_for_what_is_not_there_is_refused_with_the_field() {
+    let mut pod = pod(&["a"], "Always");
+    pod.spec_mut().init_containers.push(Spec { name: "first".into(), ..Spec::default() });
+    let harness = Harness::new(pod);
+    harness.until("refusal", |h| h.cluster.status().phase == "Failed").await;
+    let status = harness.cluster.status();
+    let said = "Pod was rejected: spec.initContainers: init containers are not supported by this kubelet yet";
+    assert_eq!((status.reason.as_str(), status.message.as_str()), ("FieldNotSupported", said));
+    assert_eq!(harness.cluster.events(), [format!("FieldNotSupported: {said}")]);
+    assert!(harness.runtime.containers().is_empty(), "nothing half done");
 }
 
 #[tokio::test]
@@ -227,6 +277,7 @@ async fn what_cannot_start_says_why() {
     harness.runtime.fail_start("a", "exec: \"nope\": not found");
     harness.until("run error", |h| h.cluster.events().iter().any(|event| event.starts_with("Failed: Error: exec:"))).await;
     harness.until("back-off", |h| h.waiting() == "CrashLoopBackOff").await;
+    assert!(harness.cluster.statuses().iter().any(|s| s.container_statuses[0].state().waiting().reason == "RunContainerError"));
     let last = harness.cluster.status().container_statuses[0].last_state().terminated().clone();
     assert_eq!((last.exit_code, last.reason.as_str()), (127, "ContainerCannotRun"));
 }
@@ -251,6 +302,52 @@ async fn a_config_map_that_appears_lets_the_pod_start() {
     let id = harness.runtime.newest("a").unwrap().id;
     assert_eq!(harness.runtime.spec(&id).unwrap().env, ["K=v"]);
     assert_eq!(harness.cluster.status().container_statuses[0].restart_count, 0);
+}
+
+#[tokio::test]
+async fn a_container_that_is_corrected_is_tried_at_once() {
+    let mut pod = pod(&["a"], "Always");
+    pod.spec_mut().containers[0].image = "gone:1".into();
+    let harness = Harness::new(pod.clone());
+    harness.until("back-off", |h| h.waiting() == "ImagePullBackOff").await;
+    pod.spec_mut().containers[0].image = "app:1".into();
+    // The back-off would last longer than is waited here.
+    harness.mailbox.set_desired(Desired { pod: Arc::new(pod), gone: false });
+    harness.until("readiness", Harness::ready).await;
+}
+
+#[tokio::test]
+async fn a_change_that_comes_while_volumes_are_made_is_not_lost() {
+    let mut pod = pod(&["a"], "Always");
+    let mut volume = api::core::v1::Volume { name: "v".into(), ..Default::default() };
+    volume.volume_source_mut().config_map_mut().local_object_reference_mut().name = "settings".into();
+    pod.spec_mut().volumes.push(volume);
+    let harness = Harness::new(pod.clone());
+    harness.cluster.add_config_map("settings", "k", "old");
+    harness.cluster.set_latency(Duration::from_millis(100));
+    harness.mailbox.sources_changed();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    harness.cluster.add_config_map("settings", "k", "new");
+    harness.mailbox.sources_changed();
+    let file = harness.ctx.volumes.pod_dir(&pod.metadata().uid).join("volumes/kubernetes.io~configmap/v/k");
+    harness.until("the change", |_| std::fs::read_to_string(&file).is_ok_and(|text| text == "new")).await;
+}
+
+#[tokio::test]
+async fn a_token_is_renewed_before_it_ends() {
+    let mut pod = pod(&["a"], "Always");
+    let mut volume = api::core::v1::Volume { name: "access".into(), ..Default::default() };
+    let token = ServiceAccountTokenProjection { path: "token".into(), expiration_seconds: Some(1), ..Default::default() };
+    let source = VolumeProjection { service_account_token: Some(token), ..Default::default() };
+    volume.volume_source_mut().projected_mut().sources.push(source);
+    pod.spec_mut().volumes.push(volume);
+    let harness = Harness::new(pod.clone());
+    let file = harness.ctx.volumes.pod_dir(&pod.metadata().uid).join("volumes/kubernetes.io~projected/access/token");
+    let holds = |text: &str| std::fs::read_to_string(&file).is_ok_and(|found| found == text);
+    harness.until("the first token", |_| holds("token 1")).await;
+    harness.until("the next token", |_| holds("token 2")).await;
+    harness.mailbox.set_desired(deleted(pod, 0));
+    harness.until("deletion", |h| h.cluster.is_deleted()).await;
 }
 
 fn exec_probe() -> Probe {
@@ -281,6 +378,24 @@ async fn readiness_and_liveness_probes_have_their_effects() {
     let events = harness.cluster.events();
     assert!(events.contains(&"Unhealthy: Liveness probe failed: done".to_owned()), "{events:?}");
     assert!(events.contains(&"Killing: Container a failed liveness probe, will be restarted".to_owned()));
+}
+
+#[tokio::test]
+async fn a_probe_that_hangs_has_failed_and_is_killed_and_one_that_cannot_be_made_says_nothing() {
+    let mut live = pod(&["a"], "Always");
+    live.spec_mut().containers[0].liveness_probe = Some(exec_probe());
+    let harness = Harness::new(live);
+    harness.until("readiness", Harness::ready).await;
+    harness.runtime.set_exec(Exec::Fails);
+    let told = "Unhealthy: Liveness probe errored and resulted in unknown state: the Docker Engine's answer lacks an answer";
+    harness.until("the event", |h| h.cluster.events().iter().any(|event| event == told)).await;
+    assert_eq!(harness.cluster.status().container_statuses[0].restart_count, 0, "not the container's fault");
+    harness.runtime.take_calls();
+    harness.runtime.set_exec(Exec::Hangs);
+    harness.until("a restart", |h| h.cluster.status().container_statuses[0].restart_count == 1).await;
+    assert!(harness.runtime.take_calls().contains(&"kill exec".to_owned()));
+    let told = "Unhealthy: Liveness probe failed: command \"check\" timed out";
+    assert!(harness.cluster.events().iter().any(|event| event == told), "{:?}", harness.cluster.events());
 }
 
 #[tokio::test]
