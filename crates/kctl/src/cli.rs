@@ -9,6 +9,7 @@ use crate::{
         api_resources, apply, auth, config, create, delete, describe, edit, events, exec, explain, get, info, logs, metadata,
         nodes, patch, port_forward, run, scale, top, wait,
     },
+    complete,
     console::Console,
     error,
     session::{GlobalArgs, Session},
@@ -51,6 +52,8 @@ pub enum Command {
     Explain(explain::Args),
     ApiResources(api_resources::Args),
     /// List the versions that the server serves
+    #[command(after_help = "Examples:
+  kctl api-versions")]
     ApiVersions,
     Cordon(nodes::CordonArgs),
     Uncordon(nodes::UncordonArgs),
@@ -65,6 +68,10 @@ pub enum Command {
 
 /// Runs a command line and returns its exit code.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    if let Some(code) = complete::answer(&args, Cli::command) {
+        return code;
+    }
     let console = Console::process();
     let cli = match parse(args) {
         Ok(cli) => cli,
@@ -127,7 +134,7 @@ async fn dispatch(session: &Session, command: Command) -> anyhow::Result<()> {
         Command::ClusterInfo(args) => Box::pin(info::cluster_info(session, args)).await,
         Command::Version(args) => Box::pin(info::version(session, args)).await,
         Command::ApiVersions => api_resources::versions(session).await,
-        Command::Completion(args) => info::completion(session, &args, Cli::command()),
+        Command::Completion(args) => info::completion(session, &args),
     }
 }
 
@@ -135,7 +142,22 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let mut command = Cli::command();
     command.build();
     let args = plain_flags(&command, args.into_iter().collect());
-    Cli::from_arg_matches(&command.try_get_matches_from(args)?)
+    let matches = command.try_get_matches_from_mut(args)?;
+    let mut cli = Cli::from_arg_matches(&matches)?;
+    if defines(&command, &matches, "user") {
+        cli.global.user = None;
+    }
+    Ok(cli)
+}
+
+/// True if the command that was called has a flag of its own by the name of a global one, so that the global one was not given.
+fn defines(command: &clap::Command, matches: &clap::ArgMatches, flag: &str) -> bool {
+    let (mut command, mut matches) = (command, matches);
+    while let Some((name, inner)) = matches.subcommand() {
+        let Some(found) = command.find_subcommand(name) else { return false };
+        (command, matches) = (found, inner);
+    }
+    command.get_arguments().any(|arg| arg.get_id() == flag && !arg.is_global_set())
 }
 
 /// `--flag=true` and `--flag=false` of flags that take no value, as kubectl takes them.
@@ -187,6 +209,12 @@ fn start_logging(verbosity: u8) {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 
+/// The definition of the command line.
+#[cfg(test)]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Runs a command line in a session made for it.
 #[cfg(test)]
 pub async fn run_line(mut session: Session, words: &[&str]) -> u8 {
@@ -217,6 +245,29 @@ mod tests {
         let words = ["kctl", "exec", "--stdin=true", "--tty=false", "p", "--", "--stdin=true"];
         let args = plain_flags(&Cli::command(), words.iter().map(OsString::from).collect());
         assert_eq!(args, ["kctl", "exec", "--stdin", "p", "--", "--stdin=true"]);
+    }
+
+    #[test]
+    fn every_command_has_examples() {
+        fn without(command: &clap::Command, path: &str, found: &mut Vec<String>) {
+            let path = format!("{path} {}", command.get_name());
+            let examples = command.get_after_help().is_some_and(|text| text.to_string().starts_with("Examples:\n"));
+            if !examples && command.get_name() != "kctl" {
+                found.push(path.clone());
+            }
+            command.get_subcommands().for_each(|sub| without(sub, &path, found));
+        }
+        let mut found = Vec::new();
+        without(&Cli::command(), "", &mut found);
+        assert!(found.is_empty(), "{found:?}");
+    }
+
+    #[test]
+    fn a_commands_own_flag_is_not_the_global_one_of_that_name() {
+        let user = |line: &str| parse(line.split(' ').map(OsString::from)).unwrap().global.user;
+        assert_eq!(user("kctl create rolebinding b --role=r --user=ann"), None);
+        assert_eq!(user("kctl --user=ann create role r --verb=get --resource=pods").as_deref(), Some("ann"));
+        assert_eq!(user("kctl config set-context c --user=ann").as_deref(), Some("ann"));
     }
 
     #[test]

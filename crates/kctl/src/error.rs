@@ -3,6 +3,7 @@
 use std::{error::Error as StdError, fmt, io};
 
 use api::status::Reason;
+use rustls::{AlertDescription, CertificateError};
 
 use crate::console::Console;
 
@@ -66,11 +67,13 @@ pub fn describe(error: &anyhow::Error) -> String {
                 reason => format!("Error from server ({}): {context}{}{}", reason.as_str(), status.message(), remedy(reason)),
             }
         }
-        Some(client::Error::Transport(_)) => format!(
-            "Unable to connect to the server: {}\nCheck that it runs and that the address and certificates are right: \
-             `kctl config view` shows what is used, --server and --kubeconfig override it.",
-            chain(error)
-        ),
+        Some(client::Error::Transport(_)) => {
+            let remedy = error.chain().find_map(tls_remedy).unwrap_or(
+                "Check that it runs and that its address is right: `kctl config view` shows what is used, --server and --kubeconfig \
+                 override it.",
+            );
+            format!("Unable to connect to the server: {}\n{remedy}", chain(error))
+        }
         _ => format!("error: {}", chain(error)),
     }
 }
@@ -82,10 +85,46 @@ fn remedy(reason: Reason) -> &'static str {
     }
 }
 
+/// What is wrong with whose certificate, if that is why there is no connection, and what to do about it.
+fn tls_remedy(cause: &(dyn StdError + 'static)) -> Option<&'static str> {
+    let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    let error = cause.downcast_ref().or_else(|| inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()))?;
+    Some(match error {
+        rustls::Error::AlertReceived(AlertDescription::CertificateExpired) => {
+            "Your client certificate has expired: ask for a new one, or use another --user, --client-certificate or --token."
+        }
+        rustls::Error::AlertReceived(
+            AlertDescription::UnknownCA
+            | AlertDescription::DecryptError
+            | AlertDescription::BadCertificate
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::UnsupportedCertificate,
+        ) => {
+            "The server does not accept your client certificate: another cluster's CA signed it, or it is for another use. \
+             `kctl config view` shows which user it is."
+        }
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
+            "The server's certificate is not signed by the CA that you trust: it is another cluster, or --certificate-authority (in \
+             the configuration: certificate-authority of the cluster) names the wrong file."
+        }
+        rustls::Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
+            "The server's certificate has expired: it has to be renewed there. If it has not, check the clock here."
+        }
+        rustls::Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => {
+            "The server's certificate is for other names: use one of them in the server's address, or say it with --tls-server-name."
+        }
+        _ => return None,
+    })
+}
+
 /// The error and its causes in one line, without saying anything twice.
 fn chain(error: &anyhow::Error) -> String {
     let mut out = String::new();
-    for cause in error.chain() {
+    // That there was no answer is what its own causes explain.
+    for cause in error.chain().filter(|cause| !matches!(cause.downcast_ref(), Some(client::Error::Transport(_)))) {
         let status =
             cause.downcast_ref::<tonic::Status>().or_else(|| cause.downcast_ref::<Box<tonic::Status>>().map(|status| &**status));
         let text = match status {
@@ -118,6 +157,16 @@ mod tests {
         assert_eq!(describe(&error), "Error from server (NotFound): pods \"a\" not found");
         let error = Err::<(), _>(error).context("error when deleting \"f\"").unwrap_err();
         assert_eq!(describe(&error), "Error from server (NotFound): error when deleting \"f\": pods \"a\" not found");
+    }
+
+    #[test]
+    fn whose_certificate_is_wrong_is_said() {
+        let remedy = |error: rustls::Error| tls_remedy(&io::Error::other(error));
+        let refused = remedy(rustls::Error::AlertReceived(AlertDescription::CertificateExpired));
+        assert!(refused.unwrap().starts_with("Your client certificate has expired"));
+        let foreign = remedy(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer));
+        assert!(foreign.unwrap().starts_with("The server's certificate is not signed by the CA"));
+        assert_eq!(tls_remedy(&io::Error::from(io::ErrorKind::ConnectionRefused)), None);
     }
 
     #[test]

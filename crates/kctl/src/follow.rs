@@ -16,13 +16,15 @@ struct Follower {
     revision: i64,
     /// What existed at the beginning is still being sent.
     initial: bool,
+    /// It is left out.
+    only_changes: bool,
     backoff: Backoff,
 }
 
-/// Every object that matches (if `initial`), then every change. Ends with an error that trying again does not cure.
-pub fn changes(api: Api<Dynamic>, select: ListParams, initial: bool) -> impl Stream<Item = client::Result<Seen>> + Send {
+/// Every object that matches (unless `only_changes`), then every change. Ends with an error that trying again does not cure.
+pub fn changes(api: Api<Dynamic>, select: ListParams, only_changes: bool) -> impl Stream<Item = client::Result<Seen>> + Send {
     let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
-    let follower = Follower { api, select, stream: None, revision: 0, initial, backoff };
+    let follower = Follower { api, select, stream: None, revision: 0, initial: true, only_changes, backoff };
     stream::try_unfold(follower, |mut follower| async move { Ok(Some((follower.next().await?, follower))) })
 }
 
@@ -42,10 +44,14 @@ impl Follower {
                 Some(Ok(event)) => {
                     self.backoff.reset();
                     let settled = matches!(event.change, Change::Bookmark { initial_events_end: true });
+                    let left_out = self.initial && self.only_changes && !settled;
                     self.initial &= !settled;
                     // Until then a watch that resumes would miss what has not been sent yet.
                     if !self.initial {
                         self.revision = self.revision.max(event.revision);
+                    }
+                    if left_out {
+                        continue;
                     }
                     return Ok(match event.change {
                         Change::Added(object) => Some(("ADDED", object)),
@@ -65,11 +71,7 @@ impl Follower {
     }
 
     fn params(&self) -> WatchParams {
-        let from = match (self.revision, self.initial) {
-            (0, true) => WatchParams::from_now(),
-            (0, false) => WatchParams::default(),
-            (revision, _) => WatchParams::after(revision.to_string()),
-        };
+        let from = if self.initial { WatchParams::from_now() } else { WatchParams::after(self.revision.to_string()) };
         from.labels(&*self.select.label_selector).fields(&*self.select.field_selector)
     }
 
@@ -77,7 +79,8 @@ impl Follower {
     async fn recover(&mut self, error: client::Error) -> client::Result<()> {
         let started = self.revision > 0;
         if error.is_expired() {
-            self.revision = 0;
+            // What happened in between is not known: what there is now has to say it.
+            (self.revision, self.initial, self.only_changes) = (0, true, false);
         } else if !error.is_unavailable() || !started {
             return Err(error);
         }

@@ -55,6 +55,8 @@ pub fn by_api_version(api_version: &str, name: &str) -> Result<&'static Kind, St
         message += &format!("; {name} is in version \"{}\"", elsewhere.api_version);
     } else if let Some(likely) = closest(name, KINDS.iter().map(|kind| kind.kind)) {
         message += &format!("; did you mean \"{likely}\"?");
+    } else {
+        message += "; `kctl api-resources` lists the kinds there are";
     }
     Err(message)
 }

@@ -26,7 +26,7 @@ const MAX_FOLDERS: usize = 32;
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct FileArgs {
     /// File or folder with manifests, or - for standard input; can be given several times
-    #[arg(short = 'f', long = "filename", value_name = "FILE", value_delimiter = ',')]
+    #[arg(short = 'f', long = "filename", value_name = "FILE", value_delimiter = ',', value_hint = clap::ValueHint::AnyPath)]
     pub files: Vec<String>,
     /// Also read the folders inside a folder
     #[arg(short = 'R', long)]

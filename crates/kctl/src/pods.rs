@@ -4,10 +4,15 @@ use anyhow::{Context as _, bail};
 use api::{
     Resource as _,
     core::v1::{Pod, ReplicationController, Service},
+    jsonpath,
 };
 use client::ListParams;
 
-use crate::{Session, kinds, resource_args};
+use crate::{
+    Session, kinds,
+    objects::{self, members},
+    resource_args,
+};
 
 /// Annotation that names the container to use if none is named.
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
@@ -53,22 +58,16 @@ pub async fn find(session: &Session, word: &str) -> anyhow::Result<Pod> {
 /// # Errors
 /// When it does not exist, or objects of its kind have no pods.
 pub async fn of(session: &Session, kind: &'static api::Kind, namespace: &str, name: &str) -> anyhow::Result<Vec<Pod>> {
-    let client = session.client()?;
-    let labels = if kind == ReplicationController::KIND {
-        client.namespaced::<ReplicationController>(namespace).get(name).await?.spec().selector.clone()
-    } else if kind == Service::KIND {
-        client.namespaced::<Service>(namespace).get(name).await?.spec().selector.clone()
-    } else {
+    if kind != ReplicationController::KIND && kind != Service::KIND {
         bail!("objects of kind {} have no pods: name a pod, a replication controller or a Service", kind.kind);
-    };
+    }
+    let object = objects::to_value(&objects::get(session, kind, namespace, name).await?)?;
+    let labels: Vec<String> =
+        members(&object, "/spec/selector").into_iter().map(|(key, value)| format!("{key}={}", jsonpath::text(value))).collect();
     if labels.is_empty() {
         bail!("{} has no selector, so it has no pods", kinds::display(kind, name));
     }
-    select(session, namespace, &selector_text(&labels)).await
-}
-
-fn selector_text(labels: &std::collections::BTreeMap<String, String>) -> String {
-    labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+    select(session, namespace, &labels.join(",")).await
 }
 
 /// Names of all containers, the ordinary ones first.

@@ -2,7 +2,6 @@
 
 use std::{path::PathBuf, sync::OnceLock};
 
-use anyhow::Context as _;
 use api::Kind;
 use client::{
     Client, Config,
@@ -176,7 +175,7 @@ impl Session {
         if let Some(client) = self.client.get() {
             return Ok(client.default_namespace().to_owned());
         }
-        let kubeconfig = self.kubeconfig().context("cannot tell the namespace")?;
+        let kubeconfig = self.kubeconfig()?;
         if kubeconfig.is_empty()
             && let Ok(config) = Config::in_cluster()
         {

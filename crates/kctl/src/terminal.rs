@@ -7,7 +7,7 @@ use std::{
     os::fd::BorrowedFd,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use api::{
     Bytes,
     ferrokube::v1::{ExecResponse, ExecStart, TerminalSize, exec_request::Message, exec_response},
@@ -104,6 +104,7 @@ pub async fn connect(session: &Session, mode: Mode, mut start: ExecStart) -> any
     let outcome = relay(session, output, &sender, with_terminal).await;
     drop(raw);
     match outcome? {
+        None if mode == Mode::Exec => bail!("the connection ended before the command did: what became of it is not known"),
         None | Some(0) => Ok(()),
         Some(code) => {
             let message = (mode == Mode::Exec).then(|| format!("command terminated with exit code {code}"));

@@ -16,6 +16,8 @@ use crate::{
 
 /// Where what was applied is remembered, so that the next time what is no longer wanted can be told from what others set.
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// Bytes that the annotations of an object may have in all.
+const MAX_REMEMBERED: usize = 256 << 10;
 /// How often a change that met another one is tried again.
 const ATTEMPTS: u32 = 5;
 
@@ -63,16 +65,31 @@ pub async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
     if let Some(nameless) = manifests.iter().find(|m| m.name().is_empty()) {
         bail!("{}: metadata.name is not set; `kctl create` can generate names, `kctl apply` cannot", nameless.origin);
     }
+    let wanted: Vec<Value> = manifests.iter().map(wanted).collect::<anyhow::Result<_>>()?;
     let mut failures = Failures::default();
-    for manifest in &manifests {
-        let outcome = apply(session, &args, manifest).await;
+    for (manifest, wanted) in manifests.iter().zip(wanted) {
+        let outcome = apply(session, &args, manifest, wanted).await;
         failures.check(session, outcome)?;
     }
     failures.finish()
 }
 
-async fn apply(session: &Session, args: &Args, manifest: &Manifest) -> anyhow::Result<()> {
+/// What is sent, if it has room for the annotation that remembers it.
+fn wanted(manifest: &Manifest) -> anyhow::Result<Value> {
     let wanted = remembered(&manifest.value)?;
+    let size = wanted["metadata"]["annotations"][LAST_APPLIED].as_str().map(str::len).unwrap_or_default();
+    if size > MAX_REMEMBERED {
+        bail!(
+            "{}: {} has {size} bytes as JSON, and `kctl apply` remembers objects of {MAX_REMEMBERED} at most: use `kctl create` and \
+             `kctl replace` for this one",
+            manifest.origin,
+            display(manifest)
+        );
+    }
+    Ok(wanted)
+}
+
+async fn apply(session: &Session, args: &Args, manifest: &Manifest, wanted: Value) -> anyhow::Result<()> {
     for attempt in 1.. {
         let live = match objects::get_opt(session, manifest.kind, manifest.namespace(), manifest.name()).await {
             Err(error) if args.write.client_only() && session.client.get().is_none() => {
@@ -215,6 +232,15 @@ mod tests {
         let errors = bench.fails("apply -f -").await;
         assert!(errors.contains("standard input: document 2, line 12: unknown field \"datum\""), "{errors}");
         assert!(bench.server.all::<ConfigMap>().is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_object_too_large_to_be_remembered_is_refused_before_anything_is_done() {
+        let large = MAP.replace("name: m", "name: large").replace("'1'", &"x".repeat(300 << 10));
+        let bench = Bench::new().input(&format!("{MAP}---\n{large}"));
+        let errors = bench.fails("apply -f -").await;
+        assert!(errors.starts_with("error: standard input: document 2, line 9: configmap/large has "), "{errors}");
+        assert!(errors.contains("use `kctl create`") && bench.server.all::<ConfigMap>().is_empty(), "{errors}");
     }
 
     #[tokio::test]

@@ -18,6 +18,10 @@ use crate::{
 
 /// Ask who one is and what one may do
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  kctl auth whoami
+  kctl auth can-i create pods -n shop
+  kctl auth can-i --list")]
 pub struct Args {
     #[command(subcommand)]
     what: What,

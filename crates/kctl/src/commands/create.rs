@@ -11,7 +11,11 @@ use api::{
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::{apply::remembered, create_data, create_rbac, duration};
+use super::{
+    apply::remembered,
+    create_data::{self, SECRET_EXAMPLES, SERVICE_EXAMPLES},
+    create_rbac, duration,
+};
 use crate::{
     Session,
     failures::Failures,
@@ -61,7 +65,7 @@ enum What {
     #[command(visible_alias = "cm")]
     Configmap(create_data::ConfigMapArgs),
     /// A Secret
-    #[command(subcommand)]
+    #[command(subcommand, after_help = SECRET_EXAMPLES)]
     Secret(create_data::SecretKind),
     Token(TokenArgs),
     Role(create_rbac::RoleArgs),
@@ -72,12 +76,16 @@ enum What {
     #[command(visible_alias = "pc")]
     Priorityclass(PriorityArgs),
     /// A Service
-    #[command(subcommand, visible_alias = "svc")]
+    #[command(subcommand, visible_alias = "svc", after_help = SERVICE_EXAMPLES)]
     Service(create_data::ServiceKind),
 }
 
 /// An object that needs a name only.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  kctl create namespace shop
+  kctl create serviceaccount builder -n shop
+  kctl create namespace shop --dry-run=client -o yaml   only show it")]
 pub struct Plain {
     /// Its name
     name: String,
@@ -87,6 +95,10 @@ pub struct Plain {
 
 /// A token for a service account
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  kctl create token builder
+  kctl create token builder --duration=1h --audience=https://vault.example
+  kctl create token builder --bound-object-kind=Pod --bound-object-name=web")]
 pub struct TokenArgs {
     /// Name of the service account
     name: String,
@@ -109,6 +121,9 @@ pub struct TokenArgs {
 
 /// A priority class
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  kctl create priorityclass high --value=1000 --description='before others'
+  kctl create priorityclass usual --value=10 --global-default")]
 pub struct PriorityArgs {
     /// Its name
     name: String,
@@ -182,7 +197,9 @@ pub fn named<K: Resource>(name: &str) -> K {
 /// What the server says.
 pub async fn create<K: Resource>(session: &Session, write: &WriteArgs, mut object: K) -> anyhow::Result<()> {
     let namespace = session.scope(K::KIND, false)?;
-    object.metadata_mut().namespace.clone_from(&namespace);
+    // What only goes into a file is for any namespace, unless one was asked for.
+    let named = session.explicit_namespace().is_some() || !write.client_only();
+    object.metadata_mut().namespace = if named { namespace.clone() } else { String::new() };
     let value = Object::to_value(&object).context("the object has no JSON form")?;
     send(session, write, K::KIND, &namespace, &value).await
 }
@@ -252,7 +269,9 @@ mod tests {
     async fn a_client_side_dry_run_shows_what_would_be_sent() {
         let bench = Bench::new();
         let yaml = bench.ok("create cm a --from-literal=k=v --dry-run=client -o yaml").await;
-        assert_eq!(yaml, "apiVersion: v1\ndata:\n  k: v\nkind: ConfigMap\nmetadata:\n  name: a\n  namespace: default\n");
+        assert_eq!(yaml, "apiVersion: v1\ndata:\n  k: v\nkind: ConfigMap\nmetadata:\n  name: a\n");
+        let yaml = bench.ok("create sa a --dry-run=client -o yaml -n x").await;
+        assert_eq!(yaml, "apiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: a\n  namespace: x\n");
         assert!(bench.server.all::<ConfigMap>().is_empty());
     }
 }

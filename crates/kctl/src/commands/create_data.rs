@@ -20,11 +20,28 @@ use serde_json::json as value;
 use super::create::{create, named};
 use crate::{Session, write::WriteArgs};
 
+/// Examples of all kinds of Secret.
+pub const SECRET_EXAMPLES: &str = "Examples:
+  kctl create secret generic keys --from-file=id=./key --from-literal=user=ann
+  kctl create secret tls web --cert=web.crt --key=web.key
+  kctl create secret docker-registry pull --docker-server=registry.example --docker-username=ann --docker-password=secret";
+/// Examples of all kinds of Service.
+pub const SERVICE_EXAMPLES: &str = "Examples:
+  kctl create service clusterip web --tcp=80:8080
+  kctl create service clusterip db --clusterip=None           no address, only the pods'
+  kctl create service nodeport web --tcp=80:http --node-port=30080
+  kctl create service loadbalancer web --tcp=80:8080
+  kctl create service externalname search --external-name=search.example";
 /// Largest file that is taken into an object, bytes: more than any object may hold.
 const MAX_FILE: u64 = 4 << 20;
 
 /// A ConfigMap
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  kctl create configmap settings --from-literal=colour=blue
+  kctl create configmap settings --from-file=app.conf --from-file=rules=./rules.txt
+  kctl create configmap settings --from-env-file=settings.env
+  kctl create configmap settings --from-file=conf.d/ --dry-run=client -o yaml | kctl apply -f -")]
 pub struct ConfigMapArgs {
     /// Its name
     name: String,
@@ -64,6 +81,7 @@ pub enum SecretKind {
 
 /// A Secret of any data
 #[derive(Debug, clap::Args)]
+#[command(after_help = SECRET_EXAMPLES)]
 pub struct GenericArgs {
     /// Its name
     name: String,
@@ -78,6 +96,7 @@ pub struct GenericArgs {
 
 /// A certificate and its key
 #[derive(Debug, clap::Args)]
+#[command(after_help = SECRET_EXAMPLES)]
 pub struct TlsArgs {
     /// Its name
     name: String,
@@ -93,6 +112,7 @@ pub struct TlsArgs {
 
 /// A user's name and password for an image registry
 #[derive(Debug, clap::Args)]
+#[command(after_help = SECRET_EXAMPLES)]
 pub struct RegistryArgs {
     /// Its name
     name: String,
@@ -114,6 +134,9 @@ pub struct RegistryArgs {
 
 /// A resource quota
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  kctl create quota small --hard=pods=10,requests.cpu=2,limits.memory=4Gi
+  kctl create quota spare --hard=pods=5 --scopes=BestEffort")]
 pub struct QuotaArgs {
     /// Its name
     name: String,
@@ -134,10 +157,15 @@ pub enum ServiceKind {
     Clusterip(ServiceArgs),
     /// Reached on a port of every node too
     Nodeport(ServiceArgs),
+    /// Reached through a load balancer of the world outside too
+    Loadbalancer(ServiceArgs),
+    /// Another name for a host outside
+    Externalname(ExternalNameArgs),
 }
 
 /// A Service that selects pods with the label app=NAME
 #[derive(Debug, clap::Args)]
+#[command(after_help = SERVICE_EXAMPLES)]
 pub struct ServiceArgs {
     /// Its name
     name: String,
@@ -152,6 +180,17 @@ pub struct ServiceArgs {
     cluster_ip: Option<String>,
     #[command(flatten)]
     write: WriteArgs,
+}
+
+/// A Service that stands for a host outside
+#[derive(Debug, clap::Args)]
+#[command(after_help = SERVICE_EXAMPLES)]
+pub struct ExternalNameArgs {
+    /// Name of the host outside
+    #[arg(long, value_name = "HOST")]
+    external_name: String,
+    #[command(flatten)]
+    service: ServiceArgs,
 }
 
 /// Creates a ConfigMap.
@@ -221,11 +260,13 @@ pub async fn quota(session: &Session, args: QuotaArgs) -> anyhow::Result<()> {
 /// # Errors
 /// What went wrong, for the user.
 pub async fn service(session: &Session, kind: ServiceKind) -> anyhow::Result<()> {
-    let (service_type, args) = match kind {
-        ServiceKind::Clusterip(args) => ("ClusterIP", args),
-        ServiceKind::Nodeport(args) => ("NodePort", args),
+    let (service_type, args, host) = match kind {
+        ServiceKind::Clusterip(args) => ("ClusterIP", args, None),
+        ServiceKind::Nodeport(args) => ("NodePort", args, None),
+        ServiceKind::Loadbalancer(args) => ("LoadBalancer", args, None),
+        ServiceKind::Externalname(args) => ("ExternalName", args.service, Some(args.external_name)),
     };
-    if args.tcp.is_empty() && args.cluster_ip.as_deref() != Some("None") {
+    if args.tcp.is_empty() && args.cluster_ip.as_deref() != Some("None") && host.is_none() {
         bail!("at least one port is needed: --tcp=PORT[:TARGET]");
     }
     let mut ports = Vec::new();
@@ -246,6 +287,9 @@ pub async fn service(session: &Session, kind: ServiceKind) -> anyhow::Result<()>
     });
     if let Some(address) = args.cluster_ip {
         object["spec"]["clusterIP"] = address.into();
+    }
+    if let Some(host) = host {
+        object["spec"]["externalName"] = host.into();
     }
     create(session, &args.write, json::from_value::<Service>(object)?).await
 }
@@ -285,8 +329,11 @@ impl DataArgs {
                     continue;
                 }
                 let (key, value) = line.split_once('=').unwrap_or((line, ""));
-                check(Format::EnvName, key).map_err(|why| anyhow::anyhow!("{}: line {}: {why}", path.display(), number + 1))?;
-                add(&mut data, key.to_owned(), value.as_bytes().to_vec())?;
+                let added = match check(Format::EnvName, key) {
+                    Ok(()) => add(&mut data, key.to_owned(), value.as_bytes().to_vec()),
+                    Err(why) => Err(anyhow::anyhow!("{why}")),
+                };
+                added.with_context(|| format!("{}: line {}", path.display(), number + 1))?;
             }
         }
         Ok(data)
@@ -328,4 +375,61 @@ fn read_file(path: &Path) -> anyhow::Result<Vec<u8>> {
         bail!("{} is larger than {MAX_FILE} bytes, more than an object may hold", path.display());
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use api::core::v1::{ConfigMap, ResourceQuota, Secret, Service};
+
+    use crate::testing::Bench;
+
+    #[tokio::test]
+    async fn services_of_every_type_come_from_flags() {
+        let bench = Bench::new();
+        let find = |name: &str| bench.server.find::<Service>("default", name).unwrap();
+        bench.ok("create service clusterip a --tcp=80:http").await;
+        let service = find("a");
+        let port = &service.spec().ports[0];
+        assert_eq!((port.name.as_str(), port.port, port.target_port().str_val.as_str()), ("80-http", 80, "http"));
+        assert_eq!(service.spec().selector["app"], "a");
+        bench.ok("create svc nodeport b --tcp=80:8080 --node-port=30001").await;
+        assert_eq!((find("b").spec().r#type.as_str(), find("b").spec().ports[0].node_port), ("NodePort", 30001));
+        bench.ok("create svc loadbalancer c --tcp=80").await;
+        assert_eq!(find("c").spec().r#type, "LoadBalancer");
+        bench.ok("create svc externalname d --external-name=x.example").await;
+        assert_eq!((find("d").spec().r#type.as_str(), find("d").spec().external_name.as_str()), ("ExternalName", "x.example"));
+        assert!(bench.fails("create svc clusterip e").await.contains("at least one port is needed"));
+        assert!(bench.fails("create svc clusterip e --tcp=70000").await.contains("70000 is no port"));
+    }
+
+    #[tokio::test]
+    async fn data_comes_from_files_and_folders() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
+        write("text", b"hello");
+        write("binary", &[0xff, 0]);
+        let (bench, path) = (Bench::new(), folder.path().display().to_string());
+        bench.ok(&format!("create cm m --from-file={path} --from-file=again={path}/text")).await;
+        let map = bench.server.find::<ConfigMap>("default", "m").unwrap();
+        assert_eq!((map.data["text"].as_str(), map.data["again"].as_str()), ("hello", "hello"));
+        assert_eq!(&map.binary_data["binary"][..], [0xff, 0]);
+        write("env", b"# comment\nA=1\n\nB=x=y\n");
+        bench.ok(&format!("create secret generic s --from-env-file={path}/env")).await;
+        let secret = bench.server.find::<Secret>("default", "s").unwrap();
+        assert_eq!((&secret.data["A"][..], &secret.data["B"][..]), (&b"1"[..], &b"x=y"[..]));
+        write("env", b"ok=1\nnot ok=2\n");
+        assert!(bench.fails(&format!("create cm n --from-env-file={path}/env")).await.contains("line 2"));
+        assert!(bench.fails(&format!("create cm n --from-file={path}/nope")).await.contains("cannot read"));
+        assert!(
+            bench.fails(&format!("create cm n --from-file=text={path}/text --from-literal=text=x")).await.contains("already")
+        );
+    }
+
+    #[tokio::test]
+    async fn a_quota_takes_quantities_only() {
+        let bench = Bench::new();
+        bench.ok("create quota q --hard=pods=2,memory=1Gi").await;
+        assert_eq!(bench.server.find::<ResourceQuota>("default", "q").unwrap().spec().hard["memory"].string, "1Gi");
+        assert!(bench.fails("create quota r --hard=memory=1.5Gb").await.contains("--hard memory=1.5Gb"));
+    }
 }

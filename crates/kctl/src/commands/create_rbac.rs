@@ -10,6 +10,9 @@ const GROUP: &str = "rbac.authorization.k8s.io";
 
 /// A role in a namespace
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  kctl create role reader --verb=get,list,watch --resource=pods,pods/log
+  kctl create role one --verb=get --resource=secrets --resource-name=keys")]
 pub struct RoleArgs {
     /// Its name
     name: String,
@@ -21,6 +24,9 @@ pub struct RoleArgs {
 
 /// A role in the whole cluster
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  kctl create clusterrole reader --verb=get,list,watch --resource=nodes,namespaces
+  kctl create clusterrole scraper --verb=get --non-resource-url=/metrics")]
 pub struct ClusterRoleArgs {
     /// Its name
     name: String,
@@ -49,6 +55,10 @@ pub struct RuleArgs {
 
 /// Gives a role to users, groups and service accounts
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  kctl create rolebinding readers --role=reader --user=ann --group=testers
+  kctl create rolebinding builder --clusterrole=edit --serviceaccount=shop:builder
+  kctl create clusterrolebinding admins --clusterrole=cluster-admin --group=admins")]
 pub struct BindingArgs {
     /// Its name
     name: String,

@@ -27,7 +27,7 @@ use crate::{
 pub struct Args {
     #[command(flatten)]
     objects: ObjectArgs,
-    /// Seconds that pods get to end; their own figure if not given
+    /// Seconds that pods get to end, 1 at least without --force; their own figure if not given
     #[arg(long, value_name = "SECONDS", default_value_t = -1, hide_default_value = true, allow_negative_numbers = true)]
     grace_period: i64,
     /// Forget the object at once, even if its node does not answer
@@ -70,11 +70,7 @@ struct Going {
 /// # Errors
 /// What went wrong, for the user.
 pub async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
-    if args.grace_period == 0 && !args.force {
-        session
-            .console
-            .note("Warning: --grace-period=0 asks the pod's node to end it at once; --force does not wait for the node either.");
-    }
+    let options = args.options()?;
     let objects = args.objects.resolve(session).await?;
     if objects.is_empty() {
         session.console.note("No resources found");
@@ -90,7 +86,7 @@ pub async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
     let ignore_not_found = args.ignore_not_found || args.objects.all || args.objects.select.is_set();
     let (mut failures, mut going) = (Failures::default(), Vec::new());
     for named in objects {
-        let outcome = delete(session, &args, &named).await;
+        let outcome = delete(session, &args, &options, &named).await;
         let gone = |error: &anyhow::Error| error.downcast_ref().is_some_and(client::Error::is_not_found);
         if ignore_not_found && outcome.as_ref().is_err_and(gone) {
             continue;
@@ -128,8 +124,9 @@ impl Args {
     fn options(&self) -> anyhow::Result<DeleteOptions> {
         let grace = match (self.grace_period, self.now, self.force) {
             (grace, _, true) if grace > 0 => bail!("--force and --grace-period greater than 0 cannot be specified together"),
-            (_, _, true) | (0, ..) => Some(0),
-            (_, true, _) => Some(1),
+            (_, _, true) => Some(0),
+            // None at all would make the server forget the pod while its containers may still run: that takes --force.
+            (_, true, _) | (0, ..) => Some(1),
             (grace, ..) if grace > 0 => Some(grace),
             _ => None,
         };
@@ -148,14 +145,13 @@ impl Args {
 }
 
 /// Deletes one object. Returns its UID if it is still on its way out.
-async fn delete(session: &Session, args: &Args, named: &Named) -> anyhow::Result<Option<String>> {
-    let options = args.options()?;
+async fn delete(session: &Session, args: &Args, options: &DeleteOptions, named: &Named) -> anyhow::Result<Option<String>> {
     let api = session.client()?.dynamic(named.kind, &named.namespace);
     let mut uid = None;
     if args.dry_run == DryRun::Client {
-        api.get(&named.name).await?;
+        session.shown(&format!("reading {}", named.display()), api.get(&named.name)).await?;
     } else {
-        let deleted = session.shown(&format!("deleting {}", named.display()), api.delete(&named.name, &options)).await?;
+        let deleted = session.shown(&format!("deleting {}", named.display()), api.delete(&named.name, options)).await?;
         let still_there = |object: &Dynamic| !deleted.gone && !object.meta().uid.is_empty();
         uid = deleted.object.as_ref().filter(|object| still_there(object)).map(|object| object.meta().uid.clone());
     }
@@ -218,10 +214,12 @@ pub async fn wait_gone(session: &Session, named: &Named, uid: &str) -> anyhow::R
 /// Whatever the server says.
 pub async fn delete_and_wait(session: &Session, named: &Named) -> anyhow::Result<()> {
     let api = session.client()?.metadata(named.kind, &named.namespace);
-    let old: Metadata = api.get(&named.name).await?;
+    let what = format!("deleting {}", named.display());
+    let old: Metadata = session.shown(&what, api.get(&named.name)).await?;
     let preconditions = Some(Preconditions { uid: Some(old.meta().uid.clone()), ..Preconditions::default() });
     let options = DeleteOptions { preconditions, propagation_policy: Some("Background".to_owned()), ..DeleteOptions::default() };
-    let deleted = session.client()?.dynamic(named.kind, &named.namespace).delete(&named.name, &options).await?;
+    let api = session.client()?.dynamic(named.kind, &named.namespace);
+    let deleted = session.shown(&what, api.delete(&named.name, &options)).await?;
     if !deleted.gone {
         let what = format!("waiting until {} is gone", named.display());
         session.shown(&what, wait_gone(session, named, &old.meta().uid)).await?;

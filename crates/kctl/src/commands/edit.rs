@@ -6,6 +6,7 @@ use anyhow::{Context as _, bail};
 use api::{patch::create_two_way_patch, strict, yaml};
 use client::{Dynamic, Patch};
 use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     Session,
@@ -69,7 +70,12 @@ async fn edit(session: &Session, args: &Args, named: &Named, editor: &str) -> an
     let mut reported = String::new();
     loop {
         std::fs::write(&file.path, &text).with_context(|| format!("cannot write {}", file.path.display()))?;
-        open(editor, &file.path).await?;
+        if let Err(error) = open(editor, &file.path).await {
+            if std::fs::read_to_string(&file.path).is_ok_and(|saved| saved != text) {
+                session.console.note(format!("A copy of your changes has been stored to \"{}\"", file.keep().display()));
+            }
+            return Err(error);
+        }
         let saved = std::fs::read_to_string(&file.path).with_context(|| format!("cannot read {}", file.path.display()))?;
         let body: String = saved.lines().filter(|line| !line.starts_with('#')).flat_map(|line| [line, "\n"]).collect();
         if saved == text || body.trim().is_empty() {
@@ -78,9 +84,10 @@ async fn edit(session: &Session, args: &Args, named: &Named, editor: &str) -> an
             if reported.is_empty() {
                 return Ok(());
             }
-            bail!("{reported}\nA copy of your changes has been stored to \"{}\"", file.keep().display());
+            let reason = reported.trim_start_matches("error: ");
+            bail!("{reason}\nA copy of your changes has been stored to \"{}\"", file.keep().display());
         }
-        let error = match read(named, &original, &file.path, &body) {
+        reported = match read(named, &original, &file.path, &body) {
             Ok(edited) if edited == original => {
                 session.console.note("Edit cancelled, no changes made.");
                 return Ok(());
@@ -89,12 +96,21 @@ async fn edit(session: &Session, args: &Args, named: &Named, editor: &str) -> an
                 Ok(()) => return Ok(()),
                 Err(error) => describe(&error),
             },
-            Err(error) => describe(&error),
+            Err(error) => {
+                // Lines are counted as they will stand in the file with this above them.
+                let above = with_reason(&describe(&error), "").lines().count();
+                let again = read(named, &original, &file.path, &("\n".repeat(above) + &body));
+                describe(&again.err().unwrap_or(error))
+            }
         };
-        reported.clone_from(&error);
-        let comment: String = error.lines().map(|line| format!("# {line}\n")).collect();
-        text = format!("{HEADER}{comment}#\n{body}");
+        text = with_reason(&reported, &body);
     }
+}
+
+/// The file with what is wrong with it at its head.
+fn with_reason(reason: &str, body: &str) -> String {
+    let comment: String = reason.lines().map(|line| format!("# {line}\n")).collect();
+    format!("{HEADER}{comment}#\n{body}")
 }
 
 /// What was saved, if it is an object that fits the schema and is still the same one.
@@ -149,6 +165,8 @@ async fn open(editor: &str, path: &Path) -> anyhow::Result<()> {
             .with_context(|| format!("cannot start the editor {editor}"))
             .map(|status| (editor, status))
     };
+    // Ctrl-C is the editor's business too; with a handler of ours, it does not end us.
+    let _interrupts = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
     let (editor, status) = tokio::task::spawn_blocking(run).await??;
     if !status.success() {
         bail!("there was a problem with the editor \"{editor}\": {status}");
@@ -199,8 +217,55 @@ impl Drop for Scratch {
 mod tests {
     use serde_json::json;
 
-    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use api::{Resource as _, core::v1::ConfigMap};
+
+    use super::*;
+    use crate::testing::{Bench, named as object};
+
+    /// Edits the ConfigMap `a` with a shell script as the editor; returns what went wrong and what is left of it.
+    async fn edited_with(script: &str) -> (Option<String>, ConfigMap) {
+        let bench = Bench::new();
+        bench.server.put::<ConfigMap>(object("a"));
+        let folder = tempfile::tempdir().unwrap();
+        let editor = folder.path().join("editor");
+        std::fs::write(&editor, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&editor, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let session = bench.session(&[]);
+        let objects = ObjectArgs { resources: vec!["cm/a".into()], ..ObjectArgs::default() };
+        let args = Args { objects, write: WriteArgs::default() };
+        let named = Named { kind: ConfigMap::KIND, namespace: "default".into(), name: "a".into() };
+        let outcome = edit(&session, &args, &named, &editor.display().to_string()).await;
+        (outcome.err().map(|error| error.to_string()), bench.server.find("default", "a").unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_failed_edit_is_opened_again_with_the_reason_and_its_line() {
+        // The second time it reads the reason, which names the line as it stands in the file, and corrects that line.
+        let script = r#"line=$(sed -n 's/^# error: line \([0-9]*\): unknown field "dta".*/\1/p' "$1")
+            if [ -n "$line" ]; then sed -i "${line}s/.*/data: {k: v}/" "$1"; else echo 'dta: {}' >>"$1"; fi"#;
+        let (error, map) = edited_with(script).await;
+        assert_eq!((error, map.data["k"].as_str()), (None, "v"));
+    }
+
+    #[tokio::test]
+    async fn what_was_typed_is_kept_when_an_edit_is_given_up() {
+        let script = "grep -q dta \"$1\" || echo 'dta: {}' >>\"$1\"";
+        let error = edited_with(script).await.0.unwrap();
+        assert!(error.starts_with("line ") && error.contains("unknown field \"dta\""), "{error}");
+        let copy = error.split('"').rev().nth(1).unwrap();
+        assert!(std::fs::read_to_string(copy).unwrap().ends_with("dta: {}\n"));
+        std::fs::remove_file(copy).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_change_is_sent_and_an_empty_or_equal_file_is_none() {
+        assert_eq!(edited_with("echo 'data: {k: w}' >>\"$1\"").await.1.data["k"], "w");
+        assert_eq!(edited_with(": >\"$1\"").await.0, None);
+        assert_eq!(edited_with("true").await.0, None);
+        assert!(edited_with("exit 3").await.0.unwrap().contains("exit status: 3"));
+    }
 
     #[test]
     fn what_was_saved_is_checked() {

@@ -1,13 +1,16 @@
 //! `kctl events`
 
 use api::{Resource as _, core::v1::Event, print};
-use client::{Change, ListParams, WatchParams};
+use client::ListParams;
 use futures::TryStreamExt as _;
 use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::{
-    Session, objects,
+    Session,
+    describe::last_seen,
+    follow::changes,
+    objects,
     output::{OutputArgs, Table},
     resource_args,
 };
@@ -52,52 +55,69 @@ pub async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
         selector = format!("involvedObject.kind={},involvedObject.name={}", kind.kind, name.unwrap_or_default());
     }
     let namespace = session.scope(Event::KIND, args.all_namespaces)?;
-    let params = ListParams::default().fields(&*selector);
+    let params = ListParams::default().fields(selector);
+    if args.watch {
+        return watch(session, &args, &namespace, params).await;
+    }
     let list = objects::list_all(session, Event::KIND, &namespace, &params).await?;
     let mut found: Vec<(i64, Value)> = Vec::new();
     for object in &list.items {
         if let Some(event) = object.downcast_ref::<Event>().filter(|event| args.shows(event)) {
-            found.push((crate::describe::last_seen(event), objects::to_value(object)?));
+            found.push((last_seen(event), objects::to_value(object)?));
         }
     }
     found.sort_by_key(|(seen, _)| *seen);
-    if let (Some(printer), false) = (args.output.printer(), args.watch) {
+    if let Some(printer) = args.output.printer() {
         let events = found.into_iter().map(|(_, event)| (Event::KIND, event)).collect();
         return Ok(session.console.print(printer.list(events, !args.no_headers)?)?);
     }
-    if found.is_empty() && !args.watch {
+    if found.is_empty() {
         match namespace.as_str() {
             "" => session.console.note("No events found."),
             namespace => session.console.note(format!("No events found in {namespace} namespace.")),
         }
         return Ok(());
     }
-    let mut table = Table::default();
-    if !args.no_headers {
-        let heading = args.all_namespaces.then_some("NAMESPACE").into_iter().chain(COLUMNS);
-        table.push(heading.map(str::to_uppercase));
-    }
+    let mut table = args.table();
     found.iter().for_each(|(_, event)| table.push(args.row(event)));
-    session.console.print(table.take())?;
-    if !args.watch {
-        return Ok(());
-    }
-    let api = session.client()?.dynamic(Event::KIND, &namespace);
-    let mut revision = list.metadata.resource_version;
-    loop {
-        let mut changes = api.watch(&WatchParams::after(&*revision).fields(&*selector)).await?;
-        while let Some(change) = changes.try_next().await? {
-            revision = change.revision.to_string();
-            let (Change::Added(object) | Change::Modified(object)) = change.change else { continue };
-            if object.downcast_ref::<Event>().is_some_and(|event| args.shows(event)) {
-                table.push(args.row(&objects::to_value(&object)?));
+    Ok(session.console.print(table.take())?)
+}
+
+/// Shows the events there are, oldest first, and then what comes.
+async fn watch(session: &Session, args: &Args, namespace: &str, params: ListParams) -> anyhow::Result<()> {
+    let api = session.client()?.dynamic(Event::KIND, namespace);
+    let (mut table, mut first) = (args.table(), Some(Vec::new()));
+    let mut changes = std::pin::pin!(changes(api, params, false));
+    while let Some(seen) = changes.try_next().await? {
+        let Some((what, object)) = seen else {
+            let mut known = first.take().unwrap_or_default();
+            known.sort_by_key(|(seen, _)| *seen);
+            known.iter().for_each(|(_, event)| table.push(args.row(event)));
+            session.console.print(table.take())?;
+            continue;
+        };
+        let Some(event) = object.downcast_ref::<Event>().filter(|event| what != "DELETED" && args.shows(event)) else { continue };
+        let value = objects::to_value(&object)?;
+        match &mut first {
+            Some(known) => known.push((last_seen(event), value)),
+            None => {
+                table.push(args.row(&value));
                 session.console.print(table.take())?;
             }
         }
     }
+    Ok(())
 }
 
 impl Args {
+    /// An empty table.
+    fn table(&self) -> Table {
+        if self.no_headers {
+            return Table::default();
+        }
+        Table::new(self.all_namespaces.then_some("NAMESPACE").into_iter().chain(COLUMNS).map(str::to_uppercase))
+    }
+
     fn shows(&self, event: &Event) -> bool {
         self.types.is_empty() || self.types.iter().any(|wanted| wanted.eq_ignore_ascii_case(&event.r#type))
     }
@@ -133,5 +153,12 @@ mod tests {
         let reasons: Vec<_> = table.lines().map(|line| line.split_whitespace().nth(2).unwrap_or_default()).collect();
         assert_eq!(reasons, ["old", "new"], "{table}");
         assert_eq!(bench.ok("events --types=warning --no-headers").await.lines().count(), 1);
+        let session = bench.session(&[]);
+        let watching = tokio::spawn(async move { crate::cli::run_line(session, &["events", "-w", "--no-headers"]).await });
+        bench.output_has("new").await;
+        assert!(bench.output().find("old") < bench.output().find("new"), "{}", bench.output());
+        bench.server.put::<Event>(Event { reason: "later".into(), ..named("later") });
+        bench.output_has("later").await;
+        watching.abort();
     }
 }

@@ -86,14 +86,10 @@ fn explain(kind: &Kind, path: &[&str], recursive: bool) -> anyhow::Result<String
         out.push('\n');
     }
     out += "DESCRIPTION:\n";
-    if let Some(field) = field {
-        wrap(&mut out, field.doc, 4);
-    }
+    // What a field is for says more than what its type is for.
+    let doc = field.map(|field| field.doc).filter(|doc| !doc.is_empty()).or(message.map(|message| message.doc));
+    wrap(&mut out, doc.unwrap_or_default(), 4);
     if let Some(message) = message {
-        let repeats = field.is_some_and(|field| field.doc == message.doc);
-        if !repeats {
-            wrap(&mut out, message.doc, 4);
-        }
         out += "    \nFIELDS:\n";
         let top = field.is_none();
         if recursive { tree(&mut out, message, 2, top) } else { flat(&mut out, message, top) }

@@ -214,10 +214,10 @@ async fn watch(session: &Session, args: &Args, targets: Vec<Target>) -> anyhow::
             select.field_selector = format!("metadata.name={name}");
         }
         let api = client.dynamic(target.kind, &target.namespace);
-        streams.push(Box::pin(changes(api, select, !args.watch_only)));
+        streams.push(Box::pin(changes(api, select, args.watch_only)));
     }
     // What exists is shown together, so that its columns line up.
-    let mut unsettled = if args.watch_only { 0 } else { streams.len() };
+    let mut unsettled = streams.len();
     let mut waiting = String::new();
     while let Some(seen) = streams.next().await {
         if let Some((what, object)) = seen? {
@@ -282,6 +282,23 @@ mod tests {
         assert!(bench.fails("get frob").await.contains("doesn't have a resource type \"frob\""));
         assert!(bench.fails("get cm a -l app=a").await.contains("name cannot be provided when a selector is specified"));
         assert!(bench.fails("get cm -l a===b").await.contains("unable to parse requirement"));
+    }
+
+    #[tokio::test]
+    async fn a_watch_of_changes_only_leaves_out_what_exists() {
+        let bench = bench();
+        let session = bench.session(&[]);
+        let watching =
+            tokio::spawn(async move { crate::cli::run_line(session, &["get", "cm", "--watch-only", "-o", "name"]).await });
+        // It may begin before or after the first change, so changes go on until one is seen.
+        let mut number = 0;
+        while bench.output().is_empty() {
+            number += 1;
+            bench.server.put::<ConfigMap>(named(&format!("new-{number}")));
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        assert!(bench.output().starts_with("configmap/new-"), "{}", bench.output());
+        watching.abort();
     }
 
     #[tokio::test]

@@ -2,13 +2,15 @@
 
 use anyhow::Context as _;
 use api::API_LEVEL;
-use clap_complete::{Shell, generate};
+use clap_complete::Shell;
 use serde_json::json;
 
-use crate::{Session, output::OutputArgs};
+use crate::{Session, complete, output::OutputArgs};
 
 /// Show where the cluster is
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  kctl cluster-info")]
 pub struct ClusterInfoArgs {}
 
 /// Show the versions of client and server
@@ -24,11 +26,11 @@ pub struct VersionArgs {
     output: OutputArgs,
 }
 
-/// Print a script that completes kctl's command line in a shell
+/// Print a script that completes kctl's command lines in a shell: commands, flags, kinds, names
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  source <(kctl completion bash)
-  kctl completion zsh > ~/.zfunc/_kctl
+  source <(kctl completion bash)                              or in ~/.bashrc
+  source <(kctl completion zsh)                               or in ~/.zshrc, after compinit
   kctl completion fish > ~/.config/fish/completions/kctl.fish")]
 pub struct CompletionArgs {
     /// The shell
@@ -89,10 +91,8 @@ pub async fn version(session: &Session, args: VersionArgs) -> anyhow::Result<()>
 ///
 /// # Errors
 /// When nobody reads it.
-pub fn completion(session: &Session, args: &CompletionArgs, mut command: clap::Command) -> anyhow::Result<()> {
-    let mut script = Vec::new();
-    generate(args.shell, &mut command, "kctl", &mut script);
-    session.console.print(script)?;
+pub fn completion(session: &Session, args: &CompletionArgs) -> anyhow::Result<()> {
+    session.console.print(complete::script(args.shell)?)?;
     Ok(())
 }
 

@@ -100,7 +100,9 @@ pub async fn annotate(session: &Session, args: AnnotateArgs) -> anyhow::Result<(
 }
 
 async fn run(session: &Session, mut args: Common, field: &'static Field) -> anyhow::Result<()> {
-    let changes = take_changes(&mut args.objects.resources, field)?;
+    // The first word is a kind, unless files name the objects.
+    let kinds = usize::from(args.objects.files.is_empty());
+    let changes = take_changes(&mut args.objects.resources, kinds, field)?;
     if changes.is_empty() && !args.list {
         bail!("at least one {} update is required: KEY=VALUE to set, KEY- to remove", field.name.trim_end_matches('s'));
     }
@@ -120,10 +122,10 @@ async fn run(session: &Session, mut args: Common, field: &'static Field) -> anyh
     failures.finish()
 }
 
-/// Takes the changes off the end of the words.
-fn take_changes(words: &mut Vec<String>, field: &Field) -> anyhow::Result<Vec<Change>> {
+/// Takes the changes off the end of the words; the first `kinds` of them are none, whatever they look like.
+fn take_changes(words: &mut Vec<String>, kinds: usize, field: &Field) -> anyhow::Result<Vec<Change>> {
     let is_change = |word: &String| word.contains('=') || word.ends_with('-');
-    let first = words.iter().skip(1).position(is_change).map_or(words.len(), |at| at + 1);
+    let first = words.iter().skip(kinds).position(is_change).map_or(words.len(), |at| at + kinds);
     let mut changes: Vec<Change> = Vec::new();
     for word in words.split_off(first.min(words.len())) {
         let (key, value) = match (word.split_once('='), word.strip_suffix('-')) {
@@ -214,6 +216,9 @@ mod tests {
         assert!(labels().is_empty());
         assert!(bench.fails("label cm a app=b@d").await.contains("invalid label value: \"b@d\""));
         assert!(bench.fails("label cm a").await.contains("at least one label update is required"));
+        let file = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n";
+        assert_eq!(bench.with_input(file).ok("label -f - app=web").await, "configmap/a labeled\n");
+        assert_eq!(labels()["app"], "web");
         assert_eq!(bench.ok_words(&["annotate", "cm", "a", "note=a b"]).await, "configmap/a annotated\n");
         assert_eq!(bench.ok("annotate cm a --list").await, "note=a b\n");
     }

@@ -16,7 +16,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::{Session, console::Console, kinds, pods, resource_args};
+use crate::{Session, console::Console, error::describe, kinds, pods, resource_args};
 
 /// Connections at a time.
 const MAX_CONNECTIONS: usize = 256;
@@ -113,7 +113,7 @@ pub async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
 }
 
 fn report(console: &Console, local: SocketAddr, remote: u16, error: &anyhow::Error) {
-    console.note(format!("an error occurred forwarding {} -> {remote}: {error:#}", local.port()));
+    console.note(format!("an error occurred forwarding {} -> {remote}: {}", local.port(), describe(error)));
 }
 
 async fn service(session: &Session, word: &str) -> anyhow::Result<Option<Service>> {
@@ -125,7 +125,7 @@ async fn service(session: &Session, word: &str) -> anyhow::Result<Option<Service
         return Ok(None);
     }
     let api = session.client()?.namespaced::<Service>(&session.namespace()?);
-    Ok(Some(api.get(&name.unwrap_or_default()).await?))
+    Ok(Some(session.shown("reading the Service", api.get(&name.unwrap_or_default())).await?))
 }
 
 /// The pod's port that a number or name means; of a Service, its port's target.

@@ -6,13 +6,14 @@ use anyhow::{Context as _, bail};
 use api::{
     Resource as _,
     core::v1::{Pod, Service},
+    meta::v1::DeleteOptions,
     names::{Format, check},
 };
 use serde_json::{Value, json};
 
 use super::{create::send, exec, wait};
 use crate::{
-    Session, kinds, objects,
+    Session, kinds, objects, pods,
     resource_args::{self, Named},
     write::{DryRun, WriteArgs},
 };
@@ -129,8 +130,10 @@ pub async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
     let named = Named { kind: Pod::KIND, namespace: namespace.clone(), name: args.name.clone() };
     let outcome = follow(session, &args, &named).await;
     if args.rm {
-        let deleted = super::delete::delete_and_wait(session, &named).await;
-        session.console.note(format!("pod \"{}\" deleted", args.name));
+        // Waiting until it is gone would keep whoever has left its shell for the whole grace period.
+        let deleted = session.shown("deleting the pod", api.delete(&args.name, &DeleteOptions::default())).await;
+        let deleted =
+            deleted.map(|_| session.console.note(format!("pod \"{}\" deleted", args.name))).map_err(anyhow::Error::from);
         // What the process ended with says more than what became of the pod.
         outcome.and(deleted)
     } else {
@@ -181,7 +184,7 @@ async fn follow(session: &Session, args: &Args, named: &Named) -> anyhow::Result
     let started = |pod: &Value| matches!(objects::text(pod, "/status/phase"), "Running" | "Succeeded" | "Failed");
     let what = format!("waiting for pod {} to run", named.name);
     wait::until(session, named, &what, START_TIMEOUT, |pod| pod.is_some_and(started)).await?;
-    let pod = session.client()?.namespaced::<Pod>(&named.namespace).get(&named.name).await?;
+    let pod = pods::find(session, &named.name).await?;
     if pod.status().phase == "Running" {
         return exec::attach(session, &pod, None, args.stdin, args.tty).await;
     }

@@ -28,10 +28,24 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum What {
     /// Nodes
-    #[command(visible_alias = "nodes", alias = "no")]
+    #[command(
+        visible_alias = "nodes",
+        alias = "no",
+        after_help = "Examples:
+  kctl top node
+  kctl top node node-1
+  kctl top node --sort-by=cpu"
+    )]
     Node(TopArgs),
     /// Pods
-    #[command(visible_alias = "pods", alias = "po")]
+    #[command(
+        visible_alias = "pods",
+        alias = "po",
+        after_help = "Examples:
+  kctl top pod
+  kctl top pod web --containers
+  kctl top pod -A --sort-by=memory --sum"
+    )]
     Pod(TopPodArgs),
 }
 
@@ -99,6 +113,7 @@ impl Use {
         format!("{}Mi", self.memory.value() / (1 << 20))
     }
 
+    /// The larger one first, unless order is by name.
     fn order(self, other: Self, by: Option<&str>) -> std::cmp::Ordering {
         match by {
             Some("cpu") => other.cpu.cmp(&self.cpu),
@@ -142,7 +157,8 @@ async fn nodes(session: &Session, args: &TopArgs) -> anyhow::Result<()> {
         None => session.shown("reading metrics", metrics.list(&args.params()?)).await.context("metrics not available")?.items,
     };
     let nodes = session.shown("reading nodes", client.all::<Node>().list(&args.params()?)).await?.items;
-    found.sort_by(|a, b| Use::of(&a.usage).order(Use::of(&b.usage), args.sort_by.as_deref()));
+    let by = args.sort_by.as_deref();
+    found.sort_by(|a, b| Use::of(&a.usage).order(Use::of(&b.usage), by).then_with(|| a.name().cmp(b.name())));
     let mut table = args.table(&["NAME", "CPU(cores)", "CPU(%)", "MEMORY(bytes)", "MEMORY(%)"]);
     for metrics in &found {
         let usage = Use::of(&metrics.usage);
@@ -182,7 +198,8 @@ async fn pods(session: &Session, args: &TopPodArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     let total = |pod: &PodMetrics| pod.containers.iter().fold(Use::NONE, |sum, container| sum.plus(Use::of(&container.usage)));
-    found.sort_by(|a, b| total(a).order(total(b), args.common.sort_by.as_deref()));
+    let (by, place) = (args.common.sort_by.as_deref(), |pod: &PodMetrics| (pod.namespace().to_owned(), pod.name().to_owned()));
+    found.sort_by(|a, b| total(a).order(total(b), by).then_with(|| place(a).cmp(&place(b))));
     let mut heading = Vec::new();
     heading.extend(args.all_namespaces.then_some("NAMESPACE"));
     heading.extend(args.containers.then_some("POD"));

@@ -37,7 +37,10 @@ fn member(out: &mut Text, level: usize, key: &str, value: &Value) {
         }
         Value::Array(items) if items.iter().any(Value::is_object) => {
             out.line(level, format!("{title}:"));
-            for item in items {
+            for (i, item) in items.iter().enumerate() {
+                if i > 0 {
+                    out.line(0, "");
+                }
                 members(item, "").into_iter().for_each(|(key, value)| member(out, level + 1, key, value));
             }
         }
@@ -133,7 +136,7 @@ mod tests {
         assert_eq!(
             out.render(),
             "Name:         a\nNamespace:    d\nLabels:       x/y=z\nAnnotations:  <none>\nAPI Version:  coordination.k8s.io/v1\n\
-             Kind:         Lease\nMetadata:\n  Uid:  u\nSpec:\n  Holder Identity:  me\n  Items:\n    A B:  1\n    A B:  2\n  Pod CIDRs:\n    a\n    b\n"
+             Kind:         Lease\nMetadata:\n  Uid:  u\nSpec:\n  Holder Identity:  me\n  Items:\n    A B:  1\n\n    A B:  2\n  Pod CIDRs:\n    a\n    b\n"
         );
     }
 

@@ -1,7 +1,9 @@
 //! What `describe` says of objects: in full for the kinds people ask about, and for every other from its fields.
 
+mod access;
 mod events;
 mod generic;
+mod limits;
 mod node;
 mod pod;
 mod service;
@@ -32,7 +34,14 @@ pub async fn describe(session: &Session, kind: &'static Kind, object: &Value, wi
         ("", "Pod") => pod::describe(&mut out, object, now),
         ("", "Node") => node::describe(session, &mut out, object, now).await?,
         ("", "Service") => service::describe(session, &mut out, object).await?,
+        ("", "Endpoints") => service::endpoints(&mut out, object),
         ("", "ReplicationController") => workload::describe(session, &mut out, object).await?,
+        ("", "Namespace") => limits::namespace(session, &mut out, object).await?,
+        ("", "ResourceQuota") => limits::quota(&mut out, object),
+        ("", "LimitRange") => limits::limit_range(&mut out, object),
+        ("", "ServiceAccount") => access::service_account(&mut out, object),
+        ("rbac.authorization.k8s.io", "Role" | "ClusterRole") => access::role(&mut out, object),
+        ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => access::binding(&mut out, object),
         ("", "ConfigMap") => generic::config_map(&mut out, object),
         ("", "Secret") => generic::secret(&mut out, object),
         _ => generic::describe(&mut out, kind, object),

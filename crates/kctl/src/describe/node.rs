@@ -2,6 +2,7 @@
 
 use api::{
     Resource as _,
+    coordination::v1::Lease,
     core::v1::{Container, Pod},
     print,
     quantity::{self, Quantity},
@@ -13,14 +14,23 @@ use serde_json::Value;
 use super::{labels_and_annotations, moment, or_none, text::Text};
 use crate::{
     Session,
-    objects::{list, members, text},
+    objects::{self, list, members, text},
 };
+
+/// Namespace of the leases that nodes renew.
+const LEASES: &str = "kube-node-lease";
 
 /// What pods ask for and may use of one resource.
 #[derive(Clone, Copy)]
 struct Asked {
     requests: Quantity,
     limits: Quantity,
+}
+
+impl Asked {
+    fn plus(self, other: Self) -> Self {
+        Self { requests: self.requests + other.requests, limits: self.limits + other.limits }
+    }
 }
 
 /// Describes a node.
@@ -35,6 +45,7 @@ pub async fn describe(session: &Session, out: &mut Text, node: &Value, now: Time
     out.field(0, "CreationTimestamp", moment(text(node, "/metadata/creationTimestamp")));
     out.entries(0, "Taints", list(node, "/spec/taints").iter().map(taint));
     out.field(0, "Unschedulable", (node["spec"]["unschedulable"] == true).to_string());
+    lease(session, out, name).await?;
     out.line(0, "Conditions:");
     out.line(1, "Type\tStatus\tLastHeartbeatTime\tLastTransitionTime\tReason\tMessage");
     out.line(1, "----\t------\t-----------------\t------------------\t------\t-------");
@@ -85,6 +96,25 @@ pub async fn describe(session: &Session, out: &mut Text, node: &Value, now: Time
     Ok(())
 }
 
+/// The node's sign of life.
+async fn lease(session: &Session, out: &mut Text, node: &str) -> anyhow::Result<()> {
+    let Some(lease) = objects::get_opt(session, Lease::KIND, LEASES, node).await? else {
+        out.field(0, "Lease", "<none>");
+        return Ok(());
+    };
+    let lease = objects::to_value(&lease)?;
+    out.line(0, "Lease:");
+    out.field(1, "HolderIdentity", or_unset(text(&lease, "/spec/holderIdentity")));
+    for (key, pointer) in [("AcquireTime", "/spec/acquireTime"), ("RenewTime", "/spec/renewTime")] {
+        out.field(1, key, or_unset(&moment(text(&lease, pointer))));
+    }
+    Ok(())
+}
+
+fn or_unset(text: &str) -> &str {
+    if text.is_empty() { "<unset>" } else { text }
+}
+
 fn roles(node: &Value) -> String {
     let prefix = "node-role.kubernetes.io/";
     let labels = members(node, "/metadata/labels");
@@ -104,6 +134,9 @@ fn allocated(out: &mut Text, node: &Value, pods: &[Pod], now: Timestamp) {
         found.and_then(|text| Quantity::parse(text).ok()).unwrap_or(Quantity::ZERO)
     };
     let (all_cpu, all_memory) = (capacity("cpu"), capacity("memory"));
+    // What a node has beside CPU and memory that pods can ask for: storage, huge pages, devices.
+    let more = members(node, "/status/allocatable").into_iter().map(|(name, _)| name);
+    let more: Vec<&str> = more.filter(|name| !matches!(*name, "cpu" | "memory" | "pods")).collect();
     out.line(0, format!("Non-terminated Pods:\t({} in total)", pods.len()));
     out.line(1, "Namespace\tName\t\tCPU Requests\tCPU Limits\tMemory Requests\tMemory Limits\tAge");
     out.line(1, "---------\t----\t\t------------\t----------\t---------------\t-------------\t---");
@@ -115,8 +148,7 @@ fn allocated(out: &mut Text, node: &Value, pods: &[Pod], now: Timestamp) {
     let (mut cpu_sum, mut memory_sum) = (zero, zero);
     for pod in pods {
         let (cpu, memory) = (asked(pod, "cpu"), asked(pod, "memory"));
-        cpu_sum = Asked { requests: cpu_sum.requests + cpu.requests, limits: cpu_sum.limits + cpu.limits };
-        memory_sum = Asked { requests: memory_sum.requests + memory.requests, limits: memory_sum.limits + memory.limits };
+        (cpu_sum, memory_sum) = (cpu_sum.plus(cpu), memory_sum.plus(memory));
         let created = pod.metadata().creation_timestamp().timestamp();
         out.line(
             1,
@@ -138,6 +170,10 @@ fn allocated(out: &mut Text, node: &Value, pods: &[Pod], now: Timestamp) {
     out.line(1, "--------\t--------\t------");
     out.line(1, format!("cpu\t{}\t{}", share(cpu_sum.requests, all_cpu), share(cpu_sum.limits, all_cpu)));
     out.line(1, format!("memory\t{}\t{}", share(memory_sum.requests, all_memory), share(memory_sum.limits, all_memory)));
+    for name in more {
+        let sum = pods.iter().map(|pod| asked(pod, name)).fold(zero, |sum, pod| sum.plus(pod));
+        out.line(1, format!("{name}\t{}\t{}", share(sum.requests, capacity(name)), share(sum.limits, capacity(name))));
+    }
 }
 
 /// What a pod asks for: the sum of its containers.

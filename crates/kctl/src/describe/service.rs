@@ -1,4 +1,4 @@
-//! A Service: its addresses and ports, and who answers there.
+//! A Service: its addresses and ports, and who answers there. Endpoints.
 
 use api::core::v1::Endpoints;
 use serde_json::Value;
@@ -59,6 +59,28 @@ pub async fn describe(session: &Session, out: &mut Text, service: &Value) -> any
         }
     }
     Ok(())
+}
+
+/// Describes endpoints.
+pub fn endpoints(out: &mut Text, endpoints: &Value) {
+    out.field(0, "Name", text(endpoints, "/metadata/name"));
+    out.field(0, "Namespace", text(endpoints, "/metadata/namespace"));
+    labels_and_annotations(out, endpoints);
+    out.line(0, "Subsets:");
+    for subset in list(endpoints, "/subsets") {
+        for (key, pointer) in [("Addresses", "/addresses"), ("NotReadyAddresses", "/notReadyAddresses")] {
+            let addresses: Vec<&str> = list(subset, pointer).iter().map(|address| text(address, "/ip")).collect();
+            out.field(1, key, or_none(&addresses.join(",")));
+        }
+        out.line(1, "Ports:");
+        out.line(2, "Name\tPort\tProtocol");
+        out.line(2, "----\t----\t--------");
+        for port in list(subset, "/ports") {
+            let name = text(port, "/name");
+            let name = if name.is_empty() { "<unset>" } else { name };
+            out.line(2, format!("{name}\t{}\t{}", number(port, "/port"), text(port, "/protocol")));
+        }
+    }
 }
 
 fn joined(value: &Value) -> String {

@@ -1,5 +1,7 @@
 //! `kctl config`
 
+mod properties;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -30,14 +32,24 @@ pub struct Args {
 enum What {
     View(ViewArgs),
     /// Print the name of the current context
+    #[command(after_help = "Examples:
+  kctl config current-context")]
     CurrentContext,
     GetContexts(GetContextsArgs),
     /// List the clusters
+    #[command(after_help = "Examples:
+  kctl config get-clusters")]
     GetClusters,
     /// List the users
+    #[command(after_help = "Examples:
+  kctl config get-users")]
     GetUsers,
     /// Make a context the current one
-    #[command(visible_alias = "use")]
+    #[command(
+        visible_alias = "use",
+        after_help = "Examples:
+  kctl config use-context home"
+    )]
     UseContext {
         /// Its name
         name: String,
@@ -45,7 +57,11 @@ enum What {
     SetContext(SetContextArgs),
     SetCluster(SetClusterArgs),
     SetCredentials(SetCredentialsArgs),
+    Set(properties::SetArgs),
+    Unset(properties::UnsetArgs),
     /// Give a context another name
+    #[command(after_help = "Examples:
+  kctl config rename-context kubernetes-admin@home home")]
     RenameContext {
         /// Its name
         old: String,
@@ -53,16 +69,22 @@ enum What {
         new: String,
     },
     /// Remove a context
+    #[command(after_help = "Examples:
+  kctl config delete-context home")]
     DeleteContext {
         /// Its name
         name: String,
     },
     /// Remove a cluster
+    #[command(after_help = "Examples:
+  kctl config delete-cluster home")]
     DeleteCluster {
         /// Its name
         name: String,
     },
     /// Remove a user
+    #[command(after_help = "Examples:
+  kctl config delete-user ann")]
     DeleteUser {
         /// Its name
         name: String,
@@ -71,6 +93,10 @@ enum What {
 
 /// Show the configuration that is used
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  kctl config view
+  kctl config view --minify --flatten > one-file.kubeconfig
+  kctl config view -o jsonpath='{.users[*].name}'")]
 pub struct ViewArgs {
     /// Only what the current context needs
     #[arg(long)]
@@ -87,6 +113,9 @@ pub struct ViewArgs {
 
 /// List the contexts
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  kctl config get-contexts
+  kctl config get-contexts -o name")]
 pub struct GetContextsArgs {
     /// Only this one
     name: Option<String>,
@@ -100,6 +129,9 @@ pub struct GetContextsArgs {
 
 /// Add or change a context; cluster, user and namespace come from --cluster, --user and --namespace
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  kctl config set-context home --cluster=home --user=ann
+  kctl config set-context --current --namespace=shop")]
 pub struct SetContextArgs {
     /// Its name
     #[arg(required_unless_present = "current", conflicts_with = "current")]
@@ -111,6 +143,9 @@ pub struct SetContextArgs {
 
 /// Add or change a cluster; server and CA come from --server, --certificate-authority and --tls-server-name
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  kctl config set-cluster home --server=https://10.0.0.2:6443,https://10.0.0.3:6443 --certificate-authority=ca.crt
+  kctl config set-cluster home --certificate-authority=ca.crt --embed-certs")]
 pub struct SetClusterArgs {
     /// Its name
     name: String,
@@ -121,6 +156,9 @@ pub struct SetClusterArgs {
 
 /// Add or change a user; --token, --client-certificate and --client-key say how they show who they are
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  kctl config set-credentials ann --client-certificate=ann.crt --client-key=ann.key --embed-certs
+  kctl config set-credentials builder --token=$(kctl create token builder)")]
 pub struct SetCredentialsArgs {
     /// Their name
     name: String,
@@ -150,12 +188,17 @@ pub async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
             if !session.kubeconfig()?.contexts.iter().any(|context| context.name == name) {
                 bail!("no context exists with the name: \"{name}\"; `kctl config get-contexts` lists them");
             }
-            change(session, |config| config.current_context.clone_from(&name))?;
+            change(session, |config| {
+                config.current_context.clone_from(&name);
+                Ok(())
+            })?;
             Ok(session.console.line(format!("Switched to context \"{name}\"."))?)
         }
         What::SetContext(args) => set_context(session, &args),
         What::SetCluster(args) => set_cluster(session, &args),
         What::SetCredentials(args) => set_credentials(session, &args),
+        What::Set(args) => properties::set(session, &args),
+        What::Unset(args) => properties::unset(session, &args),
         What::RenameContext { old, new } => rename(session, &old, &new),
         What::DeleteContext { name } => delete(session, "context", &name, |config| {
             let before = config.contexts.len();
@@ -183,13 +226,13 @@ fn file(session: &Session) -> anyhow::Result<PathBuf> {
 }
 
 /// Changes the file without touching what it says otherwise.
-fn change(session: &Session, with: impl FnOnce(&mut Kubeconfig)) -> anyhow::Result<()> {
+fn change(session: &Session, with: impl FnOnce(&mut Kubeconfig) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let path = file(session)?;
     let mut config = if path.exists() { Kubeconfig::read_as_written(&path)? } else { Kubeconfig::default() };
     if config.api_version.is_empty() {
         (config.api_version, config.kind) = ("v1".to_owned(), "Config".to_owned());
     }
-    with(&mut config);
+    with(&mut config)?;
     Ok(config.write(&path)?)
 }
 
@@ -315,6 +358,7 @@ fn set_context(session: &Session, args: &SetContextArgs) -> anyhow::Result<()> {
         if let Some(namespace) = &flags.namespace {
             context.namespace = Some(namespace.clone()).filter(|namespace| !namespace.is_empty());
         }
+        Ok(())
     })?;
     Ok(session.console.line(format!("Context \"{name}\" {what}."))?)
 }
@@ -341,6 +385,7 @@ fn set_cluster(session: &Session, args: &SetClusterArgs) -> anyhow::Result<()> {
         if let Some(name) = &flags.tls_server_name {
             cluster.tls_server_name = Some(name.clone());
         }
+        Ok(())
     })?;
     Ok(session.console.line(format!("Cluster \"{}\" set.", args.name))?)
 }
@@ -368,6 +413,7 @@ fn set_credentials(session: &Session, args: &SetCredentialsArgs) -> anyhow::Resu
             (user.client_certificate, user.client_key) = files.map_or((None, None), |(c, k)| (Some(c), Some(k)));
             (user.client_certificate_data, user.client_key_data) = data;
         }
+        Ok(())
     })?;
     Ok(session.console.line(format!("User \"{}\" set.", args.name))?)
 }
@@ -391,6 +437,7 @@ fn rename(session: &Session, old: &str, new: &str) -> anyhow::Result<()> {
         if config.current_context == old {
             config.current_context = new.to_owned();
         }
+        Ok(())
     })?;
     Ok(session.console.line(format!("Context \"{old}\" renamed to \"{new}\"."))?)
 }
@@ -402,6 +449,7 @@ fn delete(session: &Session, what: &str, name: &str, remove: impl Fn(&mut Kubeco
     }
     change(session, |config| {
         remove(config);
+        Ok(())
     })?;
     Ok(session.console.line(format!("deleted {what} {name} from {}", path.display()))?)
 }
