@@ -3,6 +3,8 @@
 //!
 //! `cargo run --release -p scheduler --example throughput`
 
+#![allow(clippy::panic, reason = "a benchmark has nobody to answer to")]
+
 use std::time::{Duration, Instant};
 
 use api::core::v1::{Node, Pod};

@@ -11,12 +11,7 @@ use api::{
 };
 use prost::Message as _;
 
-use super::{
-    env,
-    fields::NodeFacts,
-    files::PodFiles,
-    qos,
-};
+use super::{env, fields::NodeFacts, files::PodFiles, qos};
 use crate::{
     runtime::{ContainerKind, ContainerSpec, Image, Labels, Mount, Propagation, Resources},
     volumes::Mounted,

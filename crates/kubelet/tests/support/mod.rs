@@ -1,6 +1,6 @@
 //! Network namespaces and processes for the integration tests. Everything ends with the value that holds it, also when a test fails.
 #![allow(dead_code, reason = "each test binary uses its own part")]
-#![allow(clippy::unwrap_used, reason = "a test states its claims by unwrapping")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test states its claims by unwrapping")]
 
 pub mod host;
 
