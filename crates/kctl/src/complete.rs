@@ -57,6 +57,8 @@ struct Line {
     session: Session,
     /// What the command has been given.
     given: ArgMatches,
+    /// The word to complete is the beginning of a flag.
+    flag_begun: bool,
 }
 
 /// Prints the script that makes a shell complete kctl's command lines.
@@ -77,7 +79,7 @@ pub fn answer(args: &[OsString], command: fn() -> Command) -> Option<ExitCode> {
     let words = args.iter().position(|arg| arg == "--").map(|at| &args[at + 1..]).unwrap_or_default();
     let index = std::env::var("_CLAP_COMPLETE_INDEX").ok().and_then(|index| index.parse().ok());
     let before = index.unwrap_or(words.len().saturating_sub(1)).min(words.len());
-    let line = Arc::new(Line::read(command(), &words[..before], |flags| Session::new(flags, Console::process())));
+    let line = Arc::new(Line::read(command(), words, before, |flags| Session::new(flags, Console::process())));
     let complete = CompleteEnv::with_factory(|| with_candidates(command(), &line)).var(VARIABLE);
     match complete.try_complete(args, std::env::current_dir().ok().as_deref()) {
         Ok(true) => Some(ExitCode::SUCCESS),
@@ -89,13 +91,18 @@ pub fn answer(args: &[OsString], command: fn() -> Command) -> Option<ExitCode> {
 /// The command line with candidates for its values.
 fn with_candidates(command: Command, line: &Arc<Line>) -> Command {
     let name = command.get_name().to_owned();
-    let command = command.mut_args(|arg| match what(&name, arg.get_id().as_str()) {
-        // What has a list of its own needs none.
-        Some(what) if arg.get_possible_values().is_empty() => {
-            let line = line.clone();
-            arg.add(ArgValueCompleter::new(move |word: &OsStr| line.candidates(what, word)))
+    // Flags are offered to whoever begins one, and where there is nothing else.
+    let command = command.disable_help_flag(!line.flag_begun).mut_args(|arg| {
+        let hidden = arg.is_hide_set() || !arg.is_positional() && !line.flag_begun;
+        let arg = arg.hide(hidden);
+        match what(&name, arg.get_id().as_str()) {
+            // What has a list of its own needs none.
+            Some(what) if arg.get_possible_values().is_empty() => {
+                let line = line.clone();
+                arg.add(ArgValueCompleter::new(move |word: &OsStr| line.candidates(what, word)))
+            }
+            _ => arg,
         }
-        _ => arg,
     });
     command.mut_subcommands(|sub| with_candidates(sub, line))
 }
@@ -127,14 +134,15 @@ fn what(command: &str, arg: &str) -> Option<What> {
 // === impl Line ===
 
 impl Line {
-    /// Reads the words before the one to complete. What is wrong with them, or missing yet, does not matter.
-    fn read(command: Command, words: &[OsString], session: impl FnOnce(GlobalArgs) -> Session) -> Self {
-        let mut given = command.ignore_errors(true).try_get_matches_from(words).unwrap_or_default();
+    /// Reads the `before` words before the one to complete. What is wrong with them, or missing yet, does not matter.
+    fn read(command: Command, words: &[OsString], before: usize, session: impl FnOnce(GlobalArgs) -> Session) -> Self {
+        let flag_begun = words.get(before).is_some_and(|word| word.to_string_lossy().starts_with('-'));
+        let mut given = command.ignore_errors(true).try_get_matches_from(&words[..before]).unwrap_or_default();
         let flags = GlobalArgs::from_arg_matches(&given).unwrap_or_default();
         while let Some((_, inner)) = given.remove_subcommand() {
             given = inner;
         }
-        Self { session: session(flags), given }
+        Self { session: session(flags), given, flag_begun }
     }
 
     fn candidates(&self, what: What, word: &OsStr) -> Vec<CompletionCandidate> {
@@ -237,7 +245,9 @@ fn fields(word: &str) -> Vec<String> {
         };
     }
     let fields = message.map(Message::json_fields).unwrap_or_default();
-    fields.into_iter().map(|field| format!("{before}.{}", field.json)).collect()
+    let mut paths: Vec<String> = fields.into_iter().map(|field| format!("{before}.{}", field.json)).collect();
+    paths.sort();
+    paths
 }
 
 #[cfg(test)]
@@ -257,8 +267,9 @@ mod tests {
                 session.flags = flags;
                 session
             };
-            let line = Arc::new(Line::read(crate::cli::command(), &words[..words.len() - 1], with_flags));
-            let (mut command, last) = (with_candidates(crate::cli::command(), &line), words.len() - 1);
+            let last = words.len() - 1;
+            let line = Arc::new(Line::read(crate::cli::command(), &words, last, with_flags));
+            let mut command = with_candidates(crate::cli::command(), &line);
             let found = clap_complete::engine::complete(&mut command, words, last, None).unwrap();
             found.iter().map(|candidate| candidate.get_value().to_str().unwrap().to_owned()).collect()
         };
@@ -283,6 +294,8 @@ mod tests {
         assert_eq!(completed(&bench, "kctl edit cm/map").await, ["cm/map-a", "cm/map-b"]);
         assert_eq!(completed(&bench, "kctl explain pod.spec.cont").await, ["pod.spec.containers"]);
         assert_eq!(completed(&bench, "kctl des").await, ["describe"]);
+        assert_eq!(completed(&bench, "kctl label cm other ").await, ["map-a", "map-b"]);
+        assert!(completed(&bench, "kctl version ").await.contains(&"--client".to_owned()));
         assert!(completed(&bench, "kctl get pods --no-h").await.contains(&"--no-headers".to_owned()));
     }
 

@@ -3,7 +3,7 @@
 use std::{error::Error as StdError, fmt, io};
 
 use api::status::Reason;
-use rustls::{AlertDescription, CertificateError};
+use rustls::CertificateError;
 
 use crate::console::Console;
 
@@ -87,33 +87,36 @@ fn remedy(reason: Reason) -> &'static str {
 
 /// What is wrong with whose certificate, if that is why there is no connection, and what to do about it.
 fn tls_remedy(cause: &(dyn StdError + 'static)) -> Option<&'static str> {
+    // What the server says of our certificate comes after the handshake, through HTTP/2, which keeps no more than the text of it.
+    if let Some(alert) = cause.to_string().strip_prefix("received fatal alert: ") {
+        return match alert {
+            "CertificateExpired" => Some(
+                "Your client certificate has expired: ask for a new one, or use another --user, --client-certificate or --token.",
+            ),
+            "UnknownCA"
+            | "DecryptError"
+            | "BadCertificate"
+            | "CertificateUnknown"
+            | "CertificateRevoked"
+            | "UnsupportedCertificate" => Some(
+                "The server does not accept your client certificate: another cluster's CA signed it, or it is for another use. \
+                 `kctl config view` shows which user it is.",
+            ),
+            _ => None,
+        };
+    }
     let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
     let error = cause.downcast_ref().or_else(|| inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()))?;
-    Some(match error {
-        rustls::Error::AlertReceived(AlertDescription::CertificateExpired) => {
-            "Your client certificate has expired: ask for a new one, or use another --user, --client-certificate or --token."
-        }
-        rustls::Error::AlertReceived(
-            AlertDescription::UnknownCA
-            | AlertDescription::DecryptError
-            | AlertDescription::BadCertificate
-            | AlertDescription::CertificateUnknown
-            | AlertDescription::CertificateRevoked
-            | AlertDescription::UnsupportedCertificate,
-        ) => {
-            "The server does not accept your client certificate: another cluster's CA signed it, or it is for another use. \
-             `kctl config view` shows which user it is."
-        }
-        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
+    let rustls::Error::InvalidCertificate(wrong) = error else { return None };
+    Some(match wrong {
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             "The server's certificate is not signed by the CA that you trust: it is another cluster, or --certificate-authority (in \
              the configuration: certificate-authority of the cluster) names the wrong file."
         }
-        rustls::Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
             "The server's certificate has expired: it has to be renewed there. If it has not, check the clock here."
         }
-        rustls::Error::InvalidCertificate(
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-        ) => {
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             "The server's certificate is for other names: use one of them in the server's address, or say it with --tls-server-name."
         }
         _ => return None,
@@ -148,6 +151,7 @@ fn chain(error: &anyhow::Error) -> String {
 mod tests {
     use anyhow::Context as _;
     use api::{Resource as _, StatusError, core::v1::Pod};
+    use rustls::AlertDescription;
 
     use super::*;
 
@@ -162,8 +166,10 @@ mod tests {
     #[test]
     fn whose_certificate_is_wrong_is_said() {
         let remedy = |error: rustls::Error| tls_remedy(&io::Error::other(error));
-        let refused = remedy(rustls::Error::AlertReceived(AlertDescription::CertificateExpired));
-        assert!(refused.unwrap().starts_with("Your client certificate has expired"));
+        let alert = |alert| remedy(rustls::Error::AlertReceived(alert));
+        assert!(alert(AlertDescription::CertificateExpired).unwrap().starts_with("Your client certificate has expired"));
+        assert!(alert(AlertDescription::UnknownCA).unwrap().starts_with("The server does not accept your client certificate"));
+        assert_eq!(alert(AlertDescription::InternalError), None);
         let foreign = remedy(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer));
         assert!(foreign.unwrap().starts_with("The server's certificate is not signed by the CA"));
         assert_eq!(tls_remedy(&io::Error::from(io::ErrorKind::ConnectionRefused)), None);

@@ -20,6 +20,14 @@ pub fn set(value: &mut Value, path: &[&str], new: Value) {
     *here = new;
 }
 
+/// An object as it can be created: without what only a stored object has.
+pub fn fresh(mut object: Value) -> Value {
+    if let Some(Value::Object(metadata)) = object.get_mut("metadata") {
+        metadata.retain(|field, _| !matches!(field.as_str(), "resourceVersion" | "uid" | "creationTimestamp"));
+    }
+    object
+}
+
 /// The text at a JSON pointer; empty if there is none.
 pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()

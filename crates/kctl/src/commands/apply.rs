@@ -176,7 +176,9 @@ async fn replace(session: &Session, args: &Args, manifest: &Manifest, wanted: &V
         name: manifest.name().to_owned(),
     };
     super::delete::delete_and_wait(session, &named).await?;
-    let (created, _) = create(session, args, manifest, wanted).await.map_err(|error| manifest.locate(error, "creating"))?;
+    let (created, _) = create(session, args, manifest, &objects::fresh(wanted.clone()))
+        .await
+        .map_err(|error| manifest.locate(error, "creating"))?;
     args.write.done(session, manifest.kind, &created, "configured")
 }
 
@@ -248,6 +250,20 @@ mod tests {
         let bench = Bench::new();
         assert_eq!(bench.with_input(MAP).ok("apply -f - --dry-run=client").await, "configmap/m created (dry run)\n");
         assert!(bench.server.all::<ConfigMap>().is_empty());
+    }
+
+    #[tokio::test]
+    async fn force_makes_anew_what_cannot_be_changed() {
+        let bench = Bench::new();
+        bench.with_input(MAP).ok("apply -f -").await;
+        let old = bench.server.find::<ConfigMap>("default", "m").unwrap();
+        let invalid = api::StatusError::new(api::status::Reason::Invalid, "ConfigMap \"m\" is invalid: data: field is immutable");
+        bench.server.fail_next("patch", "configmaps", invalid);
+        // As `get -o yaml` shows it, and edited.
+        let text = bench.ok("get cm m -o yaml").await.replace("\"1\"", "\"3\"");
+        assert_eq!(bench.with_input(&text).ok("apply --force -f -").await, "configmap/m configured\n");
+        let new = bench.server.find::<ConfigMap>("default", "m").unwrap();
+        assert!(new.metadata().uid != old.metadata().uid && new.data["a"] == "3", "{new:?}");
     }
 
     #[tokio::test]

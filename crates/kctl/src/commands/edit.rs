@@ -156,16 +156,15 @@ async fn send(
 /// Runs the editor on this terminal.
 async fn open(editor: &str, path: &Path) -> anyhow::Result<()> {
     let (editor, path) = (editor.to_owned(), path.to_owned());
-    // The editor's own words and quotes are the shell's business.
+    // The editor's own words and quotes are the shell's business. Ctrl-C is the editor's: neither the shell nor we end by it.
     let run = move || {
         Command::new("sh")
-            .args(["-c", &format!("{editor} \"$1\""), "edit"])
+            .args(["-c", &format!("trap : INT; {editor} \"$1\""), "edit"])
             .arg(&path)
             .status()
             .with_context(|| format!("cannot start the editor {editor}"))
             .map(|status| (editor, status))
     };
-    // Ctrl-C is the editor's business too; with a handler of ours, it does not end us.
     let _interrupts = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
     let (editor, status) = tokio::task::spawn_blocking(run).await??;
     if !status.success() {
@@ -257,6 +256,14 @@ mod tests {
         let copy = error.split('"').rev().nth(1).unwrap();
         assert!(std::fs::read_to_string(copy).unwrap().ends_with("dta: {}\n"));
         std::fs::remove_file(copy).unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_interrupt_ends_neither_the_shell_nor_us() {
+        // What the terminal does on Ctrl-C, to the two processes that wait for the editor.
+        let script = "kill -INT $PPID $(cut -d' ' -f4 /proc/$PPID/stat); echo 'data: {k: v}' >>\"$1\"";
+        let (error, map) = edited_with(script).await;
+        assert_eq!((error, map.data["k"].as_str()), (None, "v"));
     }
 
     #[tokio::test]

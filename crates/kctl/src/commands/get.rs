@@ -218,8 +218,12 @@ async fn watch(session: &Session, args: &Args, targets: Vec<Target>) -> anyhow::
     }
     // What exists is shown together, so that its columns line up.
     let mut unsettled = streams.len();
-    let mut waiting = String::new();
-    while let Some(seen) = streams.next().await {
+    let (mut waiting, mut answered) = (String::new(), false);
+    loop {
+        let next = streams.next();
+        let next = if answered { next.await } else { session.shown("waiting for the server", next).await };
+        let Some(seen) = next else { return Ok(()) };
+        answered = true;
         if let Some((what, object)) = seen? {
             let value = objects::to_value(&object)?;
             match &printer {
@@ -237,7 +241,6 @@ async fn watch(session: &Session, args: &Args, targets: Vec<Target>) -> anyhow::
             session.console.print(std::mem::take(&mut waiting) + &tables.take())?;
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]

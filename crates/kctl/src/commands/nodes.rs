@@ -244,12 +244,16 @@ async fn evict(session: &Session, args: &DrainArgs, pod: &Pod) -> anyhow::Result
         ..client::delete::uid(&pod.metadata().uid)
     };
     loop {
+        let what = format!("evicting {}/{}", pod.namespace(), pod.name());
         let outcome = if args.disable_eviction {
-            client.namespaced::<Pod>(pod.namespace()).delete(pod.name(), &options).await.map(drop)
+            let api = client.namespaced::<Pod>(pod.namespace());
+            session.shown(&what, api.delete(pod.name(), &options)).await.map(drop)
         } else {
             let metadata =
                 ObjectMeta { name: pod.name().to_owned(), namespace: pod.namespace().to_owned(), ..ObjectMeta::default() };
-            client.pods().evict(Eviction { metadata: Some(metadata), delete_options: Some(options.clone()) }).await
+            let eviction = Eviction { metadata: Some(metadata), delete_options: Some(options.clone()) };
+            let pods = client.pods();
+            session.shown(&what, pods.evict(eviction)).await
         };
         match outcome {
             Ok(()) => return Ok(()),

@@ -162,11 +162,7 @@ async fn replace(session: &Session, args: &ReplaceArgs, manifest: &Manifest) -> 
                 Named { kind: manifest.kind, namespace: manifest.namespace().to_owned(), name: manifest.name().to_owned() };
             super::delete::delete_and_wait(session, &named).await?;
         }
-        let mut fresh = value;
-        if let Some(Value::Object(metadata)) = fresh.get_mut("metadata") {
-            metadata.retain(|field, _| !matches!(field.as_str(), "resourceVersion" | "uid" | "creationTimestamp"));
-        }
-        session.shown(&what, api.create_json(&fresh)).await?
+        session.shown(&what, api.create_json(&objects::fresh(value))).await?
     } else {
         session.shown(&what, api.update_json(manifest.name(), "", &value)).await?
     };

@@ -197,7 +197,8 @@ async fn follow(session: &Session, args: &Args, named: &Named) -> anyhow::Result
         }),
         ..Default::default()
     };
-    let mut pieces = session.client()?.pods().logs(request).await?;
+    let pods = session.client()?.pods();
+    let mut pieces = session.shown("reading what it wrote", pods.logs(request)).await?;
     while let Some(piece) = futures::TryStreamExt::try_next(&mut pieces).await? {
         session.console.print(piece)?;
     }

@@ -2,10 +2,11 @@
 
 use api::{
     Resource as _,
+    amounts::{self, Amounts},
     coordination::v1::Lease,
-    core::v1::{Container, Pod},
-    print,
-    quantity::{self, Quantity},
+    core::v1::Pod,
+    pod, print,
+    quantity::Quantity,
 };
 use client::ListParams;
 use jiff::Timestamp;
@@ -19,19 +20,6 @@ use crate::{
 
 /// Namespace of the leases that nodes renew.
 const LEASES: &str = "kube-node-lease";
-
-/// What pods ask for and may use of one resource.
-#[derive(Clone, Copy)]
-struct Asked {
-    requests: Quantity,
-    limits: Quantity,
-}
-
-impl Asked {
-    fn plus(self, other: Self) -> Self {
-        Self { requests: self.requests + other.requests, limits: self.limits + other.limits }
-    }
-}
 
 /// Describes a node.
 ///
@@ -128,59 +116,73 @@ fn taint(taint: &Value) -> String {
     format!("{}{equals}{value}:{}", text(taint, "/key"), text(taint, "/effect"))
 }
 
+/// The pods on the node, and what they ask for and may use in all.
 fn allocated(out: &mut Text, node: &Value, pods: &[Pod], now: Timestamp) {
-    let capacity = |name: &str| {
-        let found = node.pointer("/status/allocatable").and_then(|all| all.get(name)).and_then(Value::as_str);
+    let capacity = members(node, "/status/allocatable");
+    let whole = |name: &str| {
+        let found = capacity.iter().find(|(key, _)| *key == name).and_then(|(_, amount)| amount.as_str());
         found.and_then(|text| Quantity::parse(text).ok()).unwrap_or(Quantity::ZERO)
     };
-    let (all_cpu, all_memory) = (capacity("cpu"), capacity("memory"));
-    // What a node has beside CPU and memory that pods can ask for: storage, huge pages, devices.
-    let more = members(node, "/status/allocatable").into_iter().map(|(name, _)| name);
-    let more: Vec<&str> = more.filter(|name| !matches!(*name, "cpu" | "memory" | "pods")).collect();
-    out.line(0, format!("Non-terminated Pods:\t({} in total)", pods.len()));
-    out.line(1, "Namespace\tName\t\tCPU Requests\tCPU Limits\tMemory Requests\tMemory Limits\tAge");
-    out.line(1, "---------\t----\t\t------------\t----------\t---------------\t-------------\t---");
-    let share = |part: Quantity, whole: Quantity| {
+    let share = |amounts: &Amounts, name: &str| {
+        let (part, whole) = (amounts.get(name).copied().unwrap_or(Quantity::ZERO), whole(name));
         let percent = if whole.is_zero() { 0.0 } else { part.to_f64() * 100.0 / whole.to_f64() };
         format!("{part} ({percent:.0}%)")
     };
-    let zero = Asked { requests: Quantity::ZERO, limits: Quantity::ZERO };
-    let (mut cpu_sum, mut memory_sum) = (zero, zero);
+    out.line(0, format!("Non-terminated Pods:\t({} in total)", pods.len()));
+    out.line(1, "Namespace\tName\t\tCPU Requests\tCPU Limits\tMemory Requests\tMemory Limits\tAge");
+    out.line(1, "---------\t----\t\t------------\t----------\t---------------\t-------------\t---");
+    let (mut all_requests, mut all_limits) = (Amounts::new(), Amounts::new());
     for pod in pods {
-        let (cpu, memory) = (asked(pod, "cpu"), asked(pod, "memory"));
-        (cpu_sum, memory_sum) = (cpu_sum.plus(cpu), memory_sum.plus(memory));
-        let created = pod.metadata().creation_timestamp().timestamp();
-        out.line(
-            1,
-            format!(
-                "{}\t{}\t\t{}\t{}\t{}\t{}\t{}",
-                pod.namespace(),
-                pod.name(),
-                share(cpu.requests, all_cpu),
-                share(cpu.limits, all_cpu),
-                share(memory.requests, all_memory),
-                share(memory.limits, all_memory),
-                print::human_duration(now.duration_since(created))
-            ),
-        );
+        let (requests, limits) = (pod::requests(pod.spec()), pod::limits(pod.spec()));
+        let shares = [("cpu", &requests), ("cpu", &limits), ("memory", &requests), ("memory", &limits)];
+        let shares = shares.map(|(name, amounts)| share(amounts, name)).join("\t");
+        let age = print::human_duration(now.duration_since(pod.metadata().creation_timestamp().timestamp()));
+        out.line(1, format!("{}\t{}\t\t{shares}\t{age}", pod.namespace(), pod.name()));
+        amounts::add(&mut all_requests, &requests);
+        amounts::add(&mut all_limits, &limits);
     }
     out.line(0, "Allocated resources:");
     out.line(1, "(Total limits may be over 100 percent, i.e., overcommitted.)");
     out.line(1, "Resource\tRequests\tLimits");
     out.line(1, "--------\t--------\t------");
-    out.line(1, format!("cpu\t{}\t{}", share(cpu_sum.requests, all_cpu), share(cpu_sum.limits, all_cpu)));
-    out.line(1, format!("memory\t{}\t{}", share(memory_sum.requests, all_memory), share(memory_sum.limits, all_memory)));
-    for name in more {
-        let sum = pods.iter().map(|pod| asked(pod, name)).fold(zero, |sum, pod| sum.plus(pod));
-        out.line(1, format!("{name}\t{}\t{}", share(sum.requests, capacity(name)), share(sum.limits, capacity(name))));
+    // Beside CPU and memory, what else the node has that pods can ask for: storage, huge pages, devices.
+    let more = capacity.iter().map(|(name, _)| *name).filter(|name| !matches!(*name, "cpu" | "memory" | "pods"));
+    for name in ["cpu", "memory"].into_iter().chain(more) {
+        out.line(1, format!("{name}\t{}\t{}", share(&all_requests, name), share(&all_limits, name)));
     }
 }
 
-/// What a pod asks for: the sum of its containers.
-fn asked(pod: &Pod, resource: &str) -> Asked {
-    let sum = |of: fn(&Container) -> &std::collections::BTreeMap<String, api::resource::Quantity>| {
-        let amounts = pod.spec().containers.iter().filter_map(|container| quantity::get(of(container), resource));
-        amounts.fold(Quantity::ZERO, |sum, amount| sum + amount)
+#[cfg(test)]
+mod tests {
+    use api::{
+        core::v1::{Container, Node},
+        resource::Quantity,
     };
-    Asked { requests: sum(|container| &container.resources().requests), limits: sum(|container| &container.resources().limits) }
+
+    use super::*;
+    use crate::testing::{Bench, named};
+
+    #[tokio::test]
+    async fn what_its_pods_ask_for_is_added_up() {
+        let bench = Bench::new();
+        let amount = |text: &str| Quantity { string: text.to_owned() };
+        let mut node: Node = named("n");
+        node.status_mut().allocatable = [("cpu".to_owned(), amount("2")), ("memory".to_owned(), amount("1Gi"))].into();
+        bench.server.put(node);
+        for name in ["a", "b"] {
+            let mut pod: Pod = named(name);
+            pod.spec_mut().node_name = "n".into();
+            let mut container = Container::default();
+            container.resources_mut().requests.insert("cpu".into(), amount("250m"));
+            container.resources_mut().limits.insert("memory".into(), amount("256Mi"));
+            pod.spec_mut().containers.push(container);
+            bench.server.put(pod);
+        }
+        let text = bench.ok("describe node n").await;
+        let row = |name: &str| text.lines().rfind(|line| line.trim_start().starts_with(name)).unwrap_or_default().to_owned();
+        assert_eq!(row("cpu").split_whitespace().collect::<Vec<_>>(), ["cpu", "500m", "(25%)", "0", "(0%)"], "{text}");
+        assert_eq!(row("memory").split_whitespace().collect::<Vec<_>>(), ["memory", "0", "(0%)", "512Mi", "(50%)"], "{text}");
+        assert!(text.contains("Non-terminated Pods:") && text.contains("(2 in total)"), "{text}");
+        assert!(text.contains("\nLease:"), "{text}");
+    }
 }
