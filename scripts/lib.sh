@@ -4,7 +4,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 STATIC_TARGET=x86_64-unknown-linux-gnu
 PACKAGES=(gcc libc6-dev protobuf-compiler libprotobuf-dev etcd-server etcd-client
-          docker.io containerd nftables conntrack iproute2 busybox-static)
+          docker.io containerd nftables conntrack iproute2 busybox-static openssl)
 
 say() { printf '\033[1m== %s\033[0m\n' "$*"; }
 
