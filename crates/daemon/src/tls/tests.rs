@@ -190,6 +190,33 @@ async fn requests_carry_their_peer_over_http2_and_the_server_drains() {
     drop(connection);
 }
 
+#[tokio::test]
+async fn a_client_that_asks_for_nothing_is_dropped_and_one_that_asked_stays() {
+    use axum::{Router, routing::get};
+    let authority = Authority::new();
+    authority.issue("server", "server", Usage::Server);
+    let (address, incoming, shutdown) = listen(authority.server(ClientAuth::Optional), IncomingOptions::default()).await;
+    let options = crate::serve::HttpOptions { first_request: Duration::from_millis(300), ..Default::default() };
+    let router = Router::new().route("/", get(async || "hello"));
+    let serving = tokio::spawn(crate::serve::serve(incoming, router, options, shutdown.clone()));
+
+    let client = authority.client(None);
+    let mut silent = connect(address, &client).await.unwrap();
+    let mut asking = connect(address, &client).await.unwrap();
+    let request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut answer = [0; 12];
+    asking.write_all(request).await.unwrap();
+    asking.read_exact(&mut answer).await.unwrap();
+    let end = tokio::time::timeout(Duration::from_secs(5), silent.read_u8()).await;
+    assert!(end.is_ok_and(|read| read.is_err()), "the silent client is still connected");
+    asking.write_all(request).await.unwrap();
+    asking.read_exact(&mut answer).await.unwrap();
+
+    shutdown.start();
+    drop(asking);
+    tokio::time::timeout(Duration::from_secs(5), serving).await.unwrap().unwrap();
+}
+
 async fn server_name(address: SocketAddr, client: &ClientTls) -> String {
     let stream = connect(address, client).await.unwrap();
     let certificate = stream.get_ref().1.peer_certificates().unwrap()[0].clone();
