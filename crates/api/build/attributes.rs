@@ -23,6 +23,7 @@ fn attribute(f: &Field, messages: &[Message]) -> String {
     let is_object = matches!(&f.ty, Type::Message(name) if messages.iter().any(|m| m.name == *name && by_value(m)));
     match (f.cardinality, &f.ty) {
         (Cardinality::Map, Type::Bytes) => parts.push("with = \"crate::json::base64_map\"".to_owned()),
+        (Cardinality::Map, _) => parts.push("deserialize_with = \"crate::json::map\"".to_owned()),
         (Cardinality::Optional, _) if f.options.required && is_object => {
             parts.push("serialize_with = \"crate::json::or_empty\"".to_owned());
         }

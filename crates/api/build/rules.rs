@@ -10,9 +10,16 @@ pub fn render(messages: &[Message]) -> String {
     for m in messages.iter().filter(|m| m.has_json && m.odd.is_none()) {
         let (mut defaults, mut validate, mut update) = (String::new(), String::new(), String::new());
         for f in &m.fields {
-            let nested = matches!(&f.ty, Type::Message(n) if messages.iter().any(|m| m.name == *n && m.odd.is_none()));
+            let target = match &f.ty {
+                Type::Message(name) => messages.iter().find(|m| m.name == *name),
+                _ => None,
+            };
+            let (nested, odd) = (target.is_some_and(|m| m.odd.is_none()), target.and_then(|m| m.odd));
             default(&mut defaults, m, f, nested);
-            check(&mut validate, f, nested);
+            if odd == Some("Quantity") {
+                canonical(&mut defaults, f);
+            }
+            check(&mut validate, f, nested, odd);
             immutable(&mut update, f, nested);
         }
         writeln!(
@@ -51,12 +58,21 @@ fn default(out: &mut String, m: &Message, f: &Field, nested: bool) {
     }
 }
 
+/// Quantities are kept in their canonical form, and in lists of resources no finer than a thousandth.
+fn canonical(out: &mut String, f: &Field) {
+    let ident = &f.rust;
+    match f.cardinality {
+        Cardinality::Map => writeln!(out, "self.{ident}.values_mut().for_each(canonical_in_list);").ok(),
+        _ => writeln!(out, "self.{ident}.iter_mut().for_each(canonical);").ok(),
+    };
+}
+
 /// How a path to the field is written in generated code.
 fn path(f: &Field) -> String {
     if f.options.inline { "at".to_owned() } else { format!("&at.field({:?})", f.json) }
 }
 
-fn check(out: &mut String, f: &Field, nested: bool) {
+fn check(out: &mut String, f: &Field, nested: bool, odd: Option<&str>) {
     let (ident, o) = (&f.rust, &f.options);
     if o.non_empty {
         let empty = match (f.cardinality, &f.ty) {
@@ -66,7 +82,7 @@ fn check(out: &mut String, f: &Field, nested: bool) {
         };
         writeln!(out, "if {empty} {{ errors.required({}); }}", path(f)).ok();
     }
-    let scalar_checks = scalar_checks(f);
+    let scalar_checks = scalar_checks(f, odd);
     if !scalar_checks.is_empty() {
         match f.cardinality {
             Cardinality::Plain if f.ty == Type::String => {
@@ -107,9 +123,13 @@ fn check(out: &mut String, f: &Field, nested: bool) {
     }
 }
 
-fn scalar_checks(f: &Field) -> String {
+fn scalar_checks(f: &Field, odd: Option<&str>) -> String {
     let o = &f.options;
     let mut out = String::new();
+    // In protobuf these can hold what their JSON cannot say.
+    if matches!(odd, Some("Time" | "Json")) || odd == Some("Quantity") && o.format.is_none() {
+        out.push_str("v.check_value(path, errors);");
+    }
     if !o.one_of.is_empty() {
         write!(out, "one_of(v, &{:?}, path, errors);", o.one_of).ok();
     }

@@ -11,6 +11,7 @@ const UNITS: &[(&str, i64)] = &[
     ("m", 60_000_000_000),
     ("us", 1_000),
     ("µs", 1_000),
+    ("μs", 1_000),
     ("ns", 1),
     ("s", 1_000_000_000),
 ];
@@ -84,6 +85,8 @@ pub fn format(nanos: i64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -97,6 +100,20 @@ mod tests {
         assert_eq!(parse("-1.5h").unwrap(), -5_400_000_000_000);
         for bad in ["", "1", "s", "1x", ".s", "99999999999999999999h"] {
             assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in "[-+]?([0-9.]{0,25}(h|m|s|ms|us|µs|ns|é)?){0,5}") {
+            if let Ok(nanos) = parse(&text) {
+                prop_assert_eq!(parse(&format(nanos)).unwrap(), nanos);
+            }
+        }
+
+        #[test]
+        fn every_duration_survives_its_text(nanos: i64) {
+            prop_assert_eq!(parse(&format(nanos)).unwrap(), nanos);
         }
     }
 }

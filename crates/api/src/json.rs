@@ -82,6 +82,12 @@ pub(crate) fn null_as_default<'de, D: Deserializer<'de>, T: Default + Deserializ
     Ok(Option::deserialize(d)?.unwrap_or_default())
 }
 
+/// Reads a map in which `null` is an empty value.
+pub(crate) fn map<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(d: D) -> Result<BTreeMap<String, T>, D::Error> {
+    let entries = Option::<BTreeMap<String, Option<T>>>::deserialize(d)?.unwrap_or_default();
+    Ok(entries.into_iter().map(|(key, value)| (key, value.unwrap_or_default())).collect())
+}
+
 /// Writes an unset required object as `{}`.
 pub(crate) fn or_empty<S: Serializer, T: Serialize + SharedDefault>(value: &Option<T>, s: S) -> Result<S::Ok, S::Error> {
     value.as_ref().unwrap_or_else(|| T::shared_default()).serialize(s)

@@ -33,6 +33,7 @@ pub mod status;
 pub mod strict;
 pub mod taint;
 pub mod time;
+mod tree;
 
 pub mod jsonpath;
 pub mod patch;

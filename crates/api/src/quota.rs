@@ -195,12 +195,32 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_that_should_have_ended_long_since_is_only_an_object() {
+        let mut pod = pod(json!({"containers": [{"name": "a"}]}), "Running");
+        pod.metadata_mut().deletion_timestamp = Some(crate::meta::v1::Time { seconds: 100, nanos: 0 });
+        pod.metadata_mut().deletion_grace_period_seconds = Some(30);
+        assert!(usage(&pod, 130).contains_key("pods") && !usage(&pod, 131).contains_key("pods"));
+    }
+
+    #[test]
+    fn containers_must_say_what_is_limited() {
+        let limited = ["limits.cpu".to_owned(), "pods".to_owned(), "memory".to_owned()];
+        let pod = pod(json!({"containers": [{"name": "a", "resources": {"requests": {"memory": "1Gi"}}}, {"name": "b"}]}), "");
+        assert_eq!(unspecified(pod.spec(), limited.iter()), "limits.cpu for: a,b; memory for: b");
+    }
+
+    #[test]
     fn services_count_their_node_ports() {
-        let ports = json!([{"port": 1}, {"port": 2}]);
-        let service: Service = from_value(json!({"spec": {"type": "NodePort", "ports": ports}})).unwrap();
-        let usage = usage(&service, 0);
-        assert_eq!(shown(&usage, "services.nodeports").as_deref(), Some("2"));
-        assert_eq!(shown(&usage, "services").as_deref(), Some("1"));
+        let counted = |kind: &str, allocate: bool| {
+            let ports = json!([{"port": 1, "nodePort": 30000}, {"port": 2}]);
+            let spec = json!({"type": kind, "ports": ports, "allocateLoadBalancerNodePorts": allocate});
+            let usage = usage(&from_value::<Service>(json!({ "spec": spec })).unwrap(), 0);
+            ["services", "services.nodeports", "services.loadbalancers"].map(|name| usage[name].value())
+        };
+        assert_eq!(counted("ClusterIP", true), [1, 0, 0]);
+        assert_eq!(counted("NodePort", true), [1, 2, 0]);
+        assert_eq!(counted("LoadBalancer", true), [1, 2, 1]);
+        assert_eq!(counted("LoadBalancer", false), [1, 1, 1]);
     }
 
     #[test]

@@ -5,10 +5,15 @@ use std::fmt;
 
 use crate::{
     intstr::IntOrString,
-    meta::v1::StatusCause,
+    meta::v1::{FieldsV1, MicroTime, StatusCause, Time},
     names::{self, Format},
     quantity,
+    resource::Quantity,
+    time,
 };
+
+/// Why a number of seconds is no time.
+const NO_TIME: &str = "must be the seconds since 1970 of a time in the years up to 9999";
 
 /// What the schema says a message's fields must be.
 pub trait Rules {
@@ -73,6 +78,9 @@ impl fmt::Display for Path<'_> {
     }
 }
 
+/// Most errors that are kept of one object: a megabyte of wrong items would make hundreds of megabytes of text that nobody reads.
+const MAX_ERRORS: usize = 500;
+
 /// What is wrong with an object, field by field.
 #[derive(Debug, Default)]
 pub struct FieldErrors(pub Vec<FieldError>);
@@ -95,7 +103,9 @@ impl FieldErrors {
     }
 
     fn push(&mut self, at: &Path<'_>, reason: &'static str, message: String) {
-        self.0.push(FieldError { field: at.to_string(), reason, message });
+        if self.0.len() < MAX_ERRORS {
+            self.0.push(FieldError { field: at.to_string(), reason, message });
+        }
     }
 
     /// The field must be given.
@@ -179,7 +189,7 @@ impl CheckFormat for String {
     }
 }
 
-impl CheckFormat for crate::resource::Quantity {
+impl CheckFormat for Quantity {
     fn check_format(&self, _: Format, at: &Path<'_>, errors: &mut FieldErrors) {
         match quantity::Quantity::parse(&self.string) {
             Err(e) => errors.invalid(at, &self.string, e),
@@ -195,6 +205,62 @@ impl CheckFormat for IntOrString {
             Some(port) => range(i64::from(port), Some(1), Some(65535), at, errors),
             None => self.str_val.check_format(if format == Format::PortOrName { Format::PortName } else { format }, at, errors),
         }
+    }
+}
+
+/// A value whose protobuf encoding can hold what no JSON says.
+pub(crate) trait CheckValue {
+    fn check_value(&self, at: &Path<'_>, errors: &mut FieldErrors);
+}
+
+impl CheckValue for Quantity {
+    fn check_value(&self, at: &Path<'_>, errors: &mut FieldErrors) {
+        if let Err(e) = quantity::Quantity::try_from(self) {
+            errors.invalid(at, &self.string, e);
+        }
+    }
+}
+
+impl CheckValue for Time {
+    fn check_value(&self, at: &Path<'_>, errors: &mut FieldErrors) {
+        if time::seconds(self.seconds).is_err() {
+            errors.invalid(at, self.seconds, NO_TIME);
+        }
+    }
+}
+
+impl CheckValue for MicroTime {
+    fn check_value(&self, at: &Path<'_>, errors: &mut FieldErrors) {
+        if time::micros(self.seconds, self.nanos).is_err() {
+            errors.invalid(at, self.seconds, NO_TIME);
+        }
+    }
+}
+
+impl CheckValue for FieldsV1 {
+    /// Nothing stands for `null`.
+    fn check_value(&self, at: &Path<'_>, errors: &mut FieldErrors) {
+        if !self.raw.is_empty()
+            && let Err(e) = serde_json::from_slice::<serde_json::Value>(&self.raw)
+        {
+            errors.invalid(at, String::from_utf8_lossy(&self.raw), format_args!("must be JSON: {e}"));
+        }
+    }
+}
+
+/// Puts an amount into its canonical form; what is no amount stays for validation to refuse.
+pub(crate) fn canonical(amount: &mut Quantity) {
+    rewrite(amount, |parsed| parsed);
+}
+
+/// As [`canonical`], for a list of resources, which holds nothing finer than thousandths.
+pub(crate) fn canonical_in_list(amount: &mut Quantity) {
+    rewrite(amount, quantity::Quantity::round_to_milli);
+}
+
+fn rewrite(amount: &mut Quantity, change: impl FnOnce(quantity::Quantity) -> quantity::Quantity) {
+    if let Ok(parsed) = quantity::Quantity::try_from(&*amount) {
+        amount.string = change(parsed).to_string();
     }
 }
 

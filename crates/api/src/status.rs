@@ -15,6 +15,15 @@ use crate::{
     rules::FieldErrors,
 };
 
+/// Most bytes of a `Status` on the wire. gRPC carries it in header fields, in base64 and beside the message; of those, clients take 16 KiB
+/// together by default.
+const WIRE_MAX: usize = 6 << 10;
+/// Most bytes of the message that stands beside it, where each may take three.
+const WIRE_MESSAGE_MAX: usize = 1 << 10;
+/// Most bytes of a message, and of a cause's, in a status that must be cut.
+const CUT_MESSAGE: usize = 2 << 10;
+const CUT_CAUSE: usize = 256;
+
 const STATUS_TYPE_URL: &str = "type.googleapis.com/k8s.io.apimachinery.pkg.apis.meta.v1.Status";
 
 /// Why a request failed, as upstream's `reason` says it.
@@ -227,13 +236,47 @@ impl From<Status> for StatusError {
 impl From<StatusError> for tonic::Status {
     fn from(error: StatusError) -> Self {
         let code = error.reason().row().3;
-        let details = rpc::Status {
-            code: code as i32,
-            message: error.0.message.clone(),
-            details: vec![Any { type_url: STATUS_TYPE_URL.to_owned(), value: error.0.encode_to_vec().into() }],
-        };
-        Self::with_details(code, error.0.message.clone(), Bytes::from(details.encode_to_vec()))
+        let message = cut(&error.0.message, WIRE_MESSAGE_MAX);
+        let status = for_wire(*error.0);
+        let any = Any { type_url: STATUS_TYPE_URL.to_owned(), value: status.encode_to_vec().into() };
+        let details = rpc::Status { code: code as i32, message: String::new(), details: vec![any] };
+        Self::with_details(code, message, Bytes::from(details.encode_to_vec()))
     }
+}
+
+/// The status, with what does not fit on the wire cut off: causes from the end, and the tails of long texts.
+fn for_wire(mut status: Status) -> Status {
+    if status.encoded_len() <= WIRE_MAX {
+        return status;
+    }
+    status.message = cut(&status.message, CUT_MESSAGE);
+    let Some(details) = &mut status.details else { return status };
+    details.name = cut(&details.name, CUT_CAUSE);
+    let (mut room, all) = (WIRE_MAX - CUT_MESSAGE - 4 * CUT_CAUSE, details.causes.len());
+    for cause in &mut details.causes {
+        (cause.message, cause.field) = (cut(&cause.message, CUT_CAUSE), cut(&cause.field, CUT_CAUSE));
+    }
+    let fits = |cause: &StatusCause| {
+        let left = room.checked_sub(cause.encoded_len() + 4);
+        room = left.unwrap_or(0);
+        left.is_some()
+    };
+    let kept: Vec<StatusCause> = std::mem::take(&mut details.causes).into_iter().take_while(fits).collect();
+    let more = all - kept.len();
+    details.causes = kept;
+    if more > 0 {
+        status.message.push_str(&format!(" (and more; {more} of {all} causes are not listed)"));
+    }
+    status
+}
+
+/// The text, or as much of it as fits into so many bytes with a mark that there was more.
+fn cut(text: &str, max: usize) -> String {
+    const MARK: &str = "…";
+    if text.len() <= max {
+        return text.to_owned();
+    }
+    format!("{}{MARK}", &text[..text.floor_char_boundary(max - MARK.len())])
 }
 
 impl From<tonic::Status> for StatusError {
@@ -264,6 +307,33 @@ mod tests {
         assert_eq!(wire.code(), Code::NotFound);
         assert_eq!(wire.message(), "pods \"web\" not found");
         assert_eq!(StatusError::from(wire), error);
+    }
+
+    #[test]
+    fn an_error_of_any_length_fits_into_the_headers_of_a_response() {
+        let pod = |count: usize, length: usize| {
+            let mut errors = FieldErrors::default();
+            let (root, value) = (crate::rules::Path::root(), "é".repeat(length));
+            let spec = root.field("spec");
+            let list = spec.field("containers");
+            (0..count).for_each(|i| errors.invalid(&list.index(i), &value, "is wrong"));
+            StatusError::invalid(Pod::KIND, "web", &errors)
+        };
+        for error in [pod(2000, 3), pod(1, 1 << 20), pod(300, 300), StatusError::bad_request("\u{1}".repeat(100_000))] {
+            let wire = tonic::Status::from(error.clone());
+            let headers = wire.clone().into_http::<()>().headers().clone();
+            let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+            assert!(size < 15 << 10, "{size}");
+            let read = StatusError::from(wire);
+            assert_eq!(read.reason(), error.reason());
+            let shown: String = error.message().chars().take(500).collect();
+            assert!(read.message().starts_with(&shown), "{read}");
+            if let Some(first) = error.status().details().causes.first() {
+                assert_eq!(read.status().details().causes[0].field, first.field);
+            }
+        }
+        let many = StatusError::from(tonic::Status::from(pod(2000, 3)));
+        assert!(many.message().ends_with("of 500 causes are not listed)"), "{many}");
     }
 
     #[test]

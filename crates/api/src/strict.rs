@@ -1,7 +1,11 @@
-//! Says exactly what in a JSON object does not fit the schema: unknown fields, wrong types, each with its path.
+//! Says exactly what in a JSON object does not fit the schema: unknown fields, fields given twice, wrong types, each with its path.
 //!
 //! Runs before typed decoding, which would stop at the first error and ignores unknown fields.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Buf;
+use prost::encoding::{WireType, decode_key, decode_varint};
+use serde::de::DeserializeSeed;
 use serde_json::Value;
 
 use crate::{
@@ -9,8 +13,20 @@ use crate::{
     meta::v1::Time,
     quantity,
     resource::Kind,
+    rules::Path,
     schema::{Cardinality, Field, FieldType, Message},
+    tree::Tree,
 };
+
+/// Most nested messages of one object. They take far more memory than their encoding: two bytes can be a container.
+const MAX_MESSAGES: usize = 50_000;
+/// Most problems that are told.
+const MAX_PROBLEMS: usize = 100;
+/// Longest name for which a similar one is looked for.
+const MAX_NAME: usize = 64;
+
+/// The one message beside the kinds themselves that says of what type it is, and stands inside others.
+const DELETE_OPTIONS: &str = "k8s.io.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 
 /// One thing that does not fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,39 +35,120 @@ pub struct Problem {
     pub path: String,
     /// What is wrong and what would be right.
     pub message: String,
-    /// True for a field the schema does not know; such fields may be dropped, all other problems may not.
+    /// True for a field that the schema does not know, or that is given twice: what is too much may be dropped, other problems may not.
     pub unknown: bool,
 }
 
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.unknown {
-            write!(f, "unknown field \"{}\"{}", self.path, self.message)
-        } else {
-            write!(f, "{}: {}", self.path, self.message)
-        }
+        if self.unknown { f.write_str(&self.message) } else { write!(f, "{}: {}", self.path, self.message) }
     }
 }
 
-/// All that does not fit `kind` in `value`, in the order of the document.
-pub fn check(kind: &Kind, value: &Value) -> Vec<Problem> {
+/// Reads JSON text, with a problem for each field that is given twice; the last one counts.
+///
+/// # Errors
+/// When the text is no JSON, or nested too deeply.
+pub fn parse(text: &[u8]) -> Result<(Value, Vec<Problem>), serde_json::Error> {
     let mut problems = Vec::new();
+    let mut note = |_: &str, at: &Path<'_>| {
+        let path = at.to_string();
+        problems.push(Problem { message: format!("duplicate field \"{path}\""), path, unknown: true });
+        Ok(())
+    };
+    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    let value = Tree { at: &Path::root(), on_duplicate: &mut note }.deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok((value, problems))
+}
+
+/// What does not fit `kind` in `value`, in the order of the document; not more than a hundred problems.
+pub fn check(kind: &Kind, value: &Value) -> Vec<Problem> {
+    let mut problems = Problems { list: Vec::new(), messages: 0 };
     match value {
         Value::Object(_) => message(kind.message, value, "", true, &mut problems),
         other => problems.push(wrong_type("", "an object", other)),
     }
-    problems
+    problems.list
 }
 
-fn message(m: &Message, value: &Value, path: &str, top: bool, problems: &mut Vec<Problem>) {
+/// Refuses an encoded object of `kind` with so many nested messages that decoding it would take memory out of all proportion. What is not
+/// well-formed is left to the decoder to refuse.
+///
+/// # Errors
+/// When there are too many, with the limit.
+pub fn check_protobuf(kind: &Kind, encoded: &[u8]) -> Result<(), String> {
+    let mut left = MAX_MESSAGES;
+    match count_messages(kind.message, encoded, &mut left) {
+        None if left == 0 => Err(too_many()),
+        _ => Ok(()),
+    }
+}
+
+fn too_many() -> String {
+    format!("the object has more than {MAX_MESSAGES} nested objects; split it into several objects")
+}
+
+/// Counts down the messages inside; `None` at zero, or where the encoding is not well-formed.
+fn count_messages(m: &Message, mut encoded: &[u8], left: &mut usize) -> Option<()> {
+    while encoded.has_remaining() {
+        let (number, wire_type) = decode_key(&mut encoded).ok()?;
+        let length = match wire_type {
+            WireType::Varint => {
+                decode_varint(&mut encoded).ok()?;
+                0
+            }
+            WireType::SixtyFourBit => 8,
+            WireType::ThirtyTwoBit => 4,
+            WireType::LengthDelimited => usize::try_from(decode_varint(&mut encoded).ok()?).ok()?,
+            WireType::StartGroup | WireType::EndGroup => return None,
+        };
+        let (inner, rest) = encoded.split_at_checked(length)?;
+        encoded = rest;
+        let field = m.fields.iter().find(|field| field.number == number);
+        if let (WireType::LengthDelimited, Some(Field { ty: FieldType::Message(m), cardinality, .. })) = (wire_type, field) {
+            *left = left.checked_sub(1)?;
+            if *cardinality != Cardinality::Map {
+                count_messages(m, inner, left)?;
+            }
+        }
+    }
+    Some(())
+}
+
+/// What was found so far.
+struct Problems {
+    list: Vec<Problem>,
+    /// Objects seen.
+    messages: usize,
+}
+
+impl Problems {
+    fn push(&mut self, problem: Problem) {
+        self.list.push(problem);
+    }
+
+    fn enough(&self) -> bool {
+        self.list.len() >= MAX_PROBLEMS || self.messages > MAX_MESSAGES
+    }
+}
+
+fn message(m: &Message, value: &Value, path: &str, top: bool, problems: &mut Problems) {
     let Value::Object(map) = value else {
         problems.push(wrong_type(path, "an object", value));
         return;
     };
+    problems.messages += 1;
+    if problems.messages == MAX_MESSAGES + 1 {
+        problems.push(Problem { path: path.to_owned(), message: too_many(), unknown: false });
+    }
     for (key, value) in map {
+        if problems.enough() {
+            return;
+        }
         let at = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
         match m.field(key) {
-            _ if top && (key == "apiVersion" || key == "kind") => {
+            _ if (top || m.name == DELETE_OPTIONS) && (key == "apiVersion" || key == "kind") => {
                 if !value.is_string() {
                     problems.push(wrong_type(&at, "text", value));
                 }
@@ -59,13 +156,13 @@ fn message(m: &Message, value: &Value, path: &str, top: bool, problems: &mut Vec
             Some(f) => field(f, value, &at, problems),
             None => {
                 let hint = closest(m, key).map(|name| format!("; did you mean \"{name}\"?")).unwrap_or_default();
-                problems.push(Problem { path: at, message: hint, unknown: true });
+                problems.push(Problem { message: format!("unknown field \"{at}\"{hint}"), path: at, unknown: true });
             }
         }
     }
 }
 
-fn field(f: &Field, value: &Value, path: &str, problems: &mut Vec<Problem>) {
+fn field(f: &Field, value: &Value, path: &str, problems: &mut Problems) {
     if value.is_null() {
         return;
     }
@@ -73,6 +170,9 @@ fn field(f: &Field, value: &Value, path: &str, problems: &mut Vec<Problem>) {
         (Cardinality::Singular, _) => scalar(f.ty, value, path, problems),
         (Cardinality::List, Value::Array(items)) => {
             for (i, item) in items.iter().enumerate() {
+                if problems.enough() {
+                    return;
+                }
                 scalar(f.ty, item, &format!("{path}[{i}]"), problems);
             }
         }
@@ -86,11 +186,13 @@ fn field(f: &Field, value: &Value, path: &str, problems: &mut Vec<Problem>) {
     }
 }
 
-fn scalar(ty: FieldType, value: &Value, path: &str, problems: &mut Vec<Problem>) {
+fn scalar(ty: FieldType, value: &Value, path: &str, problems: &mut Problems) {
     let expected = match (ty, value) {
         (FieldType::Message(m), _) => return message(m, value, path, false, problems),
-        (FieldType::Json, _) | (FieldType::Bool, Value::Bool(_)) | (FieldType::String | FieldType::Bytes, Value::String(_)) => {
-            return;
+        (FieldType::Json, _) | (FieldType::Bool, Value::Bool(_)) | (FieldType::String, Value::String(_)) => return,
+        (FieldType::Bytes, Value::String(text)) => {
+            let error = STANDARD.decode(text).err().map(|e| format!("the value is not base64: {e}"));
+            return problem(path, error, problems);
         }
         (FieldType::F64, Value::Number(_)) => return,
         (FieldType::I64, Value::Number(n)) if n.is_i64() => return,
@@ -116,7 +218,7 @@ fn scalar(ty: FieldType, value: &Value, path: &str, problems: &mut Vec<Problem>)
     problems.push(wrong_type(path, expected, value));
 }
 
-fn problem(path: &str, error: Option<impl std::fmt::Display>, problems: &mut Vec<Problem>) {
+fn problem(path: &str, error: Option<impl std::fmt::Display>, problems: &mut Problems) {
     if let Some(error) = error {
         problems.push(Problem { path: path.to_owned(), message: error.to_string(), unknown: false });
     }
@@ -136,6 +238,9 @@ fn wrong_type(path: &str, expected: &str, found: &Value) -> Problem {
 
 /// The field whose name differs least, if it is near enough to be a slip of the fingers.
 fn closest(m: &Message, key: &str) -> Option<&'static str> {
+    if key.len() > MAX_NAME {
+        return None;
+    }
     let names = m.json_fields().into_iter().map(|f| (distance(f.json, key), f.json));
     names.filter(|(d, name)| *d <= 1 + name.len() / 5).min().map(|(_, name)| name)
 }
@@ -159,10 +264,11 @@ fn distance(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
-    use crate::{Resource, core::v1::Pod};
+    use crate::{KINDS, Resource, core::v1::Pod, sample::Sampler};
 
     fn problems(value: Value) -> Vec<String> {
         check(Pod::KIND, &value).iter().map(ToString::to_string).collect()
@@ -191,5 +297,105 @@ mod tests {
                 "spec.hostNetwork: wrong type: true or false is wanted here, found the text \"yes\"",
             ]
         );
+    }
+
+    #[test]
+    fn fields_given_twice_are_named_with_their_path_and_the_last_counts() {
+        let text = br#"{"kind": "Pod", "spec": {"containers": [{"name": "a"}, {"name": "b", "name": "c"}], "x.y": 1, "x.y": 2}, "kind": "Pod"}"#;
+        let (value, problems) = parse(text).unwrap();
+        let shown: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            shown,
+            ["duplicate field \"spec.containers[1].name\"", "duplicate field \"spec.x.y\"", "duplicate field \"kind\""]
+        );
+        assert!(problems.iter().all(|problem| problem.unknown));
+        assert_eq!(value, serde_json::from_slice::<Value>(text).unwrap());
+        assert!(parse(b"{} {}").is_err() && parse("[".repeat(100_000).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn an_object_that_would_take_memory_out_of_all_proportion_is_refused() {
+        let spec: Vec<u8> = [0x12, 0].repeat(MAX_MESSAGES);
+        let mut pod = vec![0x12];
+        prost::encoding::encode_varint(spec.len() as u64, &mut pod);
+        pod.extend(spec);
+        assert!(check_protobuf(Pod::KIND, &pod).unwrap_err().contains("more than 50000 nested objects"));
+        let containers = json!({"spec": {"containers": vec![json!({}); MAX_MESSAGES]}});
+        let found = problems(containers);
+        assert!(found.iter().any(|problem| problem.contains("more than 50000 nested objects")), "{found:?}");
+        for kind in KINDS {
+            let full = (kind.from_value)(Sampler::full(14).object(kind.message)).unwrap();
+            assert_eq!(check_protobuf(kind, &full.encode()), Ok(()), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn thousands_of_problems_are_told_in_part_and_in_time() {
+        let unknown: serde_json::Map<String, Value> = (0..100_000).map(|i| (format!("restartPolicyX{i}"), json!(1))).collect();
+        let started = std::time::Instant::now();
+        assert_eq!(problems(json!({ "spec": unknown })).len(), MAX_PROBLEMS);
+        assert_eq!(problems(json!({"spec": {"x".repeat(1 << 20): 1}})).len(), 1);
+        assert!(started.elapsed().as_secs() < 5, "{:?}", started.elapsed());
+    }
+
+    /// Puts something else in place of the `n`th value, counted from the outside; what is left of `n` if there are fewer.
+    fn replace(value: &mut Value, n: usize, with: &Value) -> Option<usize> {
+        if n == 0 {
+            *value = with.clone();
+            return None;
+        }
+        let inner: Box<dyn Iterator<Item = &mut Value>> = match value {
+            Value::Array(items) => Box::new(items.iter_mut()),
+            Value::Object(map) => Box::new(map.values_mut()),
+            _ => Box::new(std::iter::empty()),
+        };
+        let mut left = n - 1;
+        for item in inner {
+            left = replace(item, left, with)?;
+        }
+        Some(left)
+    }
+
+    fn anything() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            Just(json!(null)),
+            Just(json!(true)),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            "\\PC{0,6}".prop_map(Value::from),
+            Just(json!("2024-01-01T00:00:00Z")),
+            Just(json!(u64::MAX)),
+            Just(json!([])),
+            Just(json!({})),
+            Just(json!([null])),
+            Just(json!({"a": null})),
+            Just(json!({"name": ["a"]})),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_cannot_be_decoded_is_named_with_its_path(seed: u64, n in 1..400_usize, with in anything()) {
+            for kind in KINDS {
+                let mut value = Sampler::random(seed, 60, 5).object(kind.message);
+                replace(&mut value, n, &with);
+                let wrong: Vec<Problem> = check(kind, &value).into_iter().filter(|problem| !problem.unknown).collect();
+                if let Err(error) = (kind.from_value)(value.clone()) {
+                    prop_assert!(!wrong.is_empty(), "{:?}: {} in {}", kind, error, value);
+                }
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let read = parse(&bytes);
+            prop_assert!(read.is_ok() || read.is_err());
+        }
+
+        #[test]
+        fn any_json_like_text_is_read_as_serde_reads_it(text in "[{}\\[\\]:,\"ab0-2.e \\\\-]{0,40}") {
+            let plain: Option<Value> = serde_json::from_str(&text).ok();
+            prop_assert_eq!(parse(text.as_bytes()).ok().map(|(value, _)| value), plain);
+        }
     }
 }

@@ -1,6 +1,11 @@
 //! Objects as clients send them: protobuf in an `Any`, or JSON checked against the schema.
 
-use api::{Kind, Object, StatusError, google::protobuf::Any, status::Reason, strict};
+use api::{
+    Kind, Object, StatusError,
+    google::protobuf::Any,
+    status::Reason,
+    strict::{self, Problem},
+};
 use bytes::Bytes;
 use serde_json::Value;
 
@@ -60,6 +65,7 @@ pub fn object(
         let message = format!("object: {:?} is not what is wanted here: {:?}", any.type_url, kind.type_url);
         return Err(StatusError::bad_request(message));
     }
+    strict::check_protobuf(kind, &any.value).map_err(|why| StatusError::new(Reason::RequestEntityTooLarge, why))?;
     let object = (kind.decode)(any.value)
         .map_err(|e| StatusError::bad_request(format!("object: the protobuf encoding of a {} is broken: {e}", kind.kind)))?;
     Ok((object, Vec::new()))
@@ -70,9 +76,9 @@ fn from_json(
     json: &Bytes,
     validation: FieldValidation,
 ) -> Result<(Box<dyn Object>, Vec<String>), StatusError> {
-    let value: Value =
-        serde_json::from_slice(json).map_err(|e| StatusError::bad_request(format!("json: the object is not JSON: {e}")))?;
-    from_value(kind, value, validation)
+    let (value, twice) =
+        strict::parse(json).map_err(|e| StatusError::bad_request(format!("json: the object is not JSON: {e}")))?;
+    checked(kind, value, twice, validation)
 }
 
 /// Reads an object from JSON, with remarks for the client.
@@ -84,7 +90,17 @@ pub fn from_value(
     value: Value,
     validation: FieldValidation,
 ) -> Result<(Box<dyn Object>, Vec<String>), StatusError> {
-    let (unknown, wrong): (Vec<_>, Vec<_>) = strict::check(kind, &value).into_iter().partition(|problem| problem.unknown);
+    checked(kind, value, Vec::new(), validation)
+}
+
+fn checked(
+    kind: &'static Kind,
+    value: Value,
+    mut problems: Vec<Problem>,
+    validation: FieldValidation,
+) -> Result<(Box<dyn Object>, Vec<String>), StatusError> {
+    problems.extend(strict::check(kind, &value));
+    let (unknown, wrong): (Vec<_>, Vec<_>) = problems.into_iter().partition(|problem| problem.unknown);
     let refused = if validation == FieldValidation::Strict { [&wrong[..], &unknown[..]].concat() } else { wrong };
     if !refused.is_empty() {
         let list: Vec<String> = refused.iter().map(ToString::to_string).collect();
@@ -101,4 +117,34 @@ pub fn from_value(
         if validation == FieldValidation::Warn { unknown.iter().map(ToString::to_string).collect() } else { Vec::new() };
     let object = (kind.from_value)(value).map_err(|e| StatusError::bad_request(format!("json: {e}")))?;
     Ok((object, warnings))
+}
+
+#[cfg(test)]
+mod tests {
+    use api::{Resource, core::v1::Pod};
+
+    use super::*;
+
+    fn read(json: &'static str, validation: FieldValidation) -> Result<Vec<String>, String> {
+        let read = object(Pod::KIND, None, &Bytes::from_static(json.as_bytes()), validation);
+        read.map(|(_, warnings)| warnings).map_err(|error| error.message().to_owned())
+    }
+
+    #[test]
+    fn unknown_fields_and_fields_given_twice_are_refused_told_or_dropped() {
+        let json = r#"{"metadata": {"name": "a", "name": "b"}, "spec": {"hostNetwrk": true}}"#;
+        let twice = "duplicate field \"metadata.name\"";
+        let unknown = "unknown field \"spec.hostNetwrk\"; did you mean \"hostNetwork\"?";
+        let expected = format!("Pod in version \"v1\" cannot be handled as a Pod: strict decoding error: {twice}, {unknown}");
+        assert_eq!(read(json, FieldValidation::Strict), Err(expected));
+        assert_eq!(read(json, FieldValidation::Warn), Ok(vec![twice.to_owned(), unknown.to_owned()]));
+        assert_eq!(read(json, FieldValidation::Ignore), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn what_is_wrong_is_refused_however_lenient_the_client() {
+        let error = read(r#"{"spec": {"containers": 5}}"#, FieldValidation::Ignore).unwrap_err();
+        assert!(error.contains("spec.containers: wrong type: a list is wanted here, found 5"), "{error}");
+        assert!(read("{", FieldValidation::Ignore).unwrap_err().starts_with("json: the object is not JSON: "));
+    }
 }

@@ -60,7 +60,7 @@ async fn metrics_text(State(admin): State<Admin>) -> Response {
 }
 
 async fn version() -> Response {
-    let body = serde_json::json!({ "gitVersion": format!("v{}", crate::VERSION), "platform": "linux/amd64" });
+    let body = serde_json::json!({ "gitVersion": format!("v{}", crate::VERSION), "platform": crate::platform() });
     ([(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 

@@ -90,7 +90,7 @@ pub fn parse<A: clap::Args>(
     Ok((all.common, all.own))
 }
 
-/// Says in which line of the file the flag stands that clap complains about.
+/// Says in which line of the file, and under which key, the flag stands that clap complains about.
 fn name_origin(error: clap::Error, file: &FileFlags, command: &mut clap::Command) -> clap::Error {
     let flag = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(flag)) => flag.trim_start_matches("--").split([' ', '=']).next(),
@@ -196,9 +196,9 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_value_in_the_file_is_an_error_with_file_and_line() {
+    fn a_wrong_value_in_the_file_is_an_error_with_file_line_and_key() {
         let error = with_file("etcdServers: a\nsecurePort: 70000\n", &[]).unwrap_err();
-        assert!(error.contains("c.yaml:2: invalid value '70000' for '--secure-port"), "{error}");
+        assert!(error.contains("c.yaml:2: `securePort`: invalid value '70000' for '--secure-port"), "{error}");
     }
 
     #[test]

@@ -64,7 +64,7 @@ pub enum ConfigError {
 pub(crate) struct FileFlags {
     /// Arguments as clap reads them, `--name=value`.
     pub(crate) argv: Vec<OsString>,
-    /// Where each flag was set: `file:line` by long flag name.
+    /// Where each flag was set, as file, line and key, by long flag name.
     pub(crate) origin: BTreeMap<String, String>,
 }
 
@@ -108,7 +108,7 @@ pub(crate) fn flags_from_file(command: &Command, argv: &[OsString], path: &Path)
                 _ => return Err(shape(format!("`{}` takes one value", entry.key))),
             },
         }
-        flags.origin.insert(long, format!("{}:{}", path.display(), entry.line));
+        flags.origin.insert(long, format!("{}:{}: `{}`", path.display(), entry.line, entry.key));
     }
     Ok(flags)
 }

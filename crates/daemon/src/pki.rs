@@ -235,12 +235,13 @@ pub fn write_atomic(path: &Path, contents: &[u8], mode: u32) -> Result<(), PkiEr
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);
-    let written =
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary).and_then(|mut file| {
-            file.write_all(contents)?;
-            file.sync_all()?;
-            fs::rename(&temporary, path)
-        });
+    // One left by a crash keeps its mode, so it must go first.
+    fs::remove_file(&temporary).ok();
+    let written = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary).and_then(|mut file| {
+        file.write_all(contents)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    });
     written.map_err(|source| {
         // The error that matters is the first one.
         fs::remove_file(&temporary).ok();
@@ -312,6 +313,17 @@ mod tests {
         let ca_der = CertificateDer::from_pem_slice(pair.public_pem.as_bytes()).unwrap();
         let (_, authority) = x509_parser::certificate::X509Certificate::from_der(&ca_der).unwrap();
         assert_eq!(certificate.issuer(), authority.subject());
+    }
+
+    #[test]
+    fn a_key_is_never_written_into_a_file_that_others_may_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("a.key");
+        let left = dir.path().join(format!("a.key.{}.tmp", std::process::id()));
+        fs::write(&left, "from a crash").unwrap();
+        fs::set_permissions(&left, fs::Permissions::from_mode(0o644)).unwrap();
+        write_atomic(&key, b"secret", 0o600).unwrap();
+        assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]

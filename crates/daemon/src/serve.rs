@@ -1,6 +1,13 @@
 //! The HTTP server under axum routes and tonic services on one TLS port.
 
-use std::{convert::Infallible, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::StreamExt;
 use hyper_util::{
@@ -24,6 +31,8 @@ pub struct HttpOptions {
     pub send_buffer: usize,
     /// Silence after which a client is pinged; it is dropped after as long again.
     pub keep_alive: Duration,
+    /// How long a client may be connected without asking for anything: whoever does, asks at once.
+    pub first_request: Duration,
 }
 
 // === impl HttpOptions ===
@@ -36,6 +45,7 @@ impl Default for HttpOptions {
             connection_window: 4 << 20,
             send_buffer: 1 << 20,
             keep_alive: Duration::from_secs(20),
+            first_request: Duration::from_secs(30),
         }
     }
 }
@@ -68,7 +78,10 @@ where
         let peer = connection.peer().clone();
         let remote = peer.remote;
         let service = service.clone();
+        let asked = Arc::new(AtomicBool::new(false));
+        let silent = silent(options.first_request, asked.clone());
         let service = hyper::service::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
+            asked.store(true, Ordering::Relaxed);
             request.extensions_mut().insert(peer.clone());
             service.clone().oneshot(request)
         });
@@ -76,13 +89,24 @@ where
         let watcher = graceful.watcher();
         tokio::spawn(async move {
             let connection = builder.serve_connection_with_upgrades(TokioIo::new(connection), service);
-            if let Err(error) = watcher.watch(connection.into_owned()).await {
-                tracing::debug!(%remote, error, "connection ended");
+            tokio::select! {
+                ended = watcher.watch(connection.into_owned()) => if let Err(error) = ended {
+                    tracing::debug!(%remote, error, "connection ended");
+                },
+                () = silent => tracing::debug!(%remote, "client asked for nothing"),
             }
         });
     }
     drop(incoming);
     graceful.shutdown().await;
+}
+
+/// Ends when a client has asked for nothing for so long; never if it has.
+async fn silent(bound: Duration, asked: Arc<AtomicBool>) {
+    tokio::time::sleep(bound).await;
+    if asked.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
+    }
 }
 
 fn builder(options: HttpOptions) -> auto::Builder<TokioExecutor> {

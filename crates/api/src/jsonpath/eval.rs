@@ -1,8 +1,10 @@
 //! Walking values.
 
+use std::cell::Cell;
+
 use serde_json::Value;
 
-use super::{Comparison, Filter, JsonPathError, MAX_RESULTS, Node, Operand, Slice, Step, text};
+use super::{Comparison, Filter, JsonPathError, MAX_OUTPUT, MAX_RESULTS, Node, Operand, Slice, Step, text};
 
 type Result<T> = std::result::Result<T, JsonPathError>;
 
@@ -10,11 +12,13 @@ type Result<T> = std::result::Result<T, JsonPathError>;
 pub(super) struct Evaluator<'v> {
     root: &'v Value,
     allow_missing: bool,
+    /// Values that all steps have yielded so far.
+    yielded: Cell<usize>,
 }
 
 impl<'v> Evaluator<'v> {
     pub fn new(root: &'v Value, allow_missing: bool) -> Self {
-        Self { root, allow_missing }
+        Self { root, allow_missing, yielded: Cell::new(0) }
     }
 
     /// Appends the text of the parts, seen from `here`.
@@ -33,30 +37,44 @@ impl<'v> Evaluator<'v> {
                     }
                 }
             }
+            if out.len() > MAX_OUTPUT {
+                return Err(JsonPathError::TooMany);
+            }
         }
         Ok(())
     }
 
     /// The values that the steps lead to.
     pub fn path(&self, steps: &[Step], here: &'v Value) -> Result<Vec<&'v Value>> {
+        self.walk(steps, here, self.allow_missing)
+    }
+
+    fn walk(&self, steps: &[Step], here: &'v Value, allow_missing: bool) -> Result<Vec<&'v Value>> {
         let mut values = vec![here];
         // After `..` most values lack the next step; that is no error.
-        let mut lenient = self.allow_missing;
+        let mut lenient = allow_missing;
         for step in steps {
             let mut next = Vec::new();
             for value in values {
-                self.step(step, value, lenient, &mut next)?;
-                if next.len() > MAX_RESULTS {
-                    return Err(JsonPathError::TooMany);
-                }
+                let before = next.len();
+                self.step(step, value, Missing { allowed: allow_missing, lenient }, &mut next)?;
+                self.spend(1 + next.len() - before)?;
             }
-            lenient = self.allow_missing || *step == Step::Recursive;
+            lenient = allow_missing || *step == Step::Recursive;
             values = next;
         }
         Ok(values)
     }
 
-    fn step(&self, step: &Step, value: &'v Value, lenient: bool, out: &mut Vec<&'v Value>) -> Result<()> {
+    /// Keeps nested ranges and filters from yielding without end.
+    fn spend(&self, values: usize) -> Result<()> {
+        let yielded = self.yielded.get().saturating_add(values);
+        self.yielded.set(yielded);
+        if yielded > MAX_RESULTS { Err(JsonPathError::TooMany) } else { Ok(()) }
+    }
+
+    fn step(&self, step: &Step, value: &'v Value, missing: Missing, out: &mut Vec<&'v Value>) -> Result<()> {
+        let Missing { allowed, lenient } = missing;
         match step {
             Step::Root => out.push(self.root),
             Step::Field(name) => match (value, value.get(name)) {
@@ -71,15 +89,15 @@ impl<'v> Evaluator<'v> {
                 _ => {}
             },
             Step::Recursive => descend(value, out)?,
-            Step::Slice(slice) => match value {
-                Value::Array(items) => self.slice(*slice, items, out)?,
+            Step::Slice(part) => match value {
+                Value::Array(items) => slice(*part, items, allowed, out)?,
                 Value::Null => {}
                 _ if lenient => {}
                 _ => return Err(JsonPathError::Index(format!("{} is not array or slice", kind(value)))),
             },
             Step::Union(choices) => {
                 for steps in choices {
-                    out.extend(self.path(steps, value)?);
+                    out.extend(self.walk(steps, value, allowed)?);
                 }
             }
             Step::Filter(filter) => {
@@ -105,53 +123,66 @@ impl<'v> Evaluator<'v> {
         Ok(())
     }
 
-    fn slice(&self, slice: Slice, items: &'v [Value], out: &mut Vec<&'v Value>) -> Result<()> {
-        let length = items.len() as i64;
-        let from_end = |i: i64| if i < 0 { i.saturating_add(length) } else { i };
-        if slice.single {
-            let index = from_end(slice.start.unwrap_or(0));
-            return match usize::try_from(index).ok().and_then(|i| items.get(i)) {
-                Some(item) => {
-                    out.push(item);
-                    Ok(())
-                }
-                None if self.allow_missing => Ok(()),
-                None => Err(JsonPathError::Index(format!(
-                    "array index out of bounds: index {}, length {length}",
-                    slice.start.unwrap_or(0)
-                ))),
-            };
-        }
-        let start = from_end(slice.start.unwrap_or(0)).clamp(0, length);
-        let end = from_end(slice.end.unwrap_or(length)).clamp(0, length);
-        let step = slice.step.unwrap_or(1);
-        if step < 1 {
-            return Err(JsonPathError::Index(format!("step must be > 0, got {step}")));
-        }
-        if start < end {
-            let range = &items[start as usize..end as usize];
-            out.extend(range.iter().step_by(usize::try_from(step).unwrap_or(usize::MAX)));
-        }
-        Ok(())
-    }
-
     fn holds(&self, filter: &Filter, item: &'v Value) -> Result<bool> {
-        // What is missing in an item only means that the item does not match.
-        let lenient = Self { root: self.root, allow_missing: true };
-        let side = |operand: &Operand| -> Result<Vec<Value>> {
-            match operand {
-                Operand::Literal(value) => Ok(vec![value.clone()]),
-                Operand::Path(steps) => Ok(lenient.path(steps, item)?.into_iter().cloned().collect()),
-            }
-        };
-        let left = side(&filter.left)?;
+        let left = self.operand(&filter.left, item)?;
         let Some((comparison, right)) = &filter.comparison else { return Ok(!left.is_empty()) };
-        match (left.as_slice(), side(right)?.as_slice()) {
+        match (left.as_slice(), self.operand(right, item)?.as_slice()) {
             ([left], [right]) => compare(*comparison, left, right),
             ([], _) | (_, []) => Ok(false),
             _ => Err(JsonPathError::Compare("can only compare one element at a time".to_owned())),
         }
     }
+
+    fn operand<'a>(&self, operand: &'a Operand, item: &'v Value) -> Result<Vec<&'a Value>>
+    where
+        'v: 'a,
+    {
+        match operand {
+            Operand::Literal(value) => Ok(vec![value]),
+            // What is missing in an item only means that the item does not match.
+            Operand::Path(steps) => self.walk(steps, item, true),
+        }
+    }
+}
+
+/// What becomes of a step that leads nowhere.
+#[derive(Clone, Copy)]
+struct Missing {
+    /// The user said that anything may be missing.
+    allowed: bool,
+    /// What may be missing here is a field.
+    lenient: bool,
+}
+
+/// A part of a list.
+fn slice<'v>(slice: Slice, items: &'v [Value], allow_missing: bool, out: &mut Vec<&'v Value>) -> Result<()> {
+    let length = items.len() as i64;
+    let from_end = |i: i64| if i < 0 { i.saturating_add(length) } else { i };
+    if slice.single {
+        let index = from_end(slice.start.unwrap_or(0));
+        return match usize::try_from(index).ok().and_then(|i| items.get(i)) {
+            Some(item) => {
+                out.push(item);
+                Ok(())
+            }
+            None if allow_missing => Ok(()),
+            None => Err(JsonPathError::Index(format!(
+                "array index out of bounds: index {}, length {length}",
+                slice.start.unwrap_or(0)
+            ))),
+        };
+    }
+    let start = from_end(slice.start.unwrap_or(0)).clamp(0, length);
+    let end = from_end(slice.end.unwrap_or(length)).clamp(0, length);
+    let step = slice.step.unwrap_or(1);
+    if step < 1 {
+        return Err(JsonPathError::Index(format!("step must be > 0, got {step}")));
+    }
+    if start < end {
+        let range = &items[start as usize..end as usize];
+        out.extend(range.iter().step_by(usize::try_from(step).unwrap_or(usize::MAX)));
+    }
+    Ok(())
 }
 
 fn compare(comparison: Comparison, left: &Value, right: &Value) -> Result<bool> {

@@ -9,8 +9,10 @@ use serde_json::Value;
 
 /// Deepest nesting of filters, ranges and unions in a template.
 const MAX_DEPTH: usize = 50;
-/// Most values that one expression may yield.
-const MAX_RESULTS: usize = 1_000_000;
+/// Most values that the steps of a template may yield, all together.
+const MAX_RESULTS: usize = 10_000_000;
+/// Most bytes of text that a template may print.
+const MAX_OUTPUT: usize = 256 << 20;
 
 /// A parsed template.
 #[derive(Clone, Debug)]
@@ -40,7 +42,7 @@ pub enum JsonPathError {
     #[error("{0}")]
     Compare(String),
     /// The template yields too much.
-    #[error("the template yields more than {MAX_RESULTS} values")]
+    #[error("the template yields more than {MAX_RESULTS} values or {MAX_OUTPUT} bytes")]
     TooMany,
 }
 

@@ -112,6 +112,11 @@ fn a_template_cannot_yield_without_end() {
     }
     let template = Template::parse(&format!("{{{}}}", "..".repeat(12))).map(|t| t.print(&value));
     assert!(matches!(template, Err(_) | Ok(Err(JsonPathError::TooMany))));
+    let items = json!(vec![json!({"a": [1, 2, 3]}); 1000]);
+    let nested = format!("{}x{}", "{range $[*]}".repeat(20), "{end}".repeat(20));
+    for template in [nested.as_str(), "{[?(@.a)]..[?($..a)]}"] {
+        assert_eq!(Template::parse(template).unwrap().print(&items), Err(JsonPathError::TooMany), "{template}");
+    }
 }
 
 proptest! {
@@ -119,6 +124,18 @@ proptest! {
     fn any_template_is_read_or_refused(template in "[{}.a\\[\\]*?()@=$'\",:0-2\\\\ -]{0,40}") {
         if let Ok(template) = Template::parse(&template) {
             let printed = template.print(&json!({"a": [{"a": 1}, "x", {"aa": [0, 1]}]}));
+            prop_assert!(printed.is_ok() || printed.is_err());
+        }
+    }
+
+    #[test]
+    fn any_parts_of_templates_are_read_or_refused_in_bounded_time(
+        parts in proptest::collection::vec(proptest::sample::select(&[
+            "{", "}", "range ", "{end}", ".a", "..", "[*]", "[?(@.a==1)]", "[0:2]", "[-1]", "$", "@", "\"x\"", "['a',.b]", "[?($..a)]", " ",
+        ][..]), 0..24)
+    ) {
+        if let Ok(template) = Template::parse(&parts.concat()) {
+            let printed = template.print(&json!({"a": [{"a": 1, "b": {"a": [1, 2]}}, "x", {"a": [0, 1]}], "b": [[1], [2, {"a": 1}]]}));
             prop_assert!(printed.is_ok() || printed.is_err());
         }
     }

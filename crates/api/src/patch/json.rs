@@ -4,7 +4,7 @@ use json_patch::{PatchErrorKind, PatchOperation};
 use serde_json::Value;
 
 use super::{
-    MAX_COPIED, MAX_DEPTH, MAX_OPERATIONS, PatchError,
+    MAX_COPIED, MAX_DEPTH, MAX_OPERATIONS, MAX_WORK, PatchError,
     shape::{check_depth, depth},
 };
 
@@ -17,9 +17,10 @@ pub(super) fn read(value: Value) -> Result<json_patch::Patch, PatchError> {
     serde_json::from_value(value).map_err(PatchError::Decode)
 }
 
-/// Applies the operations in turn. Copies can double a document with each operation, in size and in depth, so both are watched.
+/// Applies the operations in turn. Copies can double a document with each operation, in size and in depth, so both are watched; and so is
+/// the time that thousands of operations on a list of a million items would take.
 pub(super) fn apply(mut document: Value, patch: &json_patch::Patch) -> Result<Value, PatchError> {
-    let mut copied = 0_usize;
+    let (mut copied, mut work) = (0_usize, 0_usize);
     // Never less than the document's depth; measured anew only when it says too much.
     let mut deepest = depth(&document);
     for (index, operation) in patch.0.iter().enumerate() {
@@ -29,6 +30,10 @@ pub(super) fn apply(mut document: Value, patch: &json_patch::Patch) -> Result<Va
             if copied > MAX_COPIED {
                 return Err(PatchError::TooLarge);
             }
+        }
+        work = work.saturating_add(shifted(&document, operation));
+        if work > MAX_WORK {
+            return Err(PatchError::TooMuchWork);
         }
         json_patch::patch_unsafe(&mut document, std::slice::from_ref(operation)).map_err(|error| PatchError::Operation {
             operation: name(operation),
@@ -52,9 +57,32 @@ pub(super) fn apply(mut document: Value, patch: &json_patch::Patch) -> Result<Va
         if deepest > MAX_DEPTH {
             check_depth(&document)?;
             deepest = depth(&document);
+            work = work.saturating_add(count(&document));
         }
     }
     Ok(document)
+}
+
+/// Items of lists that the operation may shift.
+fn shifted(document: &Value, operation: &PatchOperation) -> usize {
+    let parent_length = |path: &str| {
+        let parent = path.rsplit_once('/').and_then(|(parent, _)| document.pointer(parent));
+        parent.and_then(Value::as_array).map_or(0, Vec::len)
+    };
+    match operation {
+        PatchOperation::Add(_) | PatchOperation::Remove(_) | PatchOperation::Copy(_) => parent_length(operation.path().as_str()),
+        PatchOperation::Move(from) => parent_length(from.path.as_str()) + parent_length(from.from.as_str()),
+        PatchOperation::Replace(_) | PatchOperation::Test(_) => 0,
+    }
+}
+
+/// Values in a value, itself included. Only for what passed the bound on depth.
+fn count(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => items.iter().fold(1, |sum, item| sum + count(item)),
+        Value::Object(map) => map.values().fold(1, |sum, item| sum + count(item)),
+        _ => 1,
+    }
 }
 
 fn name(operation: &PatchOperation) -> &'static str {
@@ -105,6 +133,23 @@ mod tests {
         let many: Vec<Value> = (0..=MAX_OPERATIONS).map(|_| json!({"op": "add", "path": "/a", "value": 1})).collect();
         let error = patched(json!({}), Value::Array(many)).unwrap_err();
         assert_eq!(error, "The allowed maximum operations in a JSON patch is 10000, got 10001");
+    }
+
+    #[test]
+    fn operations_on_long_lists_end_in_time() {
+        let list: Vec<Value> = (0..200_000).map(Value::from).collect();
+        let insert = json!({"op": "add", "path": "/l/0", "value": 1});
+        let started = std::time::Instant::now();
+        let error = patched(json!({ "l": list }), Value::Array(vec![insert; 9000])).unwrap_err();
+        assert!(error.contains("send fewer at a time"), "{error}");
+        let mut deep = json!({"x": 1});
+        for _ in 0..200 {
+            deep = json!({ "d": deep });
+        }
+        let document = json!({"wide": vec![0; 200_000], "deep": deep});
+        let copy = json!({"op": "move", "from": "/wide/0", "path": format!("{}/y", "/deep".to_owned() + &"/d".repeat(199))});
+        assert!(patched(document, Value::Array(vec![copy; 5000])).is_err());
+        assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
     }
 
     proptest! {

@@ -25,6 +25,9 @@ pub const MAX_DEPTH: usize = 250;
 /// Most bytes of JSON that the `copy` operations of one JSON patch may make.
 pub const MAX_COPIED: usize = 3 << 20;
 
+/// Most work that the operations of one JSON patch may make: items of lists that are shifted, and values that are looked at.
+pub const MAX_WORK: usize = 50_000_000;
+
 /// How a patch is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PatchType {
@@ -62,6 +65,9 @@ pub enum PatchError {
     /// The copies of a JSON patch are too large.
     #[error("the copy operations of the JSON patch would make more than {MAX_COPIED} bytes")]
     TooLarge,
+    /// The operations of a JSON patch take too long.
+    #[error("the JSON patch has too many operations on lists or documents of this length; send fewer at a time")]
+    TooMuchWork,
     /// Nested too deeply.
     #[error("the document or patch is nested more than {MAX_DEPTH} deep")]
     TooDeep,
@@ -153,7 +159,7 @@ impl Patch {
 impl From<PatchError> for StatusError {
     fn from(error: PatchError) -> Self {
         let reason = match error {
-            PatchError::TooManyOperations(_) | PatchError::TooLarge => Reason::RequestEntityTooLarge,
+            PatchError::TooManyOperations(_) | PatchError::TooLarge | PatchError::TooMuchWork => Reason::RequestEntityTooLarge,
             PatchError::Operation { .. } => Reason::Invalid,
             _ => Reason::BadRequest,
         };

@@ -148,7 +148,10 @@ pub(super) fn requirements(text: &str) -> Result<Vec<Requirement>, SelectorError
         |found: Token<'_>, expected: &str| Err(SelectorError::Syntax(format!("found '{}', expected: {expected}", found.text())));
     loop {
         match parser.ahead {
-            Token::Word(_) | Token::Symbol("!") => requirements.push(parser.requirement()?),
+            Token::Word(_) | Token::Symbol("!") => requirements.push(parser.requirement().map_err(|error| match error {
+                SelectorError::Invalid { .. } => SelectorError::Requirement(error.to_string()),
+                other => other,
+            })?),
             Token::End => return Ok(requirements),
             other @ Token::Symbol(_) => return syntax(other, "!, identifier, or 'end of string'"),
         }

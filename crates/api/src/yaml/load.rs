@@ -10,13 +10,16 @@ use super::{Document, Lines, MAX_ALIASED, MAX_DEPTH, ManifestError, Parts, scala
 /// The key that merges other mappings into its own.
 const MERGE_KEY: &str = "<<";
 
+/// What a value takes beside its text, in bytes.
+const VALUE_WEIGHT: usize = 64;
+
 /// A value with its lines and its size.
 #[derive(Clone, Default)]
 struct Node {
     value: Value,
     lines: Lines,
-    /// Values in it, itself included.
-    count: usize,
+    /// Bytes that a copy takes, about.
+    weight: usize,
     depth: usize,
     /// A plain `<<`.
     is_merge_key: bool,
@@ -39,12 +42,13 @@ struct Loader<'a> {
     document: usize,
     open: Vec<Open>,
     anchors: HashMap<usize, Node>,
-    aliased: usize,
+    /// Weight of all copies made so far.
+    copied: usize,
     root: Option<Node>,
 }
 
 pub(super) fn parse(file: &str, text: &str) -> Result<Vec<Document>, ManifestError> {
-    let mut loader = Loader { file, document: 0, open: Vec::new(), anchors: HashMap::new(), aliased: 0, root: None };
+    let mut loader = Loader { file, document: 0, open: Vec::new(), anchors: HashMap::new(), copied: 0, root: None };
     let mut documents = Vec::new();
     let mut parser: Parser<'_, StrInput<'_>> = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
@@ -86,15 +90,13 @@ impl Loader<'_> {
                 let is_merge_key = style == ScalarStyle::Plain && tag.is_none() && text == MERGE_KEY;
                 let value = self.scalar(&text, style, tag.as_deref(), line)?;
                 let lines = Lines { line, parts: Parts::None };
-                self.add(Node { value, lines, count: 1, depth: 1, is_merge_key }, anchor)?;
+                self.add(Node { value, lines, weight: VALUE_WEIGHT + text.len(), depth: 1, is_merge_key }, anchor)?;
             }
             Event::Alias(anchor) => {
-                let node = self.anchors.get(&anchor).cloned();
-                let node = node.ok_or_else(|| self.error(line, "the alias refers to itself or to nothing"))?;
-                self.aliased = self.aliased.saturating_add(node.count);
-                if self.aliased > MAX_ALIASED {
-                    return Err(self.error(line, format!("aliases expand to more than {MAX_ALIASED} values")));
-                }
+                let known = self.anchors.get(&anchor).map(|node| node.weight);
+                let weight = known.ok_or_else(|| self.error(line, "the alias refers to itself or to nothing"))?;
+                self.copy(weight, line)?;
+                let node = self.anchors.get(&anchor).cloned().unwrap_or_default();
                 self.add(Node { is_merge_key: false, ..node }, 0)?;
             }
             Event::SequenceStart(anchor, _) => self.open(Open::List { anchor, line, items: Vec::new() }, line)?,
@@ -116,6 +118,15 @@ impl Loader<'_> {
         resolved.map_err(|message| self.error(line, message))
     }
 
+    /// Accounts for a copy that is about to be made.
+    fn copy(&mut self, weight: usize, line: usize) -> Result<(), ManifestError> {
+        self.copied = self.copied.saturating_add(weight);
+        if self.copied > MAX_ALIASED {
+            return Err(self.error(line, format!("aliases expand to more than {MAX_ALIASED} bytes")));
+        }
+        Ok(())
+    }
+
     fn open(&mut self, open: Open, line: usize) -> Result<(), ManifestError> {
         self.open.push(open);
         if self.open.len() > MAX_DEPTH {
@@ -126,24 +137,25 @@ impl Loader<'_> {
 
     fn close(&mut self) -> Result<(), ManifestError> {
         let Some(open) = self.open.pop() else { return Ok(()) };
-        let (anchor, line, value, parts, count, depth) = match open {
+        let (anchor, line, value, parts, weight, depth) = match open {
             Open::List { anchor, line, items } => {
-                let (count, depth) = measure(items.iter());
+                let (weight, depth) = measure(items.iter());
                 let (values, lines) = items.into_iter().map(|node| (node.value, node.lines)).unzip();
-                (anchor, line, Value::Array(values), Parts::List(lines), count, depth)
+                (anchor, line, Value::Array(values), Parts::List(lines), weight, depth)
             }
             Open::Map { anchor, line, entries, .. } => {
                 let nodes = self.merge(entries, line)?;
-                let (count, depth) = measure(nodes.values());
+                let (weight, depth) = measure(nodes.values());
+                let weight = nodes.keys().fold(weight, |sum, key| sum.saturating_add(key.len()));
                 let (mut map, mut lines) = (Map::new(), BTreeMap::new());
                 for (key, node) in nodes {
                     map.insert(key.clone(), node.value);
                     lines.insert(key, node.lines);
                 }
-                (anchor, line, Value::Object(map), Parts::Map(lines), count, depth)
+                (anchor, line, Value::Object(map), Parts::Map(lines), weight, depth)
             }
         };
-        self.add(Node { value, lines: Lines { line, parts }, count, depth, is_merge_key: false }, anchor)
+        self.add(Node { value, lines: Lines { line, parts }, weight, depth, is_merge_key: false }, anchor)
     }
 
     /// The entries with those of merged mappings that they do not have themselves.
@@ -162,8 +174,8 @@ impl Loader<'_> {
             };
             for (key, value) in map {
                 let lines = lines.remove(&key).unwrap_or_default();
-                let (count, depth) = size(&value);
-                values.entry(key).or_insert(Node { value, lines, count, depth, is_merge_key: false });
+                let (weight, depth) = size(&value);
+                values.entry(key).or_insert(Node { value, lines, weight, depth, is_merge_key: false });
             }
         }
         Ok(values)
@@ -176,6 +188,7 @@ impl Loader<'_> {
             return Err(self.error(line, format!("nested more than {MAX_DEPTH} deep")));
         }
         if anchor > 0 {
+            self.copy(node.weight, line)?;
             self.anchors.insert(anchor, node.clone());
         }
         let problem = match self.open.last_mut() {
@@ -221,15 +234,19 @@ fn insert(entries: &mut Entries, key: Node, mut node: Node) -> Option<(usize, St
 }
 
 fn measure<'n>(nodes: impl Iterator<Item = &'n Node>) -> (usize, usize) {
-    nodes.fold((1, 1), |(count, depth), node| (count.saturating_add(node.count), depth.max(node.depth + 1)))
+    nodes.fold((VALUE_WEIGHT, 1), |(weight, depth), node| (weight.saturating_add(node.weight), depth.max(node.depth + 1)))
 }
 
-/// Values in a value, and how deep they nest. Only for what passed the bound on depth.
+/// Weight of a value, and how deep it nests. Only for what passed the bound on depth.
 fn size(value: &Value) -> (usize, usize) {
-    let sizes: Vec<(usize, usize)> = match value {
-        Value::Array(items) => items.iter().map(size).collect(),
-        Value::Object(map) => map.values().map(size).collect(),
-        _ => Vec::new(),
-    };
-    sizes.into_iter().fold((1, 1), |(count, depth), (c, d)| (count + c, depth.max(d + 1)))
+    let add = |(weight, depth): (usize, usize), (w, d): (usize, usize)| (weight.saturating_add(w), depth.max(d + 1));
+    match value {
+        Value::Array(items) => items.iter().map(size).fold((VALUE_WEIGHT, 1), add),
+        Value::Object(map) => {
+            let keys: usize = map.keys().map(String::len).sum();
+            map.values().map(size).fold((VALUE_WEIGHT + keys, 1), add)
+        }
+        Value::String(text) => (VALUE_WEIGHT + text.len(), 1),
+        _ => (VALUE_WEIGHT, 1),
+    }
 }

@@ -16,8 +16,8 @@ pub use write::to_yaml;
 
 /// Deepest nesting.
 pub const MAX_DEPTH: usize = 200;
-/// Most values that aliases may add to a file.
-pub const MAX_ALIASED: usize = 100_000;
+/// Most bytes that anchors and aliases may add to a file, its values reckoned with what they take in memory.
+pub const MAX_ALIASED: usize = 16 << 20;
 /// Greatest size of a file in bytes.
 pub const MAX_SIZE: usize = 32 << 20;
 

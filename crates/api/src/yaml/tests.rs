@@ -121,6 +121,11 @@ fn bombs_are_refused() {
         laughs.push_str(&format!("a{i}: &a{i} [{refs}]\n"));
     }
     assert!(error(&laughs).contains("aliases expand to more than"));
+    let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(1 << 20), vec!["*a"; 100].join(", "));
+    assert!(error(&long).contains("aliases expand to more than"));
+    let anchors: String = (0..150).map(|i| format!("&a{i} [")).collect();
+    let anchored = format!("{anchors}{}{}", "x, ".repeat(10_000), "]".repeat(150));
+    assert!(error(&anchored).contains("aliases expand to more than"));
     let mut nested = "a0: &a0 [x]\n".to_owned();
     for i in 1..300 {
         nested.push_str(&format!("a{i}: &a{i} [*a{}]\n", i - 1));

@@ -225,11 +225,7 @@ impl Objects for Services {
         Ok(Response::new(proto::VersionResponse {
             git_version: format!("v{}", daemon::VERSION),
             api_level: api::API_LEVEL.to_owned(),
-            platform: format!(
-                "{}/{}",
-                std::env::consts::OS,
-                std::env::consts::ARCH.replace("x86_64", "amd64").replace("aarch64", "arm64")
-            ),
+            platform: daemon::platform(),
         }))
     }
 }

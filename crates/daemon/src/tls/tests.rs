@@ -30,13 +30,17 @@ impl Authority {
     }
 
     fn issue(&self, file: &str, common_name: &str, usage: Usage) {
+        self.issue_for(file, common_name, usage, Duration::from_secs(3600));
+    }
+
+    fn issue_for(&self, file: &str, common_name: &str, usage: Usage, lifetime: Duration) {
         let request = Request {
             common_name: common_name.into(),
             organization: Some("system:nodes".into()),
             dns_names: vec!["localhost".into()],
             addresses: vec![],
             usage,
-            lifetime: Duration::from_secs(3600),
+            lifetime,
         };
         let pair = self.ca.issue(&request).unwrap();
         pair.write(&self.path(&format!("{file}.crt")), &self.path(&format!("{file}.key"))).unwrap();
@@ -107,6 +111,41 @@ async fn foreign_missing_and_server_only_certificates_are_refused_where_one_is_r
     ours.issue("node", "system:node:b", Usage::Client);
     let _client = connect(address, &ours.client(Some("node"))).await.unwrap();
     assert_eq!(incoming.next().await.unwrap().unwrap().peer().identity.clone().unwrap().common_name, "system:node:b");
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_refused_on_either_side() {
+    let authority = Authority::new();
+    authority.issue("server", "server", Usage::Server);
+    authority.issue_for("old", "system:node:a", Usage::Both, Duration::ZERO);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let (address, _incoming, _shutdown) = listen(authority.server(ClientAuth::Optional), IncomingOptions::default()).await;
+    let mut stream = connect(address, &authority.client(Some("old"))).await.unwrap();
+    assert!(stream.read_u8().await.is_err());
+
+    let expired =
+        server_tls(authority.pem("old.crt"), authority.pem("old.key"), authority.pem("ca.crt"), ClientAuth::Optional).unwrap();
+    let (address, _incoming, _shutdown) = listen(expired, IncomingOptions::default()).await;
+    let error = connect(address, &authority.client(None)).await.unwrap_err().to_string();
+    assert!(error.contains("expired"), "{error}");
+}
+
+#[tokio::test]
+async fn a_client_that_speaks_only_an_older_tls_is_refused() {
+    const PROTOCOL_VERSION_ALERT: u8 = 70;
+    let authority = Authority::new();
+    authority.issue("server", "server", Usage::Server);
+    let (address, _incoming, _shutdown) = listen(authority.server(ClientAuth::Optional), IncomingOptions::default()).await;
+    // A ClientHello of TLS 1.2: version, random, no session, one cipher suite, no compression, two extensions that it must have.
+    let extensions = [&[0, 10, 0, 4, 0, 2, 0, 23][..], &[0, 13, 0, 4, 0, 2, 4, 3]].concat();
+    let body = [&[3, 3][..], &[7; 32], &[0], &[0, 2, 0xc0, 0x2b], &[1, 0], &[0, extensions.len() as u8], &extensions].concat();
+    let message = [&[1, 0, 0, body.len() as u8][..], &body].concat();
+    let record = [&[22, 3, 1, 0, message.len() as u8][..], &message].concat();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(&record).await.unwrap();
+    let mut alert = [0; 7];
+    stream.read_exact(&mut alert).await.unwrap();
+    assert_eq!((alert[0], alert[6]), (21, PROTOCOL_VERSION_ALERT), "{alert:?}");
 }
 
 #[tokio::test]
@@ -188,6 +227,33 @@ async fn requests_carry_their_peer_over_http2_and_the_server_drains() {
     shutdown.start();
     tokio::time::timeout(Duration::from_secs(5), serving).await.unwrap().unwrap();
     drop(connection);
+}
+
+#[tokio::test]
+async fn a_client_that_asks_for_nothing_is_dropped_and_one_that_asked_stays() {
+    use axum::{Router, routing::get};
+    let authority = Authority::new();
+    authority.issue("server", "server", Usage::Server);
+    let (address, incoming, shutdown) = listen(authority.server(ClientAuth::Optional), IncomingOptions::default()).await;
+    let options = crate::serve::HttpOptions { first_request: Duration::from_millis(300), ..Default::default() };
+    let router = Router::new().route("/", get(async || "hello"));
+    let serving = tokio::spawn(crate::serve::serve(incoming, router, options, shutdown.clone()));
+
+    let client = authority.client(None);
+    let mut silent = connect(address, &client).await.unwrap();
+    let mut asking = connect(address, &client).await.unwrap();
+    let request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut answer = [0; 12];
+    asking.write_all(request).await.unwrap();
+    asking.read_exact(&mut answer).await.unwrap();
+    let end = tokio::time::timeout(Duration::from_secs(5), silent.read_u8()).await;
+    assert!(end.is_ok_and(|read| read.is_err()), "the silent client is still connected");
+    asking.write_all(request).await.unwrap();
+    asking.read_exact(&mut answer).await.unwrap();
+
+    shutdown.start();
+    drop(asking);
+    tokio::time::timeout(Duration::from_secs(5), serving).await.unwrap().unwrap();
 }
 
 async fn server_name(address: SocketAddr, client: &ClientTls) -> String {
