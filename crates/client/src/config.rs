@@ -87,6 +87,9 @@ pub enum ConfigError {
     /// Nothing says where the API server is.
     #[error("no API server is configured: name a file with --kubeconfig or KUBECONFIG, or a server with --server")]
     NoServer,
+    /// A server is named, but not whom to trust.
+    #[error("no CA is known for the server: name a file with --kubeconfig or KUBECONFIG whose cluster has one")]
+    NoTrust,
     /// A name leads nowhere.
     #[error("the client configuration has no {what} \"{name}\"")]
     Missing {

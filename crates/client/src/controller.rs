@@ -120,6 +120,7 @@ impl<R: Reconcile> Controller<R> {
         let mut running = JoinSet::new();
         loop {
             tokio::select! {
+                biased;
                 () = shutdown.started() => break,
                 work = self.queue.next(), if running.len() < self.workers => {
                     let Some(work) = work else { break };

@@ -293,6 +293,7 @@ impl Kubeconfig {
         let cluster = match self.clusters.iter().find(|cluster| cluster.name == *cluster_name) {
             Some(cluster) => &cluster.cluster,
             None if cluster_name.is_empty() && selection.server.is_empty() => return Err(ConfigError::NoServer),
+            None if cluster_name.is_empty() => return Err(ConfigError::NoTrust),
             None => return Err(ConfigError::Missing { what: "cluster", name: cluster_name.clone() }),
         };
         let servers = if selection.server.is_empty() { cluster.servers()? } else { servers(&selection.server)? };
@@ -458,6 +459,8 @@ contexts:
         assert!(error(Selection { context: Some("lost".into()), ..Selection::default() }).contains("no cluster \"nowhere\""));
         assert!(error(Selection { user: Some("e".into()), ..Selection::default() }).contains("uses exec"));
         assert!(matches!(Kubeconfig::default().select(&Selection::default()), Err(ConfigError::NoServer)));
+        let server = Selection { server: vec!["https://z:1".into()], ..Selection::default() };
+        assert!(matches!(Kubeconfig::default().select(&server), Err(ConfigError::NoTrust)));
     }
 
     #[test]

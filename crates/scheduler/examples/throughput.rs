@@ -15,35 +15,31 @@ const NODES: usize = 1_000;
 const PODS: usize = 5_000;
 
 #[tokio::main]
-async fn main() {
+async fn main() -> anyhow::Result<()> {
     println!("{PODS} pods over {NODES} nodes, present to bound:");
+    let web = json!({ "matchLabels": { "app": "web" } });
+    let by = |label: &str| json!({ "topologyKey": label, "labelSelector": web });
+    let spread = json!({ "maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "labelSelector": web });
+    let (near, apart) = (json!([by("zone")]), json!([{ "weight": 100, "podAffinityTerm": by("rack") }]));
+    let near = json!({ "podAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": near } });
+    let apart = json!({ "podAntiAffinity": { "preferredDuringSchedulingIgnoredDuringExecution": apart } });
     for (what, spec) in [
-        ("plain", json!({})),
-        (
-            "spread over zones",
-            json!({ "topologySpreadConstraints": [
-            { "maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "labelSelector": { "matchLabels": { "app": "web" } } }] }),
-        ),
-        (
-            "away from each other's rack if possible",
-            json!({ "affinity": { "podAntiAffinity": {
-            "preferredDuringSchedulingIgnoredDuringExecution": [{ "weight": 100, "podAffinityTerm": {
-                "topologyKey": "rack", "labelSelector": { "matchLabels": { "app": "web" } } } }] } } }),
-        ),
-        (
-            "near one database",
-            json!({ "affinity": { "podAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": [
-            { "topologyKey": "zone", "labelSelector": { "matchLabels": { "app": "web" } } }] } } }),
-        ),
+        ("that ask for CPU and memory only", json!({})),
+        ("evenly over zones", json!({ "topologySpreadConstraints": [spread] })),
+        ("all in one zone", json!({ "affinity": near })),
+        ("each in another rack if possible", json!({ "affinity": apart })),
     ] {
-        let took = bind_all(&spec).await;
+        let took = bind_all(&spec).await?;
         println!("  {:>6.0} pods/s  {what}", PODS as f64 / took.as_secs_f64());
     }
+    Ok(())
 }
 
-async fn bind_all(spec: &Value) -> Duration {
+async fn bind_all(spec: &Value) -> anyhow::Result<Duration> {
     let (server, kit) = (MemoryServer::new(), daemon::Kit::new());
-    (0..NODES).for_each(|n| drop(server.put::<Node>(read(node(n)))));
+    for n in 0..NODES {
+        server.put::<Node>(api::json::from_value(node(n))?);
+    }
     let args = scheduler::Args {
         client: client::Args::default(),
         scheduler_name: "default-scheduler".to_owned(),
@@ -51,17 +47,17 @@ async fn bind_all(spec: &Value) -> Duration {
     };
     let metrics = scheduler::Metrics::new(&kit.metrics);
     let scheduling = tokio::spawn(scheduler::schedule(args, kit.clone(), server.client(), metrics));
-    let pods: Vec<Pod> = (0..PODS).map(|n| read(pod(n, spec))).collect();
+    let pods: Vec<Pod> = (0..PODS).map(|n| api::json::from_value(pod(n, spec))).collect::<Result<_, _>>()?;
     // Once one is bound, everything runs.
-    server.put::<Pod>(read(pod(PODS, spec)));
+    server.put::<Pod>(api::json::from_value(pod(PODS, spec))?);
     bound(&server, 1).await;
     let begun = Instant::now();
     pods.into_iter().for_each(|pod| drop(server.put(pod)));
     bound(&server, PODS).await;
     let took = begun.elapsed();
     kit.shutdown.start();
-    drop(scheduling.await);
-    took
+    scheduling.await?;
+    Ok(took)
 }
 
 /// Waits for so many bindings.
@@ -71,10 +67,6 @@ async fn bound(server: &MemoryServer, pods: usize) {
         tokio::time::sleep(Duration::from_millis(5)).await;
         seen += server.take_writes().iter().filter(|write| write.starts_with("bind ")).count();
     }
-}
-
-fn read<K: api::Resource>(value: Value) -> K {
-    api::json::from_value(value).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn node(number: usize) -> Value {

@@ -275,8 +275,57 @@ fn may_help(change: Change, filter: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::testing::pod;
+
+    /// Panics unless every index is what the pods themselves say.
+    fn check(queue: &Queue) {
+        let places = || queue.waiting.values().map(|w| w.place);
+        for nth in 0..3 {
+            assert_eq!(queue.lengths[nth], places().filter(|place| place.nth() == Some(nth)).count());
+        }
+        let ends = queue.waiting.iter().filter_map(|(uid, w)| Some((w.place.ends()?, uid.clone())));
+        assert_eq!(queue.ends, ends.collect());
+        for (filter, uids) in &queue.refused {
+            for uid in uids {
+                let w = &queue.waiting[uid];
+                let refused = w.refused_by.contains(filter) || w.refused_by.is_empty() && *filter == NO_FILTER;
+                assert!(refused && matches!(w.place, Place::Unschedulable { .. }));
+            }
+        }
+        let indexed: usize = queue.refused.values().map(HashSet::len).sum();
+        let refusing = |w: &&Waiting| matches!(w.place, Place::Unschedulable { .. });
+        assert_eq!(indexed, queue.waiting.values().filter(refusing).map(|w| w.refused_by.len().max(1)).sum::<usize>());
+    }
+
+    proptest! {
+        #[test]
+        fn a_pod_is_where_its_index_says_and_every_active_pod_gets_its_turn(steps in proptest::collection::vec((0..8u8, 0..6u8), 1..60)) {
+            let (mut queue, mut now) = (Queue::default(), Instant::now());
+            for (what, which) in steps {
+                now += Duration::from_millis(700);
+                let uid = format!("p{which}");
+                match what {
+                    0 | 1 => queue.put(Arc::new(pod(&uid).priority(which.into()).label("at", &what.to_string()).build()), now),
+                    2 => queue.remove(&uid),
+                    3 => drop(queue.pop()),
+                    4 => queue.unschedulable(&uid, vec!["NodeResourcesFit", "InterPodAffinity"], now),
+                    5 => queue.unschedulable(&uid, Vec::new(), now),
+                    6 => queue.failed(&uid, now),
+                    _ => {
+                        let changes = [Change::Node, Change::PodGone, Change::PodPlaced, Change::Namespace];
+                        queue.changed(changes[usize::from(which) % changes.len()], now);
+                        queue.tick(now);
+                    }
+                }
+                check(&queue);
+            }
+            let active = queue.lengths()[0];
+            prop_assert_eq!(std::iter::from_fn(|| queue.pop()).count(), active);
+        }
+    }
 
     fn name(pod: Option<Arc<PodInfo>>) -> Option<String> {
         pod.map(|p| p.key())

@@ -24,6 +24,8 @@ use crate::{
     pods,
 };
 
+/// How long changes of other nodes are gathered before a lost one is judged anew: many may be lost together.
+const GATHER: Duration = Duration::from_millis(500);
 /// Nodes from which on a partly disrupted zone still has some evicted.
 const LARGE_ZONE: usize = 50;
 /// Rate at which they are, nodes a second.
@@ -70,19 +72,17 @@ pub(super) fn start(context: &Context, args: &NodeArgs) {
         heard: heard.clone(),
         zones: Mutex::default(),
     };
-    let others = nodes.clone();
-    Controller::new("node-lifecycle", reconciler, &context.metrics)
-        .needs(&pods)
-        .needs(&leases)
+    let controller = Controller::new("node-lifecycle", reconciler, &context.metrics).needs(&pods).needs(&leases);
+    let (others, queue) = (nodes.clone(), controller.queue());
+    controller
         .watches(&nodes, move |changed| {
             note_heartbeat(&heard, changed);
-            let mut keys: Vec<String> = changed.new.map(|node| node.name().to_owned()).into_iter().collect();
             if changed.old.map(|node| plan::readiness(node)) != changed.new.map(|node| plan::readiness(node)) {
                 // Whether a lost node's pods are evicted depends on how the others are.
                 let lost = others.store().list().into_iter().filter(|node| plan::readiness(node) != Readiness::Ready);
-                keys.extend(lost.map(|node| node.name().to_owned()));
+                lost.for_each(|node| queue.add_after(node.name().to_owned(), GATHER));
             }
-            keys
+            changed.new.map(|node| node.name().to_owned())
         })
         .spawn(&context.kit);
 }
@@ -183,8 +183,8 @@ impl Lifecycle {
         }
         let zone_of = |node: &Node| node.metadata().labels.get(ZONE).cloned().unwrap_or_default();
         let (own, mut ready, mut zone_ready, mut zone_lost) = (zone_of(node), 0, 0, 0);
-        let heard = self.heard.lock().clone();
-        for other in self.nodes.store().list() {
+        let (others, heard) = (self.nodes.store().list(), self.heard.lock());
+        for other in others {
             // Nodes that are cut off together fall silent one after the other; the first must not be judged as if it were alone.
             let speaks = heard.get(other.name()).is_none_or(|heard| heard.elapsed() < suspicious);
             let is_ready = plan::readiness(&other) == Readiness::Ready && speaks;
@@ -194,6 +194,7 @@ impl Lifecycle {
                 zone_lost += usize::from(!is_ready);
             }
         }
+        drop(heard);
         let recovers = self.note_recovery(ready > 0);
         if ready == 0 {
             return (false, Some(suspicious));

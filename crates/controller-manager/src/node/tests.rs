@@ -155,6 +155,8 @@ async fn every_node_gets_a_range_of_its_own_also_from_a_second_manager() {
     super::cidr::start(&first, args().cluster_cidr);
     server.eventually(distinct).await;
     first.kit.shutdown.start();
+    // In a cluster its writes would be fenced off by now; here it must have ended.
+    first.kit.tasks.all_ended().await;
     for n in 20..40 {
         server.put(node(&format!("n{n}")));
     }
