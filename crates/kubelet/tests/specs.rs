@@ -232,6 +232,24 @@ async fn logs_are_read_as_asked(host: &Host) {
         kubelet.logs(LogsRequest { since: Some(later), ..request(false, false, false, 0) }).await.unwrap().into_inner();
     assert!(chunks.message().await.unwrap().is_none(), "nothing was written since");
     host.delete("twice", 0).await;
+
+    // Of one that is held back the newest run is both the last and the previous one.
+    let script = "read n </state/n; n=$((n + 1)); echo $n >/state/n; echo run $n; exit 1";
+    let mut crash = support::host::pod("crash", &[script]);
+    let mut state = volume("state");
+    state.volume_source_mut().empty_dir_mut();
+    crash.spec_mut().volumes.push(state);
+    crash.spec_mut().containers[0].volume_mounts.push(mount("state", "/state", ""));
+    host.server.put(crash);
+    let waiting = |host: &Host| host.pod("crash").status().container_statuses[0].state().waiting().reason.clone();
+    host.until("the back-off", |host| host.restarts("crash") == 1 && waiting(host) == "CrashLoopBackOff").await;
+    let uid = host.pod("crash").metadata().uid.clone();
+    for previous in [false, true] {
+        let pod = Some(PodRef { namespace: "default".into(), name: "crash".into(), uid: uid.clone() });
+        let mut chunks = kubelet.logs(LogsRequest { pod, previous, ..LogsRequest::default() }).await.unwrap().into_inner();
+        assert_eq!(&chunks.message().await.unwrap().unwrap().data[..], b"run 2\n");
+    }
+    host.delete("crash", 0).await;
 }
 
 async fn what_is_not_there_yet_is_refused(host: &Host) {
