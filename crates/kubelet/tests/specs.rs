@@ -16,7 +16,7 @@ use api::{
         Capabilities, ConfigMap, EnvFromSource, EnvVar, Event, HostAlias, KeyToPath, Pod, Secret, Service, ServicePort, Volume,
         VolumeMount,
     },
-    ferrokube::v1::{LogsRequest, PodRef},
+    ferrokube::v1::{ExecRequest, ExecStart, LogsRequest, PodRef, exec_request, exec_response},
     quantity::Quantity,
 };
 use support::{
@@ -32,6 +32,7 @@ fn a_pod_finds_what_its_spec_says() {
         users_limits_and_privileges_reach_the_kernel(&host).await;
         namespaces_are_shared_as_asked(&host).await;
         logs_are_read_as_asked(&host).await;
+        a_container_can_be_attached_to(&host).await;
         what_is_not_there_yet_is_refused(&host).await;
         host.stop_kubelet().await;
     });
@@ -250,6 +251,29 @@ async fn logs_are_read_as_asked(host: &Host) {
         assert_eq!(&chunks.message().await.unwrap().unwrap().data[..], b"run 2\n");
     }
     host.delete("crash", 0).await;
+}
+
+async fn a_container_can_be_attached_to(host: &Host) {
+    let mut echo = pod("echo", &["while read line; do echo got $line; done; exit 5"]);
+    echo.spec_mut().restart_policy = "Never".into();
+    (echo.spec_mut().containers[0].stdin, echo.spec_mut().containers[0].stdin_once) = (true, true);
+    host.server.put(echo);
+    host.until("readiness", |host| host.is_ready("echo")).await;
+    let uid = host.pod("echo").metadata().uid.clone();
+    let pod = Some(PodRef { namespace: "default".into(), name: "echo".into(), uid });
+    let mut kubelet = host.client_as(kubelet::server::API_SERVER);
+    let (sender, receiver) = tokio::sync::mpsc::channel(8);
+    let message = |message| ExecRequest { message: Some(message) };
+    let start = ExecStart { pod, stdin: true, ..ExecStart::default() };
+    sender.send(message(exec_request::Message::Start(start))).await.unwrap();
+    sender.send(message(exec_request::Message::Stdin(b"one\n".as_slice().into()))).await.unwrap();
+    let mut answers = kubelet.attach(tokio_stream::wrappers::ReceiverStream::new(receiver)).await.unwrap().into_inner();
+    let mut next = async || tokio::time::timeout(Duration::from_secs(5), answers.message()).await.expect("an answer").unwrap();
+    let first = next().await.unwrap().message;
+    assert!(matches!(&first, Some(exec_response::Message::Stdout(bytes)) if &bytes[..] == b"got one\n"), "{first:?}");
+    sender.send(message(exec_request::Message::StdinClosed(true))).await.unwrap();
+    assert_eq!(next().await.unwrap().message, Some(exec_response::Message::ExitCode(5)), "the end of its input is its end");
+    host.delete("echo", 0).await;
 }
 
 async fn what_is_not_there_yet_is_refused(host: &Host) {
