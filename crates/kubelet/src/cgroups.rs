@@ -48,6 +48,12 @@ impl Cgroups {
         Self { root, unified: mount.join("cgroup.controllers").exists(), mount }
     }
 
+    /// Groups in plain directories, for tests.
+    #[cfg(test)]
+    pub(crate) fn at(mount: &Path, unified: bool) -> Self {
+        Self { root: "/n".into(), mount: mount.to_owned(), unified }
+    }
+
     /// The group of a pod's containers.
     pub fn pod_parent(&self, pod: &Pod) -> String {
         let class = match Qos::of(pod.spec()) {
@@ -229,7 +235,7 @@ mod tests {
         ];
         for (unified, expected) in cases {
             let mount = tempfile::tempdir().unwrap();
-            let groups = Cgroups { root: "/n".into(), mount: mount.path().to_owned(), unified };
+            let groups = Cgroups::at(mount.path(), unified);
             // The kernel makes the files with the group.
             let file = |name: &str| {
                 let (hierarchy, name) = name.split_once('/').unwrap_or(("", name));

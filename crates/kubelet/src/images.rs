@@ -175,4 +175,16 @@ mod tests {
         assert!(matches!(both, (Err(ImageError::Pull(_)), Err(ImageError::Pull(_)))));
         assert_eq!(runtime.take_calls(), ["pull gone:1"], "two containers, one pull");
     }
+
+    #[tokio::test]
+    async fn an_image_that_was_pulled_is_news() {
+        let (runtime, pulled) = (FakeRuntime::new(&["here:1"]), Arc::new(Notify::new()));
+        let images = Images::new(Arc::new(runtime.clone()), pulled.clone());
+        runtime.offer("there:1");
+        let news = || tokio::time::timeout(Duration::from_millis(10), pulled.notified());
+        images.ensure("here:1", "IfNotPresent", None, || ()).await.unwrap();
+        assert!(news().await.is_err(), "it was there");
+        assert!(images.ensure("there:1", "IfNotPresent", None, || ()).await.unwrap().pulled.is_some());
+        assert!(news().await.is_ok());
+    }
 }

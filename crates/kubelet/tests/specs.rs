@@ -16,7 +16,7 @@ use api::{
         Capabilities, ConfigMap, EnvFromSource, EnvVar, Event, HostAlias, KeyToPath, Pod, Secret, Service, ServicePort, Volume,
         VolumeMount,
     },
-    ferrokube::v1::{LogsRequest, PodRef},
+    ferrokube::v1::{ExecRequest, ExecStart, LogsRequest, PodRef, exec_request, exec_response},
     quantity::Quantity,
 };
 use support::{
@@ -32,6 +32,7 @@ fn a_pod_finds_what_its_spec_says() {
         users_limits_and_privileges_reach_the_kernel(&host).await;
         namespaces_are_shared_as_asked(&host).await;
         logs_are_read_as_asked(&host).await;
+        a_container_can_be_attached_to(&host).await;
         what_is_not_there_yet_is_refused(&host).await;
         host.stop_kubelet().await;
     });
@@ -232,6 +233,47 @@ async fn logs_are_read_as_asked(host: &Host) {
         kubelet.logs(LogsRequest { since: Some(later), ..request(false, false, false, 0) }).await.unwrap().into_inner();
     assert!(chunks.message().await.unwrap().is_none(), "nothing was written since");
     host.delete("twice", 0).await;
+
+    // Of one that is held back the newest run is both the last and the previous one.
+    let script = "read n </state/n; n=$((n + 1)); echo $n >/state/n; echo run $n; exit 1";
+    let mut crash = support::host::pod("crash", &[script]);
+    let mut state = volume("state");
+    state.volume_source_mut().empty_dir_mut();
+    crash.spec_mut().volumes.push(state);
+    crash.spec_mut().containers[0].volume_mounts.push(mount("state", "/state", ""));
+    host.server.put(crash);
+    let waiting = |host: &Host| host.pod("crash").status().container_statuses[0].state().waiting().reason.clone();
+    host.until("the back-off", |host| host.restarts("crash") == 1 && waiting(host) == "CrashLoopBackOff").await;
+    let uid = host.pod("crash").metadata().uid.clone();
+    for previous in [false, true] {
+        let pod = Some(PodRef { namespace: "default".into(), name: "crash".into(), uid: uid.clone() });
+        let mut chunks = kubelet.logs(LogsRequest { pod, previous, ..LogsRequest::default() }).await.unwrap().into_inner();
+        assert_eq!(&chunks.message().await.unwrap().unwrap().data[..], b"run 2\n");
+    }
+    host.delete("crash", 0).await;
+}
+
+async fn a_container_can_be_attached_to(host: &Host) {
+    let mut echo = pod("echo", &["while read line; do echo got $line; done; exit 5"]);
+    echo.spec_mut().restart_policy = "Never".into();
+    (echo.spec_mut().containers[0].stdin, echo.spec_mut().containers[0].stdin_once) = (true, true);
+    host.server.put(echo);
+    host.until("readiness", |host| host.is_ready("echo")).await;
+    let uid = host.pod("echo").metadata().uid.clone();
+    let pod = Some(PodRef { namespace: "default".into(), name: "echo".into(), uid });
+    let mut kubelet = host.client_as(kubelet::server::API_SERVER);
+    let (sender, receiver) = tokio::sync::mpsc::channel(8);
+    let message = |message| ExecRequest { message: Some(message) };
+    let start = ExecStart { pod, stdin: true, ..ExecStart::default() };
+    sender.send(message(exec_request::Message::Start(start))).await.unwrap();
+    sender.send(message(exec_request::Message::Stdin(b"one\n".as_slice().into()))).await.unwrap();
+    let mut answers = kubelet.attach(tokio_stream::wrappers::ReceiverStream::new(receiver)).await.unwrap().into_inner();
+    let mut next = async || tokio::time::timeout(Duration::from_secs(5), answers.message()).await.expect("an answer").unwrap();
+    let first = next().await.unwrap().message;
+    assert!(matches!(&first, Some(exec_response::Message::Stdout(bytes)) if &bytes[..] == b"got one\n"), "{first:?}");
+    sender.send(message(exec_request::Message::StdinClosed(true))).await.unwrap();
+    assert_eq!(next().await.unwrap().message, Some(exec_response::Message::ExitCode(5)), "the end of its input is its end");
+    host.delete("echo", 0).await;
 }
 
 async fn what_is_not_there_yet_is_refused(host: &Host) {

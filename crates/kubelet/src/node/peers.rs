@@ -26,18 +26,20 @@ pub async fn follow_peers(network: Arc<Bridge>, nodes: Informer<Node>, name: Str
     let mut changes = nodes.subscribe();
     let mut known: BTreeMap<String, (Option<Cidr>, Option<std::net::Ipv4Addr>)> = BTreeMap::new();
     let (mut configured, mut applied) = (None, None);
-    let mut due = Instant::now() + REFRESH;
+    let (mut refresh_at, mut retry_at) = (Instant::now() + REFRESH, None);
     loop {
+        let due = retry_at.take().map_or(refresh_at, |at| refresh_at.min(at));
         let first = tokio::select! {
             change = changes.next() => Some(change),
-            () = sleep_until(due) => {
-                applied = None;
-                None
-            }
+            () = sleep_until(due) => None,
         };
-        let refresh = first.is_none();
         if first.is_some() {
             tokio::time::sleep(GATHER).await;
+        }
+        let refresh = Instant::now() >= refresh_at;
+        if refresh {
+            refresh_at = Instant::now() + REFRESH;
+            applied = None;
         }
         let mut next = first;
         while let Some(change) = next {
@@ -48,7 +50,6 @@ pub async fn follow_peers(network: Arc<Bridge>, nodes: Informer<Node>, name: Str
             }
             next = changes.try_next();
         }
-        due = Instant::now() + REFRESH;
         let own = known.get(&name).and_then(|(pods, _)| *pods);
         if let Some(pods) = own.filter(|pods| refresh || configured != Some(*pods)) {
             match network.configure(pods).await {
@@ -59,7 +60,8 @@ pub async fn follow_peers(network: Arc<Bridge>, nodes: Informer<Node>, name: Str
                 }
                 Err(error) => {
                     warn!(%pods, error = &error as &dyn std::error::Error, "cannot set up the pod network");
-                    due = Instant::now() + RETRY;
+                    configured = None;
+                    retry_at = Some(Instant::now() + RETRY);
                 }
             }
         }
@@ -68,14 +70,15 @@ pub async fn follow_peers(network: Arc<Bridge>, nodes: Informer<Node>, name: Str
             others.filter_map(|(_, (pods, address))| Some(Peer { pods: (*pods)?, address: (*address)? })).collect();
         if configured.is_some() && applied.as_ref() != Some(&peers) {
             match network.set_peers(&peers).await {
+                // Where one cannot be reached, each change is a reason to look again.
                 Ok(0) => applied = Some(peers),
                 Ok(_) => {
-                    applied = Some(peers);
-                    due = due.min(Instant::now() + REACH_RETRY);
+                    applied = None;
+                    retry_at.get_or_insert_with(|| Instant::now() + REACH_RETRY);
                 }
                 Err(error) => {
                     warn!(error = &error as &dyn std::error::Error, "cannot set the routes to other nodes");
-                    due = Instant::now() + RETRY;
+                    retry_at = Some(Instant::now() + RETRY);
                 }
             }
         }

@@ -28,7 +28,11 @@ pub fn status(situation: &Situation<'_>, node: &NodeFacts) -> PodStatus {
     let Situation { pod, observed, memory, .. } = *situation;
     let old = pod.status();
     let life = life(situation);
-    let containers: Vec<_> = pod.spec().containers.iter().map(|spec| container_status(situation, life, spec)).collect();
+    // Of a pod that was refused no container ever was.
+    let ended = life == Life::Rejected || matches!(old.phase.as_str(), "Succeeded" | "Failed");
+    let refused = ended && old.container_statuses.is_empty() && observed.containers.is_empty();
+    let specs = if refused { &[][..] } else { pod.spec().containers.as_slice() };
+    let containers: Vec<_> = specs.iter().map(|spec| container_status(situation, life, spec)).collect();
     let mut status = PodStatus {
         host_ip: node.address.clone(),
         host_ips: vec![HostIp { ip: node.address.clone() }],
@@ -67,7 +71,7 @@ pub fn status(situation: &Situation<'_>, node: &NodeFacts) -> PodStatus {
     };
     status.conditions = conditions(situation, &status.phase, &containers);
     status.container_statuses = containers;
-    status.ephemeral_container_statuses = pod.spec().ephemeral_containers.iter().map(refused).collect();
+    status.ephemeral_container_statuses = pod.spec().ephemeral_containers.iter().map(refused_container).collect();
     status
 }
 
@@ -83,7 +87,7 @@ fn last_phase(containers: &[ContainerStatus]) -> &'static str {
 }
 
 /// Ephemeral containers have their place in `plan::run`; until then who asks for one is told.
-fn refused(container: &EphemeralContainer) -> ContainerStatus {
+fn refused_container(container: &EphemeralContainer) -> ContainerStatus {
     let common = container.ephemeral_container_common();
     let message = "ephemeral containers are not supported by this kubelet yet".to_owned();
     let waiting = ContainerStateWaiting { reason: "EphemeralContainersNotSupported".into(), message };

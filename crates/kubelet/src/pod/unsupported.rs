@@ -111,10 +111,7 @@ fn of_container(container: &Container, host_network: bool) -> Option<(String, &'
         return Some((field.to_owned(), what));
     }
     if let Some(index) = container.ports.iter().position(|port| port.host_port > 0).filter(|_| !host_network) {
-        return Some((
-            format!("ports[{index}].hostPort"),
-            "ports of the host are (use hostNetwork or a Service of type NodePort)",
-        ));
+        return Some((format!("ports[{index}].hostPort"), "host ports are"));
     }
     let strict = |mount: &api::core::v1::VolumeMount| mount.recursive_read_only.as_deref() == Some("Enabled");
     if let Some(index) = container.volume_mounts.iter().position(strict) {

@@ -23,6 +23,8 @@ struct Inner {
     containers: BTreeMap<ContainerId, Container>,
     specs: BTreeMap<ContainerId, ContainerSpec>,
     images: BTreeMap<String, Image>,
+    /// Images that can be pulled.
+    registry: BTreeMap<String, Image>,
     calls: Vec<String>,
     next: u32,
     /// Message with which starting a container of that name fails.
@@ -56,6 +58,12 @@ impl FakeRuntime {
         });
         let inner = Inner { images: images.collect(), ..Inner::default() };
         Self { inner: Arc::new(Mutex::new(inner)), events: broadcast::channel(1024).0 }
+    }
+
+    /// Lets an image be pulled.
+    pub(crate) fn offer(&self, name: &str) {
+        let image = Image { id: format!("sha256:{name}"), names: vec![name.to_owned()], ..Image::default() };
+        self.inner.lock().registry.insert(name.to_owned(), image);
     }
 
     /// What was asked so far, as `verb name_attempt`, and forgets it.
@@ -283,6 +291,11 @@ impl Runtime for FakeRuntime {
         async move {
             self.record("pull", image);
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            let mut inner = self.inner.lock();
+            if let Some(found) = inner.registry.get(image).cloned() {
+                inner.images.insert(image.to_owned(), found);
+                return Ok(());
+            }
             Err(Error::Engine { status: 404, message: format!("pull access denied for {image}") })
         }
         .boxed()

@@ -38,7 +38,7 @@ impl Harness {
             cluster: Arc::new(cluster.clone()),
             volumes: Volumes::new(dir.path(), Arc::new(cluster.clone()), node.clone()),
             images: Images::new(Arc::new(runtime.clone()), Arc::default()),
-            cgroups: Cgroups::new(&format!("/fkkubelet-unit/{}", pod.metadata().uid)),
+            cgroups: Cgroups::at(&dir.path().join("cgroup"), false),
             metrics: KubeletMetrics::new(&daemon::Metrics::new()),
             node,
             dns: Dns::default(),
@@ -196,13 +196,17 @@ async fn a_grace_that_is_shortened_while_it_runs_is_the_shorter_one() {
 async fn a_pod_that_asks_for_what_is_not_there_is_refused_with_the_field() {
     let mut pod = pod(&["a"], "Always");
     pod.spec_mut().init_containers.push(Spec { name: "first".into(), ..Spec::default() });
-    let harness = Harness::new(pod);
+    let harness = Harness::new(pod.clone());
     harness.until("refusal", |h| h.cluster.status().phase == "Failed").await;
     let status = harness.cluster.status();
     let said = "Pod was rejected: spec.initContainers: init containers are not supported by this kubelet yet";
     assert_eq!((status.reason.as_str(), status.message.as_str()), ("FieldNotSupported", said));
+    assert!(status.container_statuses.is_empty(), "no container is being created");
     assert_eq!(harness.cluster.events(), [format!("FieldNotSupported: {said}")]);
     assert!(harness.runtime.containers().is_empty(), "nothing half done");
+    harness.mailbox.set_desired(deleted(pod, 30));
+    harness.until("deletion", |h| h.cluster.is_deleted()).await;
+    assert!(harness.cluster.status().container_statuses.is_empty());
 }
 
 #[tokio::test]
