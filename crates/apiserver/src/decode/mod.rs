@@ -1,5 +1,7 @@
 //! Objects as clients send them: protobuf in an `Any`, or JSON checked against the schema.
 
+mod text;
+
 use api::{Kind, Object, StatusError, google::protobuf::Any, status::Reason, strict};
 use bytes::Bytes;
 use serde_json::Value;
@@ -7,7 +9,7 @@ use serde_json::Value;
 /// Largest object a request may carry, encoded: upstream's limit.
 const MAX_OBJECT: usize = 3 << 20;
 
-/// What becomes of unknown fields in JSON.
+/// What becomes of unknown fields in JSON, and of fields that stand in it twice, of which the last counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldValidation {
     /// They are refused.
@@ -70,9 +72,17 @@ fn from_json(
     json: &Bytes,
     validation: FieldValidation,
 ) -> Result<(Box<dyn Object>, Vec<String>), StatusError> {
-    let value: Value =
-        serde_json::from_slice(json).map_err(|e| StatusError::bad_request(format!("json: the object is not JSON: {e}")))?;
-    from_value(kind, value, validation)
+    let (value, duplicates) =
+        text::parse(json).map_err(|e| StatusError::bad_request(format!("json: the object is not JSON: {e}")))?;
+    let duplicates: Vec<String> = duplicates.iter().map(|path| format!("duplicate field \"{path}\"")).collect();
+    if validation == FieldValidation::Strict && !duplicates.is_empty() {
+        return Err(not_strict(kind, &duplicates));
+    }
+    let (object, mut warnings) = from_value(kind, value, validation)?;
+    if validation == FieldValidation::Warn {
+        warnings.extend(duplicates);
+    }
+    Ok((object, warnings))
 }
 
 /// Reads an object from JSON, with remarks for the client.
@@ -88,17 +98,20 @@ pub fn from_value(
     let refused = if validation == FieldValidation::Strict { [&wrong[..], &unknown[..]].concat() } else { wrong };
     if !refused.is_empty() {
         let list: Vec<String> = refused.iter().map(ToString::to_string).collect();
-        let message = format!(
-            "{} in version {:?} cannot be handled as a {}: strict decoding error: {}",
-            kind.kind,
-            kind.version,
-            kind.kind,
-            list.join(", ")
-        );
-        return Err(StatusError::bad_request(message));
+        return Err(not_strict(kind, &list));
     }
     let warnings =
         if validation == FieldValidation::Warn { unknown.iter().map(ToString::to_string).collect() } else { Vec::new() };
     let object = (kind.from_value)(value).map_err(|e| StatusError::bad_request(format!("json: {e}")))?;
     Ok((object, warnings))
+}
+
+fn not_strict(kind: &Kind, problems: &[String]) -> StatusError {
+    StatusError::bad_request(format!(
+        "{} in version {:?} cannot be handled as a {}: strict decoding error: {}",
+        kind.kind,
+        kind.version,
+        kind.kind,
+        problems.join(", ")
+    ))
 }
