@@ -4,6 +4,7 @@ use api::{
     Object, StatusError,
     ferrokube::v1::patch_request,
     patch::{Patch, PatchType},
+    rules::{FieldErrors, Path},
 };
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -22,6 +23,13 @@ impl Pipeline {
     /// # Errors
     /// When the object is not valid, admission refuses it, it changed since its resource version, or etcd does not answer.
     pub async fn update(&self, request: &Request, object: Box<dyn Object>, fence: Option<&Fence>) -> Result<Stored, StatusError> {
+        let meta = object.meta();
+        if meta.resource_version.is_empty() && !self.strategy(request.kind).allows_unconditional_update() {
+            let mut errors = FieldErrors::default();
+            let at = Path::root();
+            errors.invalid(&at.field("metadata").field("resourceVersion"), 0, "must be specified for an update");
+            return Err(StatusError::invalid(request.kind, &meta.name, &errors));
+        }
         self.change(request, fence, |old| self.replacement(request, old, object.boxed_clone())).await
     }
 

@@ -163,6 +163,13 @@ async fn no_write_of_a_leader_is_stored_after_another_took_over() {
         r#"{"metadata": {"name": "l", "namespace": "default"}, "spec": {"holderIdentity": "old", "leaseTransitions": 1}}"#,
     );
     let lease = one.create(lease).await.unwrap();
+    let mut blind = lease.clone();
+    blind.metadata_mut().resource_version.clear();
+    let refused = one.update(blind).await.unwrap_err();
+    assert!(
+        refused.message().ends_with("metadata.resourceVersion: Invalid value: 0: must be specified for an update"),
+        "{refused}"
+    );
     let fence = Fence(Guard { namespace: "default".into(), name: "l".into(), holder: "old".into(), transitions: 1 });
     let last = AtomicI64::new(0);
     let write = async |worker: usize| {
