@@ -1,6 +1,11 @@
 //! The API server's flags. Names and defaults are upstream's.
 
-use std::{net::IpAddr, ops::RangeInclusive, path::PathBuf};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, UdpSocket},
+    ops::RangeInclusive,
+    path::PathBuf,
+};
 
 use crate::admission::ServiceCidr;
 
@@ -26,9 +31,10 @@ pub struct Args {
     /// Port to serve gRPC on
     #[arg(long, value_name = "PORT", default_value_t = 6443)]
     pub secure_port: u16,
-    /// Address other hosts reach this server at; it becomes an endpoint of the Service kubernetes [default: the bind address]
-    #[arg(long, value_name = "IP")]
-    pub advertise_address: Option<IpAddr>,
+    /// Address other hosts reach this server at; it becomes an endpoint of the Service kubernetes [default: the bind address if it is
+    /// that of an interface, else the one that the default route goes out from]
+    #[arg(long, value_name = "IPV4")]
+    pub advertise_address: Option<Ipv4Addr>,
     /// Serving certificate
     #[arg(long, value_name = "FILE")]
     pub tls_cert_file: PathBuf,
@@ -77,10 +83,91 @@ pub struct Args {
     pub max_requests_inflight: usize,
 }
 
+impl Args {
+    /// The address other hosts reach this server at.
+    ///
+    /// # Errors
+    /// When it is not given and there is no default route to find it by.
+    pub fn advertised(&self) -> io::Result<Ipv4Addr> {
+        match (self.advertise_address, self.bind_address) {
+            (Some(address), _) => Ok(address),
+            (None, IpAddr::V4(bound)) if !bound.is_unspecified() && !bound.is_loopback() => Ok(bound),
+            _ => outgoing(),
+        }
+    }
+}
+
+/// The address that this host has on its default route.
+fn outgoing() -> io::Result<Ipv4Addr> {
+    // A documentation address, which only the default route leads to. Connecting this way asks the kernel and sends nothing.
+    const ELSEWHERE: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.connect(ELSEWHERE)?;
+    match socket.local_addr()?.ip() {
+        IpAddr::V4(address) if !address.is_loopback() => Ok(address),
+        other => Err(io::Error::other(format!("the default route goes out from {other}"))),
+    }
+}
+
 fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
     let parsed = text.split_once('-').and_then(|(first, last)| Some((first.trim().parse().ok()?, last.trim().parse().ok()?)));
     match parsed {
         Some((first, last)) if 0 < first && first <= last => Ok(first..=last),
         _ => Err("ports FIRST-LAST are wanted here, such as 30000-32767".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Flags {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn advertised(flags: &[&str]) -> io::Result<Ipv4Addr> {
+        let files = [
+            "etcd-servers",
+            "etcd-cafile",
+            "etcd-certfile",
+            "etcd-keyfile",
+            "tls-cert-file",
+            "tls-private-key-file",
+            "client-ca-file",
+            "service-account-signing-key-file",
+            "service-account-key-file",
+            "kubelet-certificate-authority",
+            "kubelet-client-certificate",
+            "kubelet-client-key",
+        ];
+        let needed = files.iter().map(|name| format!("--{name}=x"));
+        let flags = flags.iter().map(|flag| (*flag).to_owned());
+        Flags::parse_from(std::iter::once("apiserver".to_owned()).chain(needed).chain(flags)).args.advertised()
+    }
+
+    #[test]
+    fn only_an_address_that_others_can_reach_is_advertised() {
+        let given = Ipv4Addr::new(10, 0, 0, 9);
+        assert_eq!(advertised(&["--advertise-address=10.0.0.9"]).unwrap(), given);
+        assert_eq!(advertised(&["--bind-address=10.0.0.9"]).unwrap(), given);
+        assert_eq!(advertised(&["--advertise-address=10.0.0.9", "--bind-address=::"]).unwrap(), given);
+        for bound in ["0.0.0.0", "127.0.0.1", "::"] {
+            // On a machine without a default route there is an error instead.
+            if let Ok(found) = advertised(&[&format!("--bind-address={bound}")]) {
+                assert!(!found.is_unspecified() && !found.is_loopback(), "{found}");
+            }
+        }
+    }
+
+    #[test]
+    fn ports_are_a_range() {
+        assert_eq!(port_range("30000-32767"), Ok(30_000..=32_767));
+        for wrong in ["", "30000", "0-5", "9-5", "1-70000", "a-b"] {
+            assert!(port_range(wrong).is_err(), "{wrong}");
+        }
     }
 }

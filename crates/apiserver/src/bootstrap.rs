@@ -2,20 +2,25 @@
 //! alive as its endpoints.
 //!
 //! Each API server does this at start and again every ten seconds, through the pipeline like any client, so that several can do it at
-//! once and whatever was deleted comes back. An API server is alive while the time it last wrote to its own key is recent.
+//! once and whatever was deleted comes back. An API server is alive while its own key exists, which vanishes unless it is written again.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, SocketAddrV4},
+    sync::Arc,
+    time::Duration,
+};
 
 use api::{
     Object, Resource, StatusError,
     core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Namespace, Service, ServicePort},
     discovery::v1::{self as discovery, Endpoint, EndpointConditions, EndpointSlice},
     intstr::IntOrString,
-    meta::v1::{ObjectMeta, Time},
+    meta::v1::{DeleteOptions, ObjectMeta},
     names::SYSTEM_NAMESPACES,
     scheduling::v1::PriorityClass,
 };
-use store::Txn;
+use store::{ListOptions, ReadAt, Selection, Txn};
 
 use crate::{
     admission::ServiceCidr,
@@ -26,21 +31,26 @@ use crate::{
 
 /// How often everything is looked at.
 const PERIOD: Duration = Duration::from_secs(10);
-/// An API server that did not write for so long is taken for dead.
-const DEAD_AFTER: i64 = 30;
-/// Where API servers say that they are alive; upstream's place for the same.
-const ALIVE: &str = "/registry/masterleases/";
+/// How long an API server that ends may take to say so.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// An API server that did not write for so long, and a few seconds more, is taken for dead.
+const DEAD_AFTER: Duration = Duration::from_secs(20);
+/// Where API servers say that they are alive, as ADDRESS:PORT.
+const ALIVE: &str = "/registry/ferrokube/apiservers/";
 /// Namespace and name of the Service of the API servers.
 const SERVICE: (&str, &str) = ("default", "kubernetes");
 const PORT_NAME: &str = "https";
+/// Label of a slice: the Service it is of.
+const SLICE_OF: &str = "kubernetes.io/service-name";
+
+/// The API servers that are alive: their addresses by port.
+type Alive = BTreeMap<u16, Vec<Ipv4Addr>>;
 
 /// What bootstrapping needs to know of this API server.
 #[derive(Clone, Copy, Debug)]
 pub struct Advertised {
-    /// Address others reach it at.
-    pub address: IpAddr,
-    /// Port it serves on.
-    pub port: u16,
+    /// Where others reach it.
+    pub address: SocketAddrV4,
     /// Where Services get their addresses from; the first one is that of the Service `kubernetes`.
     pub services: ServiceCidr,
 }
@@ -63,8 +73,10 @@ pub async fn run(pipeline: Arc<Pipeline>, advertised: Advertised, shutdown: daem
             period.reset_after(Duration::from_secs(1));
         }
     }
-    if let Err(error) = bootstrap.once(false).await {
-        tracing::debug!(%error, "cannot take this server from the endpoints");
+    match tokio::time::timeout(FAREWELL, bootstrap.once(false)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "cannot take this server from the endpoints; the others will"),
+        Err(_) => tracing::warn!("no time to take this server from the endpoints; the others will"),
     }
 }
 
@@ -100,31 +112,48 @@ impl Bootstrap {
             self.ensure(self.service()).await?;
         }
         self.replace(self.endpoints(&servers), |old, new: &Endpoints| old.subsets == new.subsets).await?;
-        self.replace(self.slice(&servers), |old, new: &EndpointSlice| old.endpoints == new.endpoints && old.ports == new.ports)
-            .await
+        self.slices(&servers).await
     }
 
     /// Says that this server is alive, or no longer, and who else is.
-    async fn alive(&self, alive: bool) -> Result<Vec<IpAddr>, StatusError> {
+    async fn alive(&self, alive: bool) -> Result<Alive, StatusError> {
         let store = self.pipeline.store();
         let key = format!("{ALIVE}{}", self.advertised.address);
-        let now = Time::now().seconds;
-        let txn = if alive { Txn::new().put(&key, now.to_string(), Some(2 * PERIOD)) } else { Txn::new().delete(&key) };
+        let txn = if alive { Txn::new().put(&key, "", Some(DEAD_AFTER)) } else { Txn::new().delete(&key) };
         let failed = |e: &dyn std::fmt::Display| StatusError::unavailable(format!("etcd: {e}"));
         store.commit(&txn).await.map_err(|e| failed(&e))?;
-        let mut servers = Vec::new();
         let (states, _) = store.etcd().get_prefix(ALIVE).await.map_err(|e| failed(&e))?;
-        for state in states {
-            let address = state.key.strip_prefix(ALIVE).and_then(|text| text.parse::<IpAddr>().ok());
-            let seen = state.value.and_then(|value| std::str::from_utf8(&value.bytes).ok()?.parse::<i64>().ok());
-            if let (Some(address), Some(seen)) = (address, seen)
-                && now - seen < DEAD_AFTER
-            {
-                servers.push(address);
+        let mut servers = Alive::new();
+        for server in states.iter().filter_map(|state| state.key.strip_prefix(ALIVE)?.parse::<SocketAddrV4>().ok()) {
+            servers.entry(server.port()).or_default().push(*server.ip());
+        }
+        servers.values_mut().for_each(|addresses| addresses.sort());
+        Ok(servers)
+    }
+
+    /// One slice for each port that API servers are reached at, and no other.
+    async fn slices(&self, servers: &Alive) -> Result<(), StatusError> {
+        let slices = slices(servers);
+        let wanted: BTreeSet<String> = slices.iter().map(|slice| slice.name().to_owned()).collect();
+        for slice in slices {
+            let same = |old: &EndpointSlice, new: &EndpointSlice| old.endpoints == new.endpoints && old.ports == new.ports;
+            self.replace(slice, same).await?;
+        }
+        let collection = self.pipeline.store().collection(&EndpointSlice::KIND.qualified_plural());
+        let collection = collection.ok_or_else(|| StatusError::internal("EndpointSlices are not stored"))?;
+        let ours = Selection::namespace(SERVICE.0).with_filter(|entry| entry.label(SLICE_OF) == Some(SERVICE.1));
+        let found = collection.list(&ours, ListOptions { at: ReadAt::Any, ..ListOptions::default() }).await;
+        for entry in found.map_err(|e| StatusError::unavailable(format!("etcd: {e}")))?.items {
+            if !wanted.contains(entry.name()) {
+                let slice = EndpointSlice { metadata: metadata(entry.name(), &[]), ..EndpointSlice::default() };
+                let request = self.request(Verb::Delete, &slice);
+                match self.pipeline.delete(&request, &DeleteOptions::default(), None).await {
+                    Err(e) if !e.is_not_found() => return Err(e),
+                    _ => {}
+                }
             }
         }
-        servers.sort();
-        Ok(servers)
+        Ok(())
     }
 
     fn request<K: Resource>(&self, verb: Verb, object: &K) -> Request {
@@ -177,59 +206,66 @@ impl Bootstrap {
         }
     }
 
-    fn metadata(labels: &[(&str, &str)]) -> Option<ObjectMeta> {
-        let labels: BTreeMap<String, String> = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        Some(ObjectMeta { namespace: SERVICE.0.to_owned(), name: SERVICE.1.to_owned(), labels, ..ObjectMeta::default() })
-    }
-
     fn service(&self) -> Service {
-        let mut service =
-            Service { metadata: Self::metadata(&[("component", "apiserver"), ("provider", "kubernetes")]), ..Service::default() };
+        let labels = [("component", "apiserver"), ("provider", "kubernetes")];
+        let mut service = Service { metadata: metadata(SERVICE.1, &labels), ..Service::default() };
         let spec = service.spec_mut();
         spec.cluster_ip = self.advertised.services.first().to_string();
         spec.ports.push(ServicePort {
             name: PORT_NAME.to_owned(),
             protocol: "TCP".to_owned(),
             port: 443,
-            target_port: Some(IntOrString::from(i32::from(self.advertised.port))),
+            target_port: Some(IntOrString::from(i32::from(self.advertised.address.port()))),
             ..ServicePort::default()
         });
         service
     }
 
-    fn endpoints(&self, servers: &[IpAddr]) -> Endpoints {
-        let mut endpoints = Endpoints {
-            metadata: Self::metadata(&[("endpointslice.kubernetes.io/skip-mirror", "true")]),
-            ..Endpoints::default()
-        };
-        if !servers.is_empty() {
-            let addresses =
-                servers.iter().map(|ip| EndpointAddress { ip: ip.to_string(), ..EndpointAddress::default() }).collect();
-            let port = EndpointPort {
+    fn endpoints(&self, servers: &Alive) -> Endpoints {
+        let subset = |(port, addresses): (&u16, &Vec<Ipv4Addr>)| EndpointSubset {
+            addresses: addresses.iter().map(|ip| EndpointAddress { ip: ip.to_string(), ..EndpointAddress::default() }).collect(),
+            ports: vec![EndpointPort {
                 name: PORT_NAME.to_owned(),
-                port: self.advertised.port.into(),
+                port: i32::from(*port),
                 protocol: "TCP".to_owned(),
                 ..EndpointPort::default()
-            };
-            endpoints.subsets.push(EndpointSubset { addresses, ports: vec![port], ..EndpointSubset::default() });
+            }],
+            ..EndpointSubset::default()
+        };
+        Endpoints {
+            metadata: metadata(SERVICE.1, &[("endpointslice.kubernetes.io/skip-mirror", "true")]),
+            subsets: servers.iter().map(subset).collect(),
         }
-        endpoints
     }
+}
 
-    fn slice(&self, servers: &[IpAddr]) -> EndpointSlice {
+/// The slices of the Service: the first is named as upstream's only one. It is there, empty, when no server is.
+fn slices(servers: &Alive) -> Vec<EndpointSlice> {
+    let slice = |name: &str, port: Option<u16>, addresses: &[Ipv4Addr]| {
         let ready = EndpointConditions { ready: Some(true), ..EndpointConditions::default() };
-        let endpoint = |ip: &IpAddr| Endpoint { addresses: vec![ip.to_string()], conditions: Some(ready), ..Endpoint::default() };
-        let port = discovery::EndpointPort {
+        let endpoint =
+            |ip: &Ipv4Addr| Endpoint { addresses: vec![ip.to_string()], conditions: Some(ready), ..Endpoint::default() };
+        let port = port.map(|port| discovery::EndpointPort {
             name: Some(PORT_NAME.to_owned()),
-            port: Some(self.advertised.port.into()),
+            port: Some(i32::from(port)),
             protocol: Some("TCP".to_owned()),
             ..discovery::EndpointPort::default()
-        };
+        });
         EndpointSlice {
-            metadata: Self::metadata(&[("kubernetes.io/service-name", SERVICE.1)]),
+            metadata: metadata(name, &[(SLICE_OF, SERVICE.1)]),
             address_type: "IPv4".to_owned(),
-            endpoints: servers.iter().map(endpoint).collect(),
-            ports: vec![port],
+            endpoints: addresses.iter().map(endpoint).collect(),
+            ports: port.into_iter().collect(),
         }
-    }
+    };
+    let mut servers = servers.iter();
+    let (port, addresses) = servers.next().map_or((None, &[][..]), |(port, addresses)| (Some(*port), &addresses[..]));
+    let first = slice(SERVICE.1, port, addresses);
+    let others = servers.map(|(port, addresses)| slice(&format!("{}-{port}", SERVICE.1), Some(*port), addresses));
+    std::iter::once(first).chain(others).collect()
+}
+
+fn metadata(name: &str, labels: &[(&str, &str)]) -> Option<ObjectMeta> {
+    let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    Some(ObjectMeta { namespace: SERVICE.0.to_owned(), name: name.to_owned(), labels, ..ObjectMeta::default() })
 }

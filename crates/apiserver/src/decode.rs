@@ -12,7 +12,7 @@ use serde_json::Value;
 /// Largest object a request may carry, encoded: upstream's limit.
 const MAX_OBJECT: usize = 3 << 20;
 
-/// What becomes of unknown fields in JSON.
+/// What becomes of unknown fields in JSON, and of fields that stand in it twice, of which the last counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldValidation {
     /// They are refused.

@@ -7,6 +7,7 @@ pub mod bootstrap;
 pub mod decode;
 pub mod grpc;
 pub mod layout;
+mod metrics;
 pub mod pipeline;
 pub mod request;
 mod server;

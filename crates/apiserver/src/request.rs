@@ -64,6 +64,17 @@ impl Verb {
             Self::DeleteCollection => "deletecollection",
         }
     }
+
+    /// Whether this verb can be used on a subresource as an object. What is not listed here, such as `log` and `exec`, is a stream of the
+    /// Pods service or is not served: a permission on it must never open the object itself.
+    pub fn applies_to(self, subresource: &str) -> bool {
+        match subresource {
+            "status" | "scale" | "ephemeralcontainers" => matches!(self, Self::Get | Self::Update | Self::Patch),
+            "finalize" => self == Self::Update,
+            "binding" | "eviction" | "token" => self == Self::Create,
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for Verb {

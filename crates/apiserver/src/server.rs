@@ -4,7 +4,12 @@
 //! TLS ─► authenticate ─► limit ─► tonic services ─► authorise ─► pipeline ─► store
 //! ```
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::{SocketAddr, SocketAddrV4},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use api::{
@@ -23,6 +28,7 @@ use daemon::{
     tls::{self, ClientAuth, IncomingOptions, PeerInfo, Pem},
 };
 use tokio::{net::TcpListener, sync::Semaphore};
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::service::Routes;
 
 use crate::{
@@ -30,8 +36,9 @@ use crate::{
     args::Args,
     auth::{Credentials, Identity, IdentityConfig},
     bootstrap,
-    grpc::{Kubelets, KubeletsConfig, Server, Services},
+    grpc::{Kubelets, KubeletsConfig, Server, Services, answers},
     layout,
+    metrics::{RequestMetrics, StoreMetrics},
     pipeline::Pipeline,
     strategies,
 };
@@ -42,6 +49,8 @@ const MAX_MESSAGE: usize = 8 << 20;
 const TURN: Duration = Duration::from_secs(5);
 /// What needs no credentials: health and version.
 const PUBLIC: &[&str] = &["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch", "/ferrokube.v1.Objects/Version"];
+/// What metrics call the method of a request that reaches none.
+const OTHER: &str = "other";
 /// Requests that last as long as their client likes; they take no turn.
 const STREAMS: &[&str] = &["/Watch", "/Logs", "/Exec", "/Attach", "/PortForward", "/ServerReflectionInfo"];
 
@@ -57,7 +66,10 @@ pub async fn run(args: Args, kit: Kit) -> anyhow::Result<()> {
     let (store, runner) =
         store::Store::new(config, layout::layouts(Duration::from_secs(args.event_ttl_seconds))).context("etcd")?;
     let (filled, known) = (kit.health.ready_gate("etcd"), kit.health.ready_gate("identity"));
-    kit.tasks.spawn_infallible("store", runner.run(shutdown.token().clone()));
+    // What is under way when the shutdown begins still reads and writes: the store ends after the last who uses it.
+    let store_unused = CancellationToken::new();
+    let store_in_use = Arc::new(store_unused.clone().drop_guard());
+    kit.tasks.spawn_infallible("store", runner.run(store_unused));
 
     let file = |path: &std::path::PathBuf| Pem::File(path.clone());
     let serving = tls::server_tls(
@@ -83,12 +95,14 @@ pub async fn run(args: Args, kit: Kit) -> anyhow::Result<()> {
         certificate: args.kubelet_client_certificate.clone(),
         key: args.kubelet_client_key.clone(),
     });
+    let reachable =
+        args.advertised().context("cannot find an address that others reach this server at: set --advertise-address")?;
     let advertised = bootstrap::Advertised {
-        address: args.advertise_address.unwrap_or(args.bind_address),
-        port: args.secure_port,
+        address: SocketAddrV4::new(reachable, args.secure_port),
         services: args.service_cluster_ip_range,
     };
-    kit.tasks.spawn_infallible("bootstrap", bootstrap::run(pipeline.clone(), advertised, shutdown.clone()));
+    let bootstrap = bootstrap::run(pipeline.clone(), advertised, shutdown.clone());
+    kit.tasks.spawn_infallible("bootstrap", using(store_in_use.clone(), bootstrap));
     kit.tasks.spawn_infallible("allocations", admission::repair(store.clone(), shutdown.token().clone()));
 
     let server = Arc::new(Server { pipeline, identity: identity.clone(), kubelets, shutdown: shutdown.clone() });
@@ -102,11 +116,14 @@ pub async fn run(args: Args, kit: Kit) -> anyhow::Result<()> {
             ObjectsServer::new(services.clone()).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(usize::MAX),
         )
         .add_service(PodsServer::new(services).max_decoding_message_size(MAX_MESSAGE));
-    let gate = Arc::new(FrontDoor { identity: identity.clone(), turns: Semaphore::new(args.max_requests_inflight) });
+    let (metrics, of_store) = (RequestMetrics::register(&kit.metrics), StoreMetrics(store.clone()));
+    kit.metrics.register(|registry| registry.register_collector(Box::new(of_store)));
+    let gate = Arc::new(FrontDoor { identity: identity.clone(), turns: Semaphore::new(args.max_requests_inflight), metrics });
     let router = routes.prepare().into_axum_router().layer(middleware::from_fn_with_state(gate, admit));
 
     let incoming = tls::server(listener, serving, IncomingOptions::default(), shutdown.clone());
-    kit.tasks.spawn_infallible("server", daemon::serve::serve(incoming, router, HttpOptions::default(), shutdown.clone()));
+    let serve = daemon::serve::serve(incoming, router, HttpOptions::default(), shutdown.clone());
+    kit.tasks.spawn_infallible("server", using(store_in_use, serve));
     tracing::info!(%address, "serving");
 
     let opened = async {
@@ -120,6 +137,12 @@ pub async fn run(args: Args, kit: Kit) -> anyhow::Result<()> {
         () = shutdown.started() => {}
     }
     Ok(())
+}
+
+/// A task that keeps the store running until it ends.
+async fn using(store: Arc<DropGuard>, task: impl Future<Output = ()>) {
+    task.await;
+    drop(store);
 }
 
 fn identity_config(args: &Args) -> IdentityConfig {
@@ -137,11 +160,16 @@ fn identity_config(args: &Args) -> IdentityConfig {
 struct FrontDoor {
     identity: Arc<Identity>,
     turns: Semaphore,
+    metrics: RequestMetrics,
 }
 
 /// Finds out who asks, and lets no more requests in than are to be handled at once.
 async fn admit(State(door): State<Arc<FrontDoor>>, mut request: Request, next: Next) -> Result<Response, Infallible> {
-    let refuse = |error: StatusError| Ok(tonic::Status::from(error).into_http());
+    let refuse = |error: StatusError| {
+        let status = tonic::Status::from(error);
+        door.metrics.answered(OTHER, status.code(), None);
+        Ok(status.into_http())
+    };
     let path = request.uri().path().to_owned();
     let user = match door.identity.authenticate(&credentials(&request)).await {
         Ok(user) => user,
@@ -155,12 +183,27 @@ async fn admit(State(door): State<Arc<FrontDoor>>, mut request: Request, next: N
     }
     request.extensions_mut().insert(Arc::new(user));
     if STREAMS.iter().any(|stream| path.ends_with(stream)) {
-        return Ok(next.run(request).await);
+        let response = answers::presentable(next.run(request).await);
+        door.count(&path, &response, None);
+        return Ok(response);
     }
     let Ok(Ok(_turn)) = tokio::time::timeout(TURN, door.turns.acquire()).await else {
         return refuse(StatusError::too_many_requests("the server has too many requests to handle; please try again later", 1));
     };
-    Ok(next.run(request).await)
+    let begun = Instant::now();
+    let response = answers::presentable(next.run(request).await);
+    door.count(&path, &response, Some(begun.elapsed()));
+    Ok(response)
+}
+
+impl FrontDoor {
+    fn count(&self, path: &str, response: &Response, took: Option<Duration>) {
+        let status = response.extensions().get::<tonic::Status>();
+        let code = status.map_or(tonic::Code::Ok, tonic::Status::code);
+        // A method that is not served may have any name.
+        let served = code != tonic::Code::Unimplemented || status.is_some_and(|status| !status.details().is_empty());
+        if served { self.metrics.answered(path, code, took) } else { self.metrics.answered(OTHER, code, None) }
+    }
 }
 
 fn credentials(request: &Request) -> Credentials {

@@ -58,6 +58,11 @@ pub trait Strategy: Send + Sync + 'static {
         DefaultPropagation::Background
     }
 
+    /// Whether an update may leave out the resource version that it is based on.
+    fn allows_unconditional_update(&self) -> bool {
+        true
+    }
+
     /// The body of a subresource that has a kind of its own, such as `scale`; `None` if its body is the object.
     fn read_subresource(&self, _subresource: &str, _object: &Self::Kind) -> Option<Box<dyn Object>> {
         None
@@ -97,6 +102,8 @@ pub trait AnyStrategy: Send + Sync {
     fn is_held(&self, object: &dyn Object) -> bool;
     /// See [`Strategy::default_propagation`].
     fn default_propagation(&self) -> DefaultPropagation;
+    /// See [`Strategy::allows_unconditional_update`].
+    fn allows_unconditional_update(&self) -> bool;
     /// See [`Strategy::read_subresource`].
     fn read_subresource(&self, subresource: &str, object: &dyn Object) -> Option<Box<dyn Object>>;
     /// See [`Strategy::write_subresource`].
@@ -156,6 +163,10 @@ impl<S: Strategy> AnyStrategy for S {
 
     fn default_propagation(&self) -> DefaultPropagation {
         Strategy::default_propagation(self)
+    }
+
+    fn allows_unconditional_update(&self) -> bool {
+        Strategy::allows_unconditional_update(self)
     }
 
     fn read_subresource(&self, subresource: &str, object: &dyn Object) -> Option<Box<dyn Object>> {

@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
 use crate::layout::FieldLayout;
-use crate::wire::{self, Value, WireError, object_meta};
+use crate::wire::{self, MAX_RESOURCE_VERSION, Value, WireError, object_meta};
 
 /// Why an encoded object cannot become an entry.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -35,9 +35,6 @@ pub struct Entry {
     suffix_len: u8,
 }
 
-/// Longest appended `metadata{resourceVersion}`: two tags, two lengths, twenty characters.
-const MAX_SUFFIX: usize = 24;
-
 // === impl Entry ===
 
 impl Entry {
@@ -55,8 +52,8 @@ impl Entry {
             }
         }
         let too_long = |_| EntryError::TooLong;
-        let mut suffix = Vec::with_capacity(MAX_SUFFIX);
-        put_revision(&mut suffix, revision);
+        let mut suffix = Vec::with_capacity(MAX_RESOURCE_VERSION);
+        wire::put_resource_version(&mut suffix, revision);
         let mut buffer = BytesMut::with_capacity(key.len() + object.len() + suffix.len());
         buffer.extend_from_slice(key.as_bytes());
         buffer.extend_from_slice(&object);
@@ -75,9 +72,9 @@ impl Entry {
     /// The same object as of another revision: what a watcher is told of an object that is gone.
     pub fn at_revision(&self, revision: i64) -> Self {
         let stored = self.buffer.len() - usize::from(self.suffix_len);
-        let mut buffer = Vec::with_capacity(stored + MAX_SUFFIX);
+        let mut buffer = Vec::with_capacity(stored + MAX_RESOURCE_VERSION);
         buffer.extend_from_slice(&self.buffer[..stored]);
-        put_revision(&mut buffer, revision);
+        wire::put_resource_version(&mut buffer, revision);
         Self {
             suffix_len: (buffer.len() - stored) as u8,
             buffer: Bytes::from(buffer.into_boxed_slice()),
@@ -135,9 +132,9 @@ impl Entry {
     /// The encoded `PartialObjectMetadata` of the object, with its resource version.
     pub fn partial(&self) -> Bytes {
         let metadata = self.metadata();
-        let mut out = Vec::with_capacity(wire::bytes_field_len(object_meta::IN_OBJECT, metadata.len()) + MAX_SUFFIX);
+        let mut out = Vec::with_capacity(wire::bytes_field_len(object_meta::IN_OBJECT, metadata.len()) + MAX_RESOURCE_VERSION);
         wire::put_bytes(&mut out, object_meta::IN_OBJECT, metadata);
-        put_revision(&mut out, self.revision);
+        wire::put_resource_version(&mut out, self.revision);
         out.into()
     }
 
@@ -232,15 +229,6 @@ impl Ord for ByKey {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.key().cmp(other.key())
     }
-}
-
-/// Appends `metadata{resourceVersion}`, which sets the resource version of the object before it when decoded.
-fn put_revision(out: &mut Vec<u8>, revision: i64) {
-    let digits = revision.to_string();
-    let inner = wire::bytes_field_len(object_meta::RESOURCE_VERSION, digits.len());
-    wire::put_varint(out, u64::from(object_meta::IN_OBJECT) << 3 | 2);
-    wire::put_varint(out, inner as u64);
-    wire::put_bytes(out, object_meta::RESOURCE_VERSION, digits.as_bytes());
 }
 
 #[cfg(test)]

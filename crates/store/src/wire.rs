@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
 use thiserror::Error;
 
 /// Field numbers of `k8s.io.apimachinery.pkg.apis.meta.v1.ObjectMeta`.
@@ -25,6 +26,9 @@ pub mod object_meta {
     /// `uid` inside an owner reference.
     pub const OWNER_UID: u32 = 4;
 }
+
+/// Most bytes that [`put_resource_version`] appends: two tags, two lengths, twenty characters.
+pub const MAX_RESOURCE_VERSION: usize = 24;
 
 /// The largest field number protobuf knows.
 const MAX_FIELD: u64 = (1 << 29) - 1;
@@ -158,6 +162,23 @@ pub fn put_bytes(out: &mut Vec<u8>, number: u32, value: &[u8]) {
 /// Number of bytes [`put_bytes`] appends.
 pub const fn bytes_field_len(number: u32, len: usize) -> usize {
     varint_len((number as u64) << 3) + varint_len(len as u64) + len
+}
+
+/// Appends `metadata{resourceVersion}`, which sets the resource version of the object before it when decoded.
+pub fn put_resource_version(out: &mut Vec<u8>, revision: i64) {
+    let digits = revision.to_string();
+    let inner = bytes_field_len(object_meta::RESOURCE_VERSION, digits.len());
+    put_varint(out, u64::from(object_meta::IN_OBJECT) << 3 | 2);
+    put_varint(out, inner as u64);
+    put_bytes(out, object_meta::RESOURCE_VERSION, digits.as_bytes());
+}
+
+/// A copy of an encoded object with this resource version.
+pub fn with_resource_version(object: &[u8], revision: i64) -> Bytes {
+    let mut out = Vec::with_capacity(object.len() + MAX_RESOURCE_VERSION);
+    out.extend_from_slice(object);
+    put_resource_version(&mut out, revision);
+    out.into()
 }
 
 /// `object` with at most one `metadata` field, which lacks `resourceVersion`; borrowed when it already is so.

@@ -205,6 +205,34 @@ async fn a_write_whose_answer_is_lost_is_found_by_reading_back() {
 }
 
 #[tokio::test]
+async fn a_refusal_says_nothing_of_an_attempt_before_it_that_was_not_answered() {
+    let cluster = EtcdCluster::start(1).await.unwrap();
+    let proxy = Proxy::start(&cluster.endpoint(0)).await;
+    let mut config = cluster.config();
+    config.endpoints = vec![proxy.endpoint.clone()];
+    let (running, direct) = (Running::start(config).await, Running::start(cluster.config()).await);
+    let events = running.store.collection("events").unwrap();
+    events.create("a", "first", &pod("a", "first", "")).await.unwrap();
+
+    // Written, not acknowledged, and gone with the lease that it shares with the first.
+    proxy.swallow_answers();
+    let write = tokio::spawn(async move { events.create("a", "second", &pod("a", "second", "")).await });
+    let theirs = direct.store.collection("events").unwrap();
+    for there in [true, false] {
+        while theirs.get("a", "second", ReadAt::Latest).await.is_ok() != there {
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+    proxy.restore();
+    // Only the repetition is told that there is no such lease.
+    let answer = timeout(Duration::from_secs(15), write).await.unwrap().unwrap();
+    assert!(matches!(answer, Err(Error::Etcd(EtcdError::Undetermined(_)))), "{answer:?}");
+    assert!(theirs.get("a", "second", ReadAt::Latest).await.is_err(), "it is not done twice");
+    running.stop().await;
+    direct.stop().await;
+}
+
+#[tokio::test]
 async fn without_etcd_writes_fail_in_time_and_say_whether_they_may_have_happened() {
     let mut cluster = EtcdCluster::start(1).await.unwrap();
     let mut config = cluster.config();

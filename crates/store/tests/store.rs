@@ -289,3 +289,36 @@ async fn a_watch_survives_the_restart_of_its_server() {
     assert!(idle.is_err());
     running.stop().await;
 }
+
+#[tokio::test]
+async fn a_page_that_is_compacted_away_is_told_so_and_the_list_can_begin_anew() {
+    let cluster = EtcdCluster::start(1).await.unwrap();
+    let mut config = cluster.config();
+    config.ring_events = 5;
+    config.compaction_interval = Duration::from_millis(200);
+    let running = Running::start(config).await;
+    let pods = running.pods();
+    for i in 0..10 {
+        pods.create("a", &format!("p{i}"), &pod("a", &format!("p{i}"), "")).await.unwrap();
+    }
+    let all = Selection::namespace("a");
+    let first = pods.list(&all, ListOptions { limit: 4, ..Default::default() }).await.unwrap();
+    let rest = || ListOptions { limit: 4, exact: Some(first.revision), after: first.next.clone(), ..Default::default() };
+    assert_eq!(names(&pods.list(&all, rest()).await.unwrap().items), ["p4", "p5", "p6", "p7"]);
+    let begun = running.store.counters().compactions.get();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    for i in 0.. {
+        pods.modify("a", "p9", |_| Ok::<_, Error>(Change::Put(pod("a", "p9", &format!("n{i}")).into()))).await.unwrap();
+        if i >= 10 && running.store.counters().compactions.get() >= begun + 3 {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "nothing is compacted");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    match pods.list(&all, rest()).await {
+        Err(Error::Expired { requested, oldest }) => assert!(requested == first.revision && oldest > requested),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(pods.list(&all, ListOptions::default()).await.unwrap().items.len(), 10);
+    running.stop().await;
+}

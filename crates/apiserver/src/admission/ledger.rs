@@ -51,7 +51,7 @@ impl Ledger {
 
     /// A free address.
     pub async fn choose_address(&self) -> Result<Ipv4Addr, StatusError> {
-        let offset = self.choose(|state| &mut state.addresses).await?.ok_or_else(|| {
+        let offset = self.choose(|state| &mut state.addresses, &[]).await?.ok_or_else(|| {
             StatusError::internal(format!(
                 "failed to allocate a serviceIP: range is full: all {} addresses of {} are taken; delete Services that are not needed",
                 self.cidr.size(),
@@ -61,9 +61,10 @@ impl Ledger {
         Ok(self.cidr.address(offset))
     }
 
-    /// A free node port.
-    pub async fn choose_port(&self) -> Result<u16, StatusError> {
-        let chosen = self.choose(|state| &mut state.ports).await?;
+    /// A free node port, other than those that the Service names itself.
+    pub async fn choose_port(&self, named: &[u16]) -> Result<u16, StatusError> {
+        let named: Vec<u32> = named.iter().filter_map(|port| self.port_offset(*port)).collect();
+        let chosen = self.choose(|state| &mut state.ports, &named).await?;
         let offset = chosen.and_then(|offset| u16::try_from(offset).ok()).ok_or_else(|| {
             StatusError::internal(format!(
                 "failed to allocate a nodePort: range is full: all ports from {} to {} are taken; delete Services that are not needed",
@@ -74,10 +75,14 @@ impl Ledger {
         Ok(self.ports.start() + offset)
     }
 
-    /// A free number of a pool.
-    async fn choose(&self, pool: impl Fn(&mut State) -> &mut Pool) -> Result<Option<u32>, StatusError> {
+    fn port_offset(&self, port: u16) -> Option<u32> {
+        self.ports.contains(&port).then(|| u32::from(port - self.ports.start()))
+    }
+
+    /// A free number of a pool, other than these.
+    async fn choose(&self, pool: impl Fn(&mut State) -> &mut Pool, except: &[u32]) -> Result<Option<u32>, StatusError> {
         self.catch_up().await?;
-        let choose = || pool(&mut self.state.lock()).choose(rand::random(), Instant::now());
+        let choose = || pool(&mut self.state.lock()).choose(rand::random(), except, Instant::now());
         if let Some(number) = choose() {
             return Ok(Some(number));
         }
@@ -139,9 +144,7 @@ impl Ledger {
 
     fn offsets(&self, service: &Service) -> (Option<u32>, Vec<u32>) {
         let address = held_address(service).and_then(|ip| self.cidr.offset(ip));
-        let ports = held_ports(service);
-        let offset = |port: u16| self.ports.contains(&port).then(|| u32::from(port - self.ports.start()));
-        (address, ports.into_iter().filter_map(offset).collect())
+        (address, held_ports(service).into_iter().filter_map(|port| self.port_offset(port)).collect())
     }
 }
 

@@ -73,7 +73,7 @@ impl NodePorts {
                 let number = match twin {
                     Some(twin) => twin.node_port,
                     None => {
-                        let port = self.0.choose_port().await?;
+                        let port = self.0.choose_port(&held_ports(service)).await?;
                         chosen.push(port);
                         i32::from(port)
                     }
@@ -82,7 +82,7 @@ impl NodePorts {
             }
         }
         if needs_health_check_port(service) && service.spec().health_check_node_port == 0 {
-            let port = self.0.choose_port().await?;
+            let port = self.0.choose_port(&held_ports(service)).await?;
             chosen.push(port);
             service.spec_mut().health_check_node_port = i32::from(port);
         }

@@ -61,27 +61,27 @@ impl Pool {
         self.holders.get(number as usize).is_some_and(|holders| *holders > 0)
     }
 
-    /// A free number, near where `random` points. `None` if all are taken.
-    pub fn choose(&mut self, random: u32, now: Instant) -> Option<u32> {
+    /// A free number other than `except`, near where `random` points. `None` if all are taken.
+    pub fn choose(&mut self, random: u32, except: &[u32], now: Instant) -> Option<u32> {
         self.promised.retain(|_, at| now.duration_since(*at) < PROMISE);
         let size = self.holders.len() as u32;
         let (low, high) = (0..self.reserved, self.reserved..size);
         let chosen = self
-            .search(high.clone(), random, true)
-            .or_else(|| self.search(low.clone(), random, true))
+            .search(high.clone(), random, except, true)
+            .or_else(|| self.search(low.clone(), random, except, true))
             // Everything free is promised; some of the promises may have come to nothing.
-            .or_else(|| self.search(high, random, false))
-            .or_else(|| self.search(low, random, false))?;
+            .or_else(|| self.search(high, random, except, false))
+            .or_else(|| self.search(low, random, except, false))?;
         self.promised.insert(chosen, now);
         Some(chosen)
     }
 
-    fn search(&self, range: std::ops::Range<u32>, random: u32, keep_promises: bool) -> Option<u32> {
+    fn search(&self, range: std::ops::Range<u32>, random: u32, except: &[u32], keep_promises: bool) -> Option<u32> {
         if range.is_empty() {
             return None;
         }
         let start = range.start + random % (range.end - range.start);
-        let free = |number: &u32| !keep_promises || !self.promised.contains_key(number);
+        let free = |number: &u32| !except.contains(number) && (!keep_promises || !self.promised.contains_key(number));
         self.free(start..range.end).find(free).or_else(|| self.free(range.start..start).find(free))
     }
 
@@ -119,26 +119,26 @@ mod tests {
         let now = Instant::now();
         let mut chosen: Vec<u32> = Vec::new();
         for i in 0..130 {
-            let number = pool.choose(i * 7919, now).unwrap();
+            let number = pool.choose(i * 7919, &[], now).unwrap();
             pool.take(number);
             chosen.push(number);
         }
         assert!(chosen[..114].iter().all(|n| *n >= 16), "reserved numbers go last");
         chosen.sort_unstable();
         assert_eq!(chosen, (0..130).collect::<Vec<_>>());
-        assert_eq!(pool.choose(5, now), None);
+        assert_eq!(pool.choose(5, &[], now), None);
         pool.give_back(77);
-        assert_eq!(pool.choose(5, now), Some(77));
+        assert_eq!(pool.choose(5, &[], now), Some(77));
     }
 
     #[test]
     fn a_promise_is_kept_for_a_while_and_not_for_ever() {
         let mut pool = Pool::new(2, 0);
         let now = Instant::now();
-        let first = pool.choose(0, now).unwrap();
-        assert_eq!(pool.choose(0, now), Some(1 - first));
-        assert!(pool.choose(0, now).is_some(), "rather a promised one than none");
-        assert_eq!(pool.choose(0, now + PROMISE * 2), Some(0));
+        let first = pool.choose(0, &[], now).unwrap();
+        assert_eq!(pool.choose(0, &[], now), Some(1 - first));
+        assert!(pool.choose(0, &[], now).is_some(), "rather a promised one than none");
+        assert_eq!(pool.choose(0, &[], now + PROMISE * 2), Some(0));
     }
 
     #[test]
@@ -156,12 +156,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_chosen_was_free(taken in prop::collection::vec(0u32..300, 0..400), random: u32) {
+        fn what_is_chosen_was_free(
+            taken in prop::collection::vec(0u32..300, 0..400),
+            except in prop::collection::vec(0u32..300, 0..4),
+            random: u32,
+        ) {
             let mut pool = Pool::new(300, 20);
             taken.iter().for_each(|n| pool.take(*n));
-            let all_taken = (0..300).all(|n| pool.is_taken(n));
-            match pool.choose(random, Instant::now()) {
-                Some(n) => prop_assert!(n < 300 && !pool.is_taken(n)),
+            let all_taken = (0..300).all(|n| pool.is_taken(n) || except.contains(&n));
+            match pool.choose(random, &except, Instant::now()) {
+                Some(n) => prop_assert!(n < 300 && !pool.is_taken(n) && !except.contains(&n)),
                 None => prop_assert!(all_taken),
             }
         }

@@ -99,8 +99,11 @@ fn user_of_certificate(certificate: &PeerIdentity, now: i64) -> Result<User, Sta
     if !groups.iter().any(|group| group == AUTHENTICATED) {
         groups.push(AUTHENTICATED.to_owned());
     }
-    let fingerprint: String = sha256(&certificate.der).iter().map(|byte| format!("{byte:02x}")).collect();
-    let extra = [(CREDENTIAL_ID.to_owned(), vec![format!("X509SHA256={fingerprint}")])];
+    let mut id = String::from("X509SHA256=");
+    for byte in sha256(&certificate.der) {
+        id.extend([byte >> 4, byte & 0xf].map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])));
+    }
+    let extra = [(CREDENTIAL_ID.to_owned(), vec![id])];
     Ok(User { name: certificate.common_name.clone(), uid: String::new(), groups, extra: extra.into() })
 }
 

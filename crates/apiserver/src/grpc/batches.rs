@@ -58,7 +58,7 @@ pub(super) struct WatchOptions {
     pub(super) bookmarks: bool,
     /// The client asked for the initial events, so it is told where they end.
     pub(super) tell_initial_end: bool,
-    pub(super) deadline: Option<Instant>,
+    pub(super) deadline: Instant,
 }
 
 /// The changes of a watch until it expires, its deadline passes, or the shutdown begins.
@@ -69,14 +69,7 @@ pub(super) fn watch(
 ) -> impl Stream<Item = Result<WatchResponse, StatusError>> + Send {
     async_stream::stream! {
         let kind = options.kind;
-        let deadline = options.deadline;
-        let over = async move {
-            match deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
-        };
-        let mut over = std::pin::pin!(over);
+        let mut over = std::pin::pin!(tokio::time::sleep_until(options.deadline));
         let mut bookmarks = tokio::time::interval_at(Instant::now() + BOOKMARK, BOOKMARK);
         let mut shutdown = std::pin::pin!(shutdown.started());
         loop {
@@ -84,6 +77,7 @@ pub(super) fn watch(
             let batch = tokio::select! {
                 biased;
                 () = &mut shutdown => return,
+                () = &mut over => return,
                 batch = watch.next() => batch,
                 _ = bookmarks.tick(), if options.bookmarks => {
                     if let Some(revision) = watch.bookmark() {
@@ -91,7 +85,6 @@ pub(super) fn watch(
                     }
                     continue;
                 }
-                () = &mut over => return,
             };
             let batch = match batch {
                 Ok(batch) => batch,

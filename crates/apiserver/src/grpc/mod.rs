@@ -1,5 +1,6 @@
 //! The gRPC skin over the pipeline: reads requests, asks whether they are allowed, writes answers.
 
+pub(crate) mod answers;
 mod batches;
 mod metrics;
 mod nodes;
@@ -92,8 +93,11 @@ fn check_namespace(kind: &Kind, namespace: &str, all: bool) -> Result<(), Status
 
 /// Checks that the kind is served with this verb.
 fn check_verb(kind: &Kind, verb: Verb, subresource: &str) -> Result<(), StatusError> {
-    let known = if subresource.is_empty() { kind.verbs.contains(&verb.as_str()) } else { kind.has_subresource(subresource) };
-    if known {
+    let served = match subresource {
+        "" => kind.verbs.contains(&verb.as_str()),
+        part => kind.has_subresource(part) && verb.applies_to(part),
+    };
+    if served {
         return Ok(());
     }
     let what =
@@ -121,4 +125,31 @@ fn fence(metadata: &MetadataMap) -> Result<Option<Fence>, StatusError> {
 
 fn any(stored: Stored) -> Any {
     Any { type_url: stored.kind.type_url.to_owned(), value: stored.bytes }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::{Resource, core::v1::Pod};
+
+    use super::*;
+
+    #[test]
+    fn a_permission_on_a_stream_opens_no_object() {
+        for stream in ["log", "exec", "attach", "portforward"] {
+            for verb in [Verb::Get, Verb::Create, Verb::Update, Verb::Patch] {
+                assert_eq!(
+                    check_verb(Pod::KIND, verb, stream).unwrap_err().reason(),
+                    Reason::MethodNotAllowed,
+                    "{verb} {stream}"
+                );
+            }
+        }
+        for action in ["binding", "eviction"] {
+            assert!(check_verb(Pod::KIND, Verb::Create, action).is_ok());
+            assert!(check_verb(Pod::KIND, Verb::Update, action).is_err() && check_verb(Pod::KIND, Verb::Get, action).is_err());
+        }
+        assert!(check_verb(Pod::KIND, Verb::Patch, "status").is_ok() && check_verb(Pod::KIND, Verb::Create, "status").is_err());
+        // Of another kind.
+        assert!(check_verb(Pod::KIND, Verb::Get, "scale").is_err() && check_verb(Pod::KIND, Verb::Create, "token").is_err());
+    }
 }

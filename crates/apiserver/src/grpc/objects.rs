@@ -24,6 +24,9 @@ use crate::{
 
 type Streaming<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
+/// A watch whose client names no time lasts between half as long and this, so that they do not all come back at once.
+const LONGEST_WATCH: Duration = Duration::from_secs(3600);
+
 /// A request on one object or a collection, before it is authorised.
 fn request(user: std::sync::Arc<crate::request::User>, verb: Verb, kind: &'static Kind, namespace: &str, name: &str) -> Request {
     Request {
@@ -44,6 +47,14 @@ fn select(request: &mut Request, labels: &str, fields: &str) -> Result<Selectors
     request.selected_name = selectors.exact("metadata.name").map(str::to_owned);
     request.selected_node = selectors.exact("spec.nodeName").map(str::to_owned);
     Ok(selectors)
+}
+
+/// How long a watch lasts. What its client may see was decided when it began, so that none goes on for good.
+fn watch_time(seconds: i64) -> Duration {
+    match u64::try_from(seconds) {
+        Ok(seconds @ 1..) => Duration::from_secs(seconds.min(86_400)),
+        _ => rand::random_range(LONGEST_WATCH / 2..LONGEST_WATCH),
+    }
 }
 
 fn named(kind: &Kind, name: &str) -> Result<(), StatusError> {
@@ -110,10 +121,7 @@ impl Objects for Services {
             metadata_only: r.metadata_only,
             bookmarks: r.allow_bookmarks,
             tell_initial_end: r.send_initial_events,
-            deadline: u64::try_from(r.timeout_seconds)
-                .ok()
-                .filter(|s| *s > 0)
-                .map(|s| Instant::now() + Duration::from_secs(s.min(86_400))),
+            deadline: Instant::now() + watch_time(r.timeout_seconds),
         };
         let events = batches::watch(watch, options, self.0.shutdown.clone());
         Ok(Response::new(events.map_err(Status::from).boxed()))
@@ -280,7 +288,8 @@ impl super::Server {
         fence: Option<&Fence>,
     ) -> Result<(), StatusError> {
         named(request.kind, &request.name)?;
-        let deletion = Request { subresource: String::new(), ..request.clone() };
+        let dry_run = request.dry_run || !options.dry_run.is_empty();
+        let deletion = Request { subresource: String::new(), dry_run, ..request.clone() };
         self.pipeline.delete(&deletion, options, fence).await.map(drop)
     }
 }

@@ -116,7 +116,8 @@ fn pick_container(pod: &Pod, wanted: &str) -> Result<String, StatusError> {
 
 /// The first message of a stream that must have one.
 async fn first<T>(messages: &mut Streaming<T>) -> Result<T, StatusError> {
-    let first = messages.message().await.map_err(StatusError::from)?;
+    let unreadable = |e: Status| StatusError::bad_request(format!("the stream's first message cannot be read: {}", e.message()));
+    let first = messages.message().await.map_err(unreadable)?;
     first.ok_or_else(|| StatusError::bad_request("the stream ended before it said which pod is meant"))
 }
 

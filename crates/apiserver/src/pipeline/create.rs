@@ -2,7 +2,7 @@
 
 use api::{Object, StatusError, meta::v1::Time, names};
 
-use super::{ATTEMPTS, Attempt, Fence, Pipeline, Stored, contended, encode, pause, written};
+use super::{ATTEMPTS, Fence, Pipeline, Stored, contended, encode, pause};
 use crate::{
     admission::{Effects, Write},
     request::Request,
@@ -37,8 +37,8 @@ impl Pipeline {
                 return Ok(Stored { kind: request.kind, bytes });
             }
             match self.commit(&collection, (&namespace, &name), None, Some(&bytes), effects).await {
-                Ok(Attempt::Done(revision)) => return Ok(written(object, revision)),
-                Ok(Attempt::Again) => {}
+                Ok(Some(revision)) => return Ok(Stored::at(request.kind, &bytes, revision)),
+                Ok(None) => {}
                 // Another generated name will do.
                 Err(e) if generated && e.is_already_exists() && attempt < 8 => {}
                 Err(e) => return Err(e),

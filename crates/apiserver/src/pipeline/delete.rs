@@ -5,12 +5,12 @@ use api::{
     meta::v1::{DeleteOptions, Time},
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use store::ReadAt;
+use store::Collection;
 
-use super::{ATTEMPTS, Attempt, Fence, Pipeline, Selectors, Stored, contended, decode, encode, pause, store_error, written};
+use super::{ATTEMPTS, Attempt, Fence, Old, Pipeline, Selectors, Stored, contended, encode, pause, store_error};
 use crate::{
     admission::{Effects, Write},
-    request::Request,
+    request::{Request, Verb},
     strategy::DefaultPropagation,
 };
 
@@ -43,49 +43,60 @@ impl Pipeline {
     ) -> Result<Deleted, StatusError> {
         let kind = request.kind;
         let collection = self.collection(kind)?;
-        let strategy = self.strategy(kind);
-        if let Some(errors) = check_options(options) {
-            return Err(errors);
-        }
+        check_options(options)?;
         for attempt in 0..ATTEMPTS {
-            let at = if attempt == 0 && options.preconditions.is_none() { ReadAt::Any } else { ReadAt::Latest };
-            let entry = match collection.get(&request.namespace, &request.name, at).await {
-                Err(store::Error::NotFound { .. }) if at == ReadAt::Any => {
-                    collection.get(&request.namespace, &request.name, ReadAt::Latest).await
-                }
-                other => other,
-            };
-            let entry = entry.map_err(|e| store_error(kind, &request.name, e))?;
-            let old = decode(kind, &entry)?;
-            preconditions(request, options, &*old)?;
-            let write = Write { request, old: Some(&*old) };
-            self.admission.permit_deletion(&write, &*old).await?;
-
-            let mut new = old.boxed_clone();
-            set_propagation_finalizers(&mut *new, options, strategy.default_propagation());
-            let grace = grace(&*old, options, strategy.grace_period(&*old, options));
-            let waits = grace > 0 || !new.meta().finalizers.is_empty() || strategy.is_held(&*new);
-            let mut effects = Effects::default();
-            if let Some(fence) = fence {
-                fence.guard(&self.store, attempt > 0, &mut effects).await?;
+            let newest = attempt > 0 || options.preconditions.is_some();
+            let old = self.current(&collection, request, newest).await?;
+            let answer = self.attempt_deletion(&collection, request, options, fence, attempt, &old).await;
+            if !newest && self.is_premature(&collection, request, &old, &answer).await {
+                continue;
             }
-            if waits {
-                mark(&mut *new, grace);
-                strategy.begin_deletion(&mut *new);
-            } else {
-                self.admission.check(&write, &*new, &mut effects).await?;
-            }
-            let bytes = encode(&mut *new);
-            if request.dry_run || (waits && bytes == entry.stored()) {
-                return Ok(Deleted { object: written(new, entry.revision()), gone: !waits });
-            }
-            let place = (request.namespace.as_str(), request.name.as_str());
-            match self.commit(&collection, place, Some(entry.revision()), waits.then_some(&bytes[..]), effects).await? {
-                Attempt::Done(revision) => return Ok(Deleted { object: written(new, revision), gone: !waits }),
+            match answer? {
+                Attempt::Done(deleted) | Attempt::Unwritten(deleted) => return Ok(deleted),
                 Attempt::Again => pause(attempt).await,
             }
         }
         Err(contended(kind, &request.name))
+    }
+
+    async fn attempt_deletion(
+        &self,
+        collection: &Collection,
+        request: &Request,
+        options: &DeleteOptions,
+        fence: Option<&Fence>,
+        attempt: u32,
+        Old { entry, object: old }: &Old,
+    ) -> Result<Attempt<Deleted>, StatusError> {
+        let (kind, strategy) = (request.kind, self.strategy(request.kind));
+        preconditions(request, options, &**old)?;
+        let write = Write { request, old: Some(&**old) };
+        self.admission.permit_deletion(&write, &**old).await?;
+
+        let mut new = old.boxed_clone();
+        set_propagation_finalizers(&mut *new, options, strategy.default_propagation());
+        let grace = grace(&**old, options, strategy.grace_period(&**old, options));
+        let waits = grace > 0 || !new.meta().finalizers.is_empty() || strategy.is_held(&*new);
+        let mut effects = Effects::default();
+        if let Some(fence) = fence {
+            fence.guard(&self.store, attempt > 0, &mut effects).await?;
+        }
+        if waits {
+            mark(&mut *new, grace);
+            strategy.begin_deletion(&mut *new);
+        } else {
+            // An eviction is a creation to whoever asks, and a deletion to whoever counts.
+            let deletion = Request { verb: Verb::Delete, ..request.clone() };
+            self.admission.check(&Write { request: &deletion, old: Some(&**old) }, &*new, &mut effects).await?;
+        }
+        let bytes = encode(&mut *new);
+        let deleted = |revision| Deleted { object: Stored::at(kind, &bytes, revision), gone: !waits };
+        if request.dry_run || (waits && bytes == entry.stored()) {
+            return Ok(Attempt::Unwritten(deleted(entry.revision())));
+        }
+        let place = (request.namespace.as_str(), request.name.as_str());
+        let revision = self.commit(collection, place, Some(entry.revision()), waits.then_some(&bytes[..]), effects).await?;
+        Ok(revision.map_or(Attempt::Again, |revision| Attempt::Done(deleted(revision))))
     }
 
     /// Deletes every object that the selectors match; those that are gone meanwhile count as well. Answers how many.
@@ -113,20 +124,23 @@ impl Pipeline {
     }
 }
 
-fn check_options(options: &DeleteOptions) -> Option<StatusError> {
+fn check_options(options: &DeleteOptions) -> Result<(), StatusError> {
     let policy = options.propagation_policy.as_deref();
     if options.orphan_dependents.is_some() && policy.is_some() {
-        return Some(StatusError::bad_request("orphanDependents and propagationPolicy cannot both be set"));
+        return Err(StatusError::bad_request("orphanDependents and propagationPolicy cannot both be set"));
     }
     if options.grace_period_seconds.is_some_and(|s| s < 0) {
-        return Some(StatusError::bad_request("gracePeriodSeconds: must not be negative"));
+        return Err(StatusError::bad_request("gracePeriodSeconds: must not be negative"));
+    }
+    if let Some(other) = options.dry_run.iter().find(|value| *value != "All") {
+        return Err(StatusError::bad_request(format!("dryRun: {other:?} is not supported: All is wanted here")));
     }
     match policy {
-        None | Some("Orphan" | "Background" | "Foreground") => None,
+        None | Some("Orphan" | "Background" | "Foreground") => Ok(()),
         Some(other) => {
             let message =
                 format!("propagationPolicy: {other:?} is not supported: Orphan, Background or Foreground is wanted here");
-            Some(StatusError::bad_request(message))
+            Err(StatusError::bad_request(message))
         }
     }
 }
@@ -177,6 +191,10 @@ fn grace(object: &dyn Object, options: &DeleteOptions, of_kind: Option<i64>) -> 
 /// Marks the object as about to go, `grace` seconds after the deletion was first asked for.
 fn mark(object: &mut dyn Object, grace: i64) {
     let meta = object.meta_mut();
+    // Where what is desired is counted, the wish to see the object go counts.
+    if meta.deletion_timestamp.is_none() && meta.generation > 0 {
+        meta.generation = meta.generation.saturating_add(1);
+    }
     let begun = match (&meta.deletion_timestamp, meta.deletion_grace_period_seconds) {
         (Some(at), Some(running)) => at.seconds - running,
         (Some(at), None) => at.seconds,
@@ -201,15 +219,17 @@ mod tests {
     #[test]
     fn a_grace_period_only_gets_shorter() {
         let mut pod = pod(&[]);
+        pod.metadata_mut().generation = 1;
         assert_eq!(grace(&pod, &DeleteOptions::default(), Some(30)), 30);
         mark(&mut pod, 30);
+        assert_eq!(pod.metadata().generation, 2);
         let first = pod.metadata().deletion_timestamp.unwrap().seconds;
         let longer = DeleteOptions { grace_period_seconds: Some(90), ..Default::default() };
         assert_eq!(grace(&pod, &longer, Some(90)), 30);
         let shorter = DeleteOptions { grace_period_seconds: Some(5), ..Default::default() };
         let left = grace(&pod, &shorter, Some(5));
         mark(&mut pod, left);
-        assert_eq!(pod.metadata().deletion_timestamp.unwrap().seconds, first - 25);
+        assert_eq!((pod.metadata().deletion_timestamp.unwrap().seconds, pod.metadata().generation), (first - 25, 2));
     }
 
     #[test]

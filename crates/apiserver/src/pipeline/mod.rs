@@ -20,12 +20,13 @@ use std::{sync::Arc, time::Duration};
 
 use api::{Kind, Object, StatusError, rules::FieldErrors, status::Reason};
 use bytes::Bytes;
-use store::{Collection, Entry, Error, EtcdError, Guard, Outcome, Store, Txn};
+use store::{Collection, Entry, Error, EtcdError, Guard, Outcome, ReadAt, Store, Txn};
 
 pub(crate) use self::read::watch_error;
 pub use self::{delete::Deleted, fence::Fence, read::Page, select::Selectors};
 use crate::{
     admission::{Chain, Effects},
+    request::Request,
     strategies::metadata,
     strategy::{AnyStrategy, Strategies},
 };
@@ -49,9 +50,18 @@ pub struct Stored {
     pub bytes: Bytes,
 }
 
+/// What one attempt to write is computed from.
+struct Old {
+    entry: Arc<Entry>,
+    object: Box<dyn Object>,
+}
+
 /// What came of one attempt to write.
 enum Attempt<T> {
+    /// It is written.
     Done(T),
+    /// There was nothing to write, or the request is a dry run.
+    Unwritten(T),
     /// A guard did not hold.
     Again,
 }
@@ -71,6 +81,40 @@ impl Pipeline {
         let collection = self.store.collection(&kind.qualified_plural());
         collection
             .ok_or_else(|| StatusError::new(Reason::MethodNotAllowed, format!("{} are not stored", kind.qualified_plural())))
+    }
+
+    /// The object to compute a write from: the cached one, or (`newest`) the one etcd has now.
+    async fn current(&self, collection: &Collection, request: &Request, newest: bool) -> Result<Old, StatusError> {
+        let kind = request.kind;
+        let cached = if newest { None } else { collection.get(&request.namespace, &request.name, ReadAt::Any).await.ok() };
+        let entry = match cached {
+            Some(entry) => entry,
+            None => {
+                let newest = collection.get(&request.namespace, &request.name, ReadAt::Latest).await;
+                newest.map_err(|e| store_error(kind, &request.name, e))?
+            }
+        };
+        let object = decode(kind, &entry)?;
+        Ok(Old { entry, object })
+    }
+
+    /// Whether an attempt ended without a write although there is a newer object than the cached one that it was computed from. etcd tells
+    /// writes that such an attempt is out of date; refusals, and finding that nothing needs to change, must be checked.
+    async fn is_premature<T>(
+        &self,
+        collection: &Collection,
+        request: &Request,
+        old: &Old,
+        answer: &Result<Attempt<T>, StatusError>,
+    ) -> bool {
+        match answer {
+            Ok(Attempt::Done(_) | Attempt::Again) => return false,
+            // It may have happened.
+            Err(e) if e.reason() == Reason::Timeout => return false,
+            Ok(Attempt::Unwritten(_)) | Err(_) => {}
+        }
+        let newest = collection.get(&request.namespace, &request.name, ReadAt::Latest).await;
+        newest.map_or(true, |entry| entry.revision() != old.entry.revision())
     }
 
     fn strategy(&self, kind: &Kind) -> &dyn AnyStrategy {
@@ -94,7 +138,7 @@ impl Pipeline {
     }
 
     /// Writes an object, or deletes it (`object` is `None`), together with what admission demanded. `expected` is the revision the
-    /// object is at, `None` if there must be none. Answers the revision.
+    /// object is at, `None` if there must be none. Answers the revision; nothing if a guard did not hold.
     async fn commit(
         &self,
         collection: &Collection,
@@ -102,7 +146,7 @@ impl Pipeline {
         expected: Option<i64>,
         object: Option<&[u8]>,
         effects: Effects,
-    ) -> Result<Attempt<i64>, StatusError> {
+    ) -> Result<Option<i64>, StatusError> {
         let layout = collection.layout();
         let key = layout.key(namespace, name);
         let kind = Kind::by_api_version(&layout.api_version, &layout.kind);
@@ -118,13 +162,13 @@ impl Pipeline {
         };
         let txn = effects.onto(txn);
         match self.store.commit(&txn).await {
-            Ok(Outcome::Committed(revision)) => Ok(Attempt::Done(revision)),
+            Ok(Outcome::Committed(revision)) => Ok(Some(revision)),
             Ok(Outcome::Refused(states)) => {
                 let own = states.first().and_then(|state| state.value.as_ref()).map(|value| value.revision);
                 match (expected, own) {
                     (None, Some(_)) => Err(StatusError::already_exists(kind, name)),
                     (Some(_), None) => Err(StatusError::not_found(kind, name)),
-                    _ => Ok(Attempt::Again),
+                    _ => Ok(None),
                 }
             }
             Err(e) => Err(store_error(kind, name, e)),
@@ -157,6 +201,7 @@ fn store_error(kind: &Kind, name: &str, error: Error) -> StatusError {
             StatusError::new(Reason::Timeout, format!("Too large resource version: {requested}, current: {current}"))
         }
         Error::NotReady => StatusError::unavailable("the server is starting: its caches are not filled yet"),
+        Error::Etcd(EtcdError::Stopped) => StatusError::unavailable("the server is shutting down; please try again"),
         Error::Etcd(EtcdError::TooLarge(_)) => StatusError::new(
             Reason::RequestEntityTooLarge,
             format!("{} {name:?} is too large to be stored: etcd takes at most 1.5 MiB; split it up", kind.kind),
@@ -191,8 +236,9 @@ fn encode(object: &mut dyn Object) -> Bytes {
     object.encode()
 }
 
-/// The object as it is after a write at `revision`.
-fn written(mut object: Box<dyn Object>, revision: i64) -> Stored {
-    object.meta_mut().resource_version = revision.to_string();
-    Stored { kind: object.kind(), bytes: object.encode() }
+impl Stored {
+    /// An object as it is after a write at `revision`, from its encoding without resource version.
+    fn at(kind: &'static Kind, bytes: &[u8], revision: i64) -> Self {
+        Self { kind, bytes: store::wire::with_resource_version(bytes, revision) }
+    }
 }

@@ -118,8 +118,8 @@ fn parse_token(token: &str) -> Result<(i64, String), StatusError> {
     let decoded = URL_SAFE_NO_PAD.decode(token.as_bytes()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     let parts = decoded.as_deref().and_then(|text| text.split_once(':'));
     match parts.and_then(|(revision, after)| Some((revision.parse().ok()?, after.to_owned()))) {
-        Some(parsed) => Ok(parsed),
-        None => Err(StatusError::bad_request("continue: the token is not one that a list returned; start the list anew")),
+        Some((revision @ 1.., after)) => Ok((revision, after)),
+        _ => Err(StatusError::bad_request("continue: the token is not one that a list returned; start the list anew")),
     }
 }
 
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn a_token_survives_and_garbage_is_refused() {
         assert_eq!(parse_token(&token(42, "default/a:b")).unwrap(), (42, "default/a:b".to_owned()));
-        for garbage in ["", "%", "aGk", "Og"] {
+        for garbage in ["", "%", "aGk", "Og", &token(0, "a"), &token(-1, "a")] {
             assert!(parse_token(garbage).is_err(), "{garbage}");
         }
     }

@@ -1,5 +1,7 @@
 //! Label and field selectors of lists and watches, turned into what the store's index answers.
 
+use std::sync::Arc;
+
 use api::{
     Kind, StatusError,
     selector::{FieldSelector, Selector},
@@ -35,7 +37,7 @@ impl Selectors {
     ///
     /// # Errors
     /// When a field is named that this kind cannot be selected by.
-    pub fn selection(&self, kind: &Kind, layout: &KindLayout, namespace: &str) -> Result<Selection, StatusError> {
+    pub fn selection(&self, kind: &Kind, layout: &Arc<KindLayout>, namespace: &str) -> Result<Selection, StatusError> {
         let namespace = match self.exact("metadata.namespace") {
             Some(wanted) if namespace.is_empty() && kind.namespaced => wanted,
             _ => namespace,

@@ -1,27 +1,21 @@
 //! Update and patch: both turn the stored object into a new one.
 
-use std::sync::Arc;
-
 use api::{
     Object, StatusError,
     ferrokube::v1::patch_request,
     patch::{Patch, PatchType},
+    rules::{FieldErrors, Path},
 };
+use bytes::Bytes;
 use parking_lot::Mutex;
-use store::{Collection, Entry, ReadAt};
+use store::Collection;
 
-use super::{ATTEMPTS, Attempt, Fence, Pipeline, Stored, contended, decode as decode_entry, encode, pause, store_error, written};
+use super::{ATTEMPTS, Attempt, Fence, Old, Pipeline, Stored, contended, encode, pause};
 use crate::{
     admission::{Effects, Write},
     decode::{self, FieldValidation},
-    request::Request,
+    request::{Request, Verb},
 };
-
-/// What one attempt is computed from.
-struct Old {
-    entry: Arc<Entry>,
-    object: Box<dyn Object>,
-}
 
 impl Pipeline {
     /// Replaces an object, or what the subresource is of it, and returns it as stored.
@@ -29,6 +23,13 @@ impl Pipeline {
     /// # Errors
     /// When the object is not valid, admission refuses it, it changed since its resource version, or etcd does not answer.
     pub async fn update(&self, request: &Request, object: Box<dyn Object>, fence: Option<&Fence>) -> Result<Stored, StatusError> {
+        let meta = object.meta();
+        if meta.resource_version.is_empty() && !self.strategy(request.kind).allows_unconditional_update() {
+            let mut errors = FieldErrors::default();
+            let at = Path::root();
+            errors.invalid(&at.field("metadata").field("resourceVersion"), 0, "must be specified for an update");
+            return Err(StatusError::invalid(request.kind, &meta.name, &errors));
+        }
         self.change(request, fence, |old| self.replacement(request, old, object.boxed_clone())).await
     }
 
@@ -96,38 +97,16 @@ impl Pipeline {
         let collection = self.collection(request.kind)?;
         for attempt in 0..ATTEMPTS {
             let old = self.current(&collection, request, attempt > 0).await?;
-            match self.attempt(&collection, request, fence, attempt, &old, &make).await {
-                // What the cache had may not have been the newest.
-                Err(e)
-                    if attempt == 0
-                        && e.reason() != api::status::Reason::Timeout
-                        && self.is_stale(&collection, request, &old).await => {}
-                Err(e) => return Err(e),
-                Ok(Attempt::Done(stored)) => return Ok(stored),
-                Ok(Attempt::Again) => pause(attempt).await,
+            let answer = self.attempt(&collection, request, fence, attempt, &old, &make).await;
+            if attempt == 0 && self.is_premature(&collection, request, &old, &answer).await {
+                continue;
+            }
+            match answer? {
+                Attempt::Done(stored) | Attempt::Unwritten(stored) => return Ok(stored),
+                Attempt::Again => pause(attempt).await,
             }
         }
         Err(contended(request.kind, &request.name))
-    }
-
-    /// The object to compute from: the cached one, or (`newest`) the one etcd has now.
-    async fn current(&self, collection: &Collection, request: &Request, newest: bool) -> Result<Old, StatusError> {
-        let kind = request.kind;
-        let cached = if newest { None } else { collection.get(&request.namespace, &request.name, ReadAt::Any).await.ok() };
-        let entry = match cached {
-            Some(entry) => entry,
-            None => {
-                let newest = collection.get(&request.namespace, &request.name, ReadAt::Latest).await;
-                newest.map_err(|e| store_error(kind, &request.name, e))?
-            }
-        };
-        let object = decode_entry(kind, &entry)?;
-        Ok(Old { entry, object })
-    }
-
-    async fn is_stale(&self, collection: &Collection, request: &Request, old: &Old) -> bool {
-        let newest = collection.get(&request.namespace, &request.name, ReadAt::Latest).await;
-        newest.map_or(true, |entry| entry.revision() != old.entry.revision())
     }
 
     async fn attempt(
@@ -163,11 +142,8 @@ impl Pipeline {
         self.admission.check(&write, &*new, &mut effects).await?;
 
         let bytes = encode(&mut *new);
-        if request.dry_run {
-            return self.answer(request, new, old.entry.revision()).map(Attempt::Done);
-        }
-        if bytes == old.entry.stored() {
-            return self.answer(request, new, old.entry.revision()).map(Attempt::Done);
+        if request.dry_run || bytes == old.entry.stored() {
+            return self.answer(request, new, bytes, old.entry.revision()).map(Attempt::Unwritten);
         }
         let place = (request.namespace.as_str(), request.name.as_str());
         let last_finalizer_gone = new.meta().deletion_timestamp.is_some()
@@ -175,29 +151,30 @@ impl Pipeline {
             && new.meta().deletion_grace_period_seconds.unwrap_or_default() == 0
             && !strategy.is_held(&*new);
         let put = if last_finalizer_gone {
-            let deletion = Request { verb: crate::request::Verb::Delete, ..request.clone() };
+            let deletion = Request { verb: Verb::Delete, ..request.clone() };
             effects = Effects::default();
             if let Some(fence) = fence {
                 fence.guard(&self.store, attempt > 0, &mut effects).await?;
             }
-            self.admission.check(&Write { request: &deletion, old: Some(&*old.object) }, &*new, &mut effects).await?;
+            // What the object holds is what it was last stored with.
+            let write = Write { request: &deletion, old: Some(&*old.object) };
+            self.admission.check(&write, &*old.object, &mut effects).await?;
             None
         } else {
             Some(&bytes[..])
         };
         match self.commit(collection, place, Some(old.entry.revision()), put, effects).await? {
-            Attempt::Done(revision) => self.answer(request, new, revision).map(Attempt::Done),
-            Attempt::Again => Ok(Attempt::Again),
+            Some(revision) => self.answer(request, new, bytes, revision).map(Attempt::Done),
+            None => Ok(Attempt::Again),
         }
     }
 
     /// The object, or the subresource's own body.
-    fn answer(&self, request: &Request, object: Box<dyn Object>, revision: i64) -> Result<Stored, StatusError> {
-        let mut object = object;
+    fn answer(&self, request: &Request, mut object: Box<dyn Object>, bytes: Bytes, revision: i64) -> Result<Stored, StatusError> {
         object.meta_mut().resource_version = revision.to_string();
         match self.strategy(request.kind).read_subresource(&request.subresource, &*object) {
             Some(body) => Ok(Stored { kind: body.kind(), bytes: body.encode() }),
-            None => Ok(written(object, revision)),
+            None => Ok(Stored::at(request.kind, &bytes, revision)),
         }
     }
 }

@@ -18,4 +18,9 @@ impl Strategy for LeaseStrategy {
             errors.forbidden(&SPEC.field("preferredHolder"), "may only be specified if `strategy` is defined");
         }
     }
+
+    /// Who holds it decides by what it was: a blind write would take it from whoever took it meanwhile.
+    fn allows_unconditional_update(&self) -> bool {
+        false
+    }
 }

@@ -1,13 +1,17 @@
 //! Admission over a real etcd: quotas, limits, namespaces, service accounts, priorities.
 
-use crate::support::{Cluster, Server, config, object};
+use crate::support::{Cluster, Server, config, object, request};
 use api::{
     Resource, StatusError,
     core::v1::{LimitRange, Namespace, Pod, ResourceQuota, Secret, ServiceAccount},
+    meta::v1::DeleteOptions,
     scheduling::v1::PriorityClass,
     status::Reason,
 };
-use apiserver::admission::AdmissionConfig;
+use apiserver::{
+    admission::AdmissionConfig,
+    request::{Request, Verb},
+};
 use futures::{StreamExt, stream};
 
 fn usual() -> AdmissionConfig {
@@ -72,8 +76,11 @@ async fn a_quota_holds_however_many_create_at_once() {
     assert_eq!((used(first, "pods").await, used(first, "count/pods").await), ("6".to_owned(), "7".to_owned()));
     assert!(first.delete(&gone).await.unwrap());
     assert_eq!((used(first, "pods").await, used(first, "count/pods").await), ("5".to_owned(), "6".to_owned()));
-    servers[1].create(pod("late", "")).await.unwrap();
+    let late = servers[1].create(pod("late", "")).await.unwrap();
     assert_eq!(used(first, "pods").await, "6");
+    let eviction = Request { name: "late".to_owned(), ..request::<Pod>(Verb::Create, &late) };
+    assert!(first.pipeline.delete(&eviction, &DeleteOptions::default(), None).await.unwrap().gone);
+    assert_eq!(used(first, "pods").await, "5");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

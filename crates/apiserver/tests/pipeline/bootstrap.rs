@@ -17,7 +17,7 @@ fn start(
     address: &str,
 ) -> (Shutdown, tokio::task::JoinHandle<()>) {
     let shutdown = Shutdown::new();
-    let advertised = Advertised { address: address.parse().unwrap(), port: 6443, services: config.service_cidr };
+    let advertised = Advertised { address: address.parse().unwrap(), services: config.service_cidr };
     let task = tokio::spawn(bootstrap::run(server.pipeline.clone(), advertised, shutdown.clone()));
     (shutdown, task)
 }
@@ -41,8 +41,8 @@ async fn servers_that_start_together_make_one_cluster() {
     let config = config("10.96.0.0/16", 30000..=32767);
     let cluster = Cluster::bare(2, &config).await;
     let [one, other] = &cluster.servers[..] else { panic!("two servers") };
-    let (first, first_task) = start(one, &config, "172.30.0.2");
-    let (second, second_task) = start(other, &config, "172.30.0.3");
+    let (first, first_task) = start(one, &config, "172.30.0.2:6443");
+    let (second, second_task) = start(other, &config, "172.30.0.3:6443");
     // The one that came first learns of the other with its next round, which takes a while; both have written what they saw.
     wait_for("the endpoints", async || {
         addresses(one).await.contains(&"172.30.0.3".to_owned()) || addresses(one).await.len() == 2
@@ -66,5 +66,29 @@ async fn servers_that_start_together_make_one_cluster() {
     assert_eq!(slice.endpoints[0].addresses, ["172.30.0.2"]);
     first.start();
     first_task.await.unwrap();
+    assert!(addresses(one).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_on_one_address_live_and_end_apart() {
+    let config = config("10.96.0.0/16", 30000..=32767);
+    let cluster = Cluster::bare(2, &config).await;
+    let [one, other] = &cluster.servers[..] else { panic!("two servers") };
+    let (first, first_task) = start(one, &config, "172.30.0.2:6443");
+    wait_for("the first", async || addresses(one).await == ["172.30.0.2"]).await;
+    let (second, second_task) = start(other, &config, "172.30.0.2:7443");
+    wait_for("the second", async || addresses(one).await == ["172.30.0.2", "172.30.0.2"]).await;
+    let endpoints: Endpoints = one.get("default", "kubernetes").await.unwrap();
+    assert_eq!(endpoints.subsets.iter().map(|subset| subset.ports[0].port).collect::<Vec<_>>(), [6443, 7443]);
+    let port = async |name: &str| one.get("default", name).await.map(|slice: EndpointSlice| slice.ports[0].port());
+    wait_for("its slice", async || port("kubernetes-7443").await == Ok(7443)).await;
+    assert_eq!(port("kubernetes").await, Ok(6443));
+
+    first.start();
+    first_task.await.unwrap();
+    assert_eq!((port("kubernetes").await, addresses(one).await), (Ok(7443), vec!["172.30.0.2".to_owned()]));
+    assert!(port("kubernetes-7443").await.unwrap_err().is_not_found());
+    second.start();
+    second_task.await.unwrap();
     assert!(addresses(one).await.is_empty());
 }

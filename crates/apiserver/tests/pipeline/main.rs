@@ -6,5 +6,7 @@
 mod admission;
 mod bad_input;
 mod bootstrap;
+mod deletion;
 mod services;
 mod support;
+mod writes;

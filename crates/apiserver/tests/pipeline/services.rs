@@ -146,3 +146,32 @@ async fn keys_come_in_step_with_services_that_others_wrote() {
     task.await.unwrap();
     assert_eq!(server.get::<Service>("default", "kept").await.unwrap(), kept);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_port_is_never_chosen_that_the_service_names_itself() {
+    let cluster = Cluster::start(1, &config("10.96.0.0/24", 30000..=30001)).await;
+    let server = &cluster.servers[0];
+    let ports = r#"[{"name": "a", "port": 80, "nodePort": 30000}, {"name": "b", "port": 81}]"#;
+    let spec = format!(r#"{{"type": "NodePort", "ports": {ports}}}"#);
+    for i in 0..20 {
+        let made = server.create(service(&format!("s{i}"), &spec)).await.unwrap();
+        let ports: Vec<i32> = made.spec().ports.iter().map(|port| port.node_port).collect();
+        assert_eq!(ports, [30000, 30001]);
+        assert!(server.delete(&made).await.unwrap());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_service_held_is_free_once_its_last_finalizer_is() {
+    let cluster = Cluster::start(1, &config("10.96.0.0/24", 30000..=30999)).await;
+    let server = &cluster.servers[0];
+    let mut web = service("web", r#"{"type": "NodePort", "ports": [{"port": 80}]}"#);
+    web.metadata.get_or_insert_default().finalizers = vec!["a.io/b".to_owned()];
+    let web = server.create(web).await.unwrap();
+    assert!(!server.delete(&web).await.unwrap());
+    assert_eq!((server.keys(PORTS).await.len(), server.keys(IPS).await.len()), (1, 1));
+    // The update that lets it go changes its type as well.
+    server.update(service("web", r#"{"type": "ExternalName", "externalName": "example.com"}"#)).await.unwrap();
+    assert!(server.get::<Service>("default", "web").await.unwrap_err().is_not_found());
+    assert_eq!((server.keys(PORTS).await.len(), server.keys(IPS).await.len()), (0, 0));
+}

@@ -89,7 +89,17 @@ impl Server {
     }
 
     pub async fn patch<K: Resource>(&self, object: &K, patch_type: Type, patch: &str) -> Result<K, StatusError> {
-        let request = request::<K>(Verb::Patch, object);
+        self.patch_with(object, patch_type, patch, false).await
+    }
+
+    pub async fn patch_with<K: Resource>(
+        &self,
+        object: &K,
+        patch_type: Type,
+        patch: &str,
+        dry_run: bool,
+    ) -> Result<K, StatusError> {
+        let request = Request { dry_run, ..request::<K>(Verb::Patch, object) };
         let (stored, _) = self.pipeline.patch(&request, patch_type, patch.as_bytes(), FieldValidation::Strict, None).await?;
         Ok(K::decode(stored.bytes).unwrap())
     }
@@ -97,7 +107,14 @@ impl Server {
     pub async fn delete<K: Resource>(&self, object: &K) -> Result<bool, StatusError> {
         let preconditions = Preconditions { uid: Some(object.metadata().uid.clone()), resource_version: None };
         let options = DeleteOptions { preconditions: Some(preconditions), ..DeleteOptions::default() };
-        Ok(self.pipeline.delete(&request::<K>(Verb::Delete, object), &options, None).await?.gone)
+        Ok(self.delete_with(object, &options).await?.0)
+    }
+
+    /// Whether the object of this name is gone, and what it was left as.
+    pub async fn delete_with<K: Resource>(&self, object: &K, options: &DeleteOptions) -> Result<(bool, K), StatusError> {
+        let request = Request { dry_run: !options.dry_run.is_empty(), ..request::<K>(Verb::Delete, object) };
+        let deleted = self.pipeline.delete(&request, options, None).await?;
+        Ok((deleted.gone, K::decode(deleted.object.bytes).unwrap()))
     }
 
     pub async fn get<K: Resource>(&self, namespace: &str, name: &str) -> Result<K, StatusError> {
@@ -115,7 +132,7 @@ impl Server {
     }
 }
 
-fn request<K: Resource>(verb: Verb, object: &K) -> Request {
+pub fn request<K: Resource>(verb: Verb, object: &K) -> Request {
     Request {
         user: Arc::new(User::default()),
         verb,

@@ -102,6 +102,11 @@ impl EtcdError {
     }
 }
 
+/// Whether the database is full.
+pub(crate) fn is_no_space(error: &etcd_client::Error) -> bool {
+    matches!(error, etcd_client::Error::GRpcStatus(status) if status.message() == NO_SPACE)
+}
+
 /// What a failed attempt says about the request and the member.
 pub(crate) fn classify(error: &etcd_client::Error) -> Failure {
     let status = match error {

@@ -42,7 +42,7 @@ impl Etcd {
         let lifetime = i64::try_from(seconds + bucket.as_secs()).unwrap_or(i64::MAX);
         let grant = |m: std::sync::Arc<super::Member>| async move { m.client.lease_client().grant(lifetime, None).await };
         // A lease granted twice holds no keys and goes by itself.
-        let id = self.call(Repeat::Harmless, grant).await?.value.id();
+        let id = self.call(Repeat::Idempotent, grant).await?.value.id();
         buckets.retain(|_, bucket| bucket.until > now);
         buckets.insert(seconds, Bucket { id, until: now + bucket, keys_left: MAX_KEYS - 1 });
         Ok(id)

@@ -117,7 +117,7 @@ impl Maintenance {
 
     async fn compact_to(&self, revision: i64) -> Result<(), EtcdError> {
         let request = |m: Arc<Member>| async move { m.kv().compact(revision, None).await };
-        match self.etcd.call(Repeat::Harmless, request).await {
+        match self.etcd.call(Repeat::Idempotent, request).await {
             Ok(_) => self.counters.compactions.add(1),
             Err(EtcdError::Compacted) => {}
             Err(error) => return Err(error),
@@ -129,7 +129,11 @@ impl Maintenance {
     /// Looks after every member's database, if no other process is doing so.
     async fn care(&self) -> Result<(), EtcdError> {
         let statuses = self.statuses().await;
-        let full = statuses.iter().flatten().any(|s| s.errors().iter().any(|e| e.contains("NOSPACE")));
+        let alarmed = |what: &str| statuses.iter().flatten().any(|s| s.errors().iter().any(|e| e.contains(what)));
+        if alarmed("CORRUPT") {
+            tracing::error!("etcd's members hold different data: remove the one that is wrong and join it again, empty");
+        }
+        let full = alarmed("NOSPACE");
         let worth = |s: &StatusResponse| full || self.is_worth_it(s);
         if statuses.iter().any(Option::is_none) || !statuses.iter().flatten().any(worth) {
             return Ok(());
@@ -219,7 +223,7 @@ impl Maintenance {
         }
         let list =
             |m: Arc<Member>| async move { m.client.maintenance_client().alarm(AlarmAction::Get, AlarmType::None, None).await };
-        let alarms = self.etcd.call(Repeat::Harmless, list).await?.value;
+        let alarms = self.etcd.call(Repeat::Idempotent, list).await?.value;
         for alarm in alarms.alarms().iter().filter(|alarm| alarm.alarm() == AlarmType::Nospace) {
             let mut options = AlarmOptions::new();
             options.with_member(alarm.member_id());
@@ -227,7 +231,7 @@ impl Maintenance {
                 let options = Some(options.clone());
                 async move { m.client.maintenance_client().alarm(AlarmAction::Deactivate, AlarmType::Nospace, options).await }
             };
-            self.etcd.call(Repeat::Harmless, disarm).await?;
+            self.etcd.call(Repeat::Idempotent, disarm).await?;
         }
         tracing::info!(was, is, "etcd takes writes again");
         Ok(())

@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::Endpoint;
 
-use self::error::{Failure, classify};
+use self::error::{Failure, classify, is_no_space};
 use self::lease::Leases;
 use crate::config::Config;
 use crate::metrics::Counters;
@@ -81,7 +81,10 @@ pub(crate) struct Page {
 /// Whether an attempt with an unknown outcome may be repeated.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Repeat {
-    Harmless,
+    /// As often as need be: the last answer is the one that counts.
+    Idempotent,
+    /// As often as need be, because it can happen only once. A refusal says nothing of an attempt before it that was not answered.
+    Once,
     Never,
 }
 
@@ -225,7 +228,7 @@ impl Etcd {
         F: Fn(Arc<Member>) -> Fut,
         Fut: Future<Output = Result<T, etcd_client::Error>>,
     {
-        Ok(self.call(Repeat::Harmless, request).await.map_err(|error| error.of_read())?.value)
+        Ok(self.call(Repeat::Idempotent, request).await.map_err(|error| error.of_read())?.value)
     }
 
     async fn call<T, F, Fut>(&self, repeat: Repeat, request: F) -> Result<Answer<T>, EtcdError>
@@ -247,11 +250,11 @@ impl Etcd {
             };
             let failure = classify(&error);
             if failure == Failure::Final {
-                let error = EtcdError::from_last(error, ambiguous);
-                if matches!(error, EtcdError::NoSpace(_)) {
+                if is_no_space(&error) {
                     self.0.no_space.notify_one();
                 }
-                return Err(error);
+                let hidden = ambiguous && repeat == Repeat::Once;
+                return Err(if hidden { EtcdError::Undetermined(error) } else { EtcdError::from_last(error, ambiguous) });
             }
             ambiguous |= failure == Failure::Unknown;
             self.avoid(index);

@@ -1,7 +1,9 @@
 //! Transactions: guards over keys, and the writes that happen together if all guards hold.
 //!
 //! An attempt without an answer may have been carried out, or may still be. If the transaction invalidates one of its own guards by
-//! what it writes, repeating it is harmless, and what is then found under the key tells whether the first attempt did it.
+//! what it writes, repeating it is harmless, and what is then found under the key tells whether the first attempt did it. What cannot be
+//! told apart: a new key that was written, not acknowledged, and deleted by somebody else before the repetition a second later, which
+//! then writes it again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -210,7 +212,7 @@ impl Etcd {
             }
         }
         let lease = |ttl: &Duration| leases.iter().find(|(known, _)| known == ttl).map_or(0, |(_, id)| *id);
-        let repeat = if txn.happens_once() { Repeat::Harmless } else { Repeat::Never };
+        let repeat = if txn.happens_once() { Repeat::Once } else { Repeat::Never };
         let send = |m: Arc<Member>| async move { m.kv().txn(txn.request(lease)).await };
         let answer = match self.call(repeat, send).await {
             Ok(answer) => answer,

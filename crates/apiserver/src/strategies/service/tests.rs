@@ -79,6 +79,18 @@ fn a_headless_service_is_a_cluster_ip_service() {
 }
 
 #[test]
+fn a_cluster_ip_is_of_the_clusters_family() {
+    let found = errors(r#"{"clusterIP": "fd00::1", "ports": [{"port": 80}]}"#);
+    let wanted = "expected an IPv4 value as indicated by `spec.ipFamilies[0]`";
+    assert_eq!(found, [format!(r#"spec.clusterIPs[0]: Invalid value: "fd00::1": {wanted}"#)]);
+    let found = errors(r#"{"clusterIP": "10.96.0.300", "ports": [{"port": 80}]}"#);
+    assert!(
+        found.iter().any(|e| e.starts_with("spec.clusterIPs[0]: Invalid value: \"10.96.0.300\": must be empty, 'None'")),
+        "{found:?}"
+    );
+}
+
+#[test]
 fn an_update_keeps_what_the_server_gave() {
     let mut old = service(r#"{"type": "NodePort", "ports": [{"port": 80}]}"#);
     let spec = old.spec_mut();

@@ -114,8 +114,15 @@ fn addresses(service: &Service, errors: &mut FieldErrors) {
                 if spec.cluster_ips.len() > 1 {
                     errors.invalid(&list, &spec.cluster_ips, "'None' must be the first and only value");
                 }
-            } else if text.parse::<IpAddr>().is_err() {
-                errors.invalid(&at, text, "must be empty, 'None', or a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+            } else {
+                match text.parse::<IpAddr>() {
+                    Ok(IpAddr::V4(_)) => {}
+                    Ok(IpAddr::V6(_)) => {
+                        let why = format_args!("expected an IPv4 value as indicated by `spec.ipFamilies[{i}]`");
+                        errors.invalid(&at, text, why);
+                    }
+                    Err(_) => errors.invalid(&at, text, "must be empty, 'None', or a valid IP address, (e.g. 10.9.8.7)"),
+                }
             }
         }
     }

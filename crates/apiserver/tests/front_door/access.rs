@@ -1,161 +1,18 @@
-//! Who gets in: the whole API server over a real etcd and TLS, with good and bad credentials.
+//! Who gets in, with good and bad credentials.
 
-// Tests state their claims by unwrapping; clippy.toml's exception covers test functions but not their helpers here.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::time::Duration;
 
 use api::{
-    Resource,
     authentication::v1::TokenRequest,
-    core::v1::{Namespace, Pod, Secret, ServiceAccount},
-    json,
+    core::v1::{Pod, Secret, ServiceAccount},
     rbac::v1::{Role, RoleBinding},
     status::Reason,
 };
-use apiserver::Args;
-use clap::Parser;
-use client::{Api, Client, Config, Error, ListParams, config::Token};
-use daemon::{
-    Kit,
-    pki::{self, Ca, Pair, Request, Usage},
-    tls::Pem,
-};
-use serde_json::{Value, json};
-use store::testing::EtcdCluster;
-use tempfile::TempDir;
+use client::{Api, Client, Error, ListParams};
+use daemon::pki::Ca;
+use serde_json::json;
 
-const HOUR: Duration = Duration::from_secs(3600);
-
-/// The flags alone, as the daemon kit would parse them.
-#[derive(clap::Parser)]
-struct Flags {
-    #[command(flatten)]
-    args: Args,
-}
-
-/// A running API server and the CA of its clients.
-struct World {
-    ca: Ca,
-    _files: TempDir,
-    address: String,
-    kit: Kit,
-    _etcd: EtcdCluster,
-}
-
-impl World {
-    async fn new() -> Self {
-        daemon::tls::install_provider();
-        let etcd = EtcdCluster::start(1).await.unwrap();
-        let files = tempfile::tempdir().unwrap();
-        let file = |name: &str| files.path().join(name);
-        let (ca, _) = Ca::create("ferrokube-test", HOUR).unwrap();
-        pki::write_atomic(&file("ca.crt"), ca.certificate_pem().as_bytes(), 0o644).unwrap();
-        let serving = Request {
-            addresses: vec!["127.0.0.1".parse().unwrap()],
-            usage: Usage::Server,
-            ..request("kube-apiserver", None, HOUR)
-        };
-        write(&ca.issue(&serving).unwrap(), files.path(), "server");
-        write(&ca.issue(&request("kubelets-client", Some("system:masters"), HOUR)).unwrap(), files.path(), "client");
-        write(&pki::signing_key().unwrap(), files.path(), "sa");
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let tls = etcd.config().tls.unwrap();
-        let flag = |name: &str, path: &Path| format!("--{name}={}", path.display());
-        let flags = Flags::parse_from([
-            "apiserver".to_owned(),
-            format!("--etcd-servers={}", etcd.endpoint(0)),
-            flag("etcd-cafile", &tls.ca),
-            flag("etcd-certfile", &tls.cert),
-            flag("etcd-keyfile", &tls.key),
-            "--bind-address=127.0.0.1".to_owned(),
-            format!("--secure-port={port}"),
-            flag("tls-cert-file", &file("server.crt")),
-            flag("tls-private-key-file", &file("server.key")),
-            flag("client-ca-file", &file("ca.crt")),
-            flag("service-account-signing-key-file", &file("sa.key")),
-            flag("service-account-key-file", &file("sa.crt")),
-            flag("kubelet-certificate-authority", &file("ca.crt")),
-            flag("kubelet-client-certificate", &file("client.crt")),
-            flag("kubelet-client-key", &file("client.key")),
-        ]);
-        let kit = Kit::new();
-        apiserver::run(flags.args, kit.clone()).await.unwrap();
-        let world = Self { ca, _files: files, address: format!("https://127.0.0.1:{port}"), kit, _etcd: etcd };
-        let namespaces: Api<Namespace> = world.admin().all();
-        eventually(async || namespaces.get("kube-system").await.is_ok()).await;
-        world
-    }
-
-    fn config(&self) -> Config {
-        let ca = Pem::Inline(self.ca.certificate_pem().as_bytes().to_vec());
-        Config { servers: vec![self.address.parse().unwrap()], ..Config::new(ca) }
-    }
-
-    fn anonymous(&self) -> Client {
-        Client::new(self.config()).unwrap()
-    }
-
-    fn with_pair(&self, pair: &Pair) -> Client {
-        let identity = (pem(&pair.public_pem), pem(&pair.private_pem));
-        Client::new(Config { identity: Some(identity), ..self.config() }).unwrap()
-    }
-
-    fn with_certificate(&self, name: &str, group: Option<&str>, lifetime: Duration) -> Client {
-        self.with_pair(&self.ca.issue(&request(name, group, lifetime)).unwrap())
-    }
-
-    fn with_token(&self, token: &str) -> Client {
-        Client::new(Config { token: Some(Token::Inline(token.to_owned())), ..self.config() }).unwrap()
-    }
-
-    fn admin(&self) -> Client {
-        self.with_certificate("kubernetes-admin", Some("system:masters"), HOUR)
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        self.kit.shutdown.start();
-    }
-}
-
-fn request(name: &str, group: Option<&str>, lifetime: Duration) -> Request {
-    Request {
-        common_name: name.to_owned(),
-        organization: group.map(str::to_owned),
-        dns_names: Vec::new(),
-        addresses: Vec::new(),
-        usage: Usage::Client,
-        lifetime,
-    }
-}
-
-fn write(pair: &Pair, directory: &Path, name: &str) {
-    let file = |end: &str| -> PathBuf { directory.join(format!("{name}.{end}")) };
-    pair.write(&file("crt"), &file("key")).unwrap();
-}
-
-fn pem(text: &str) -> Pem {
-    Pem::Inline(text.as_bytes().to_vec())
-}
-
-fn object<K: Resource>(value: Value) -> K {
-    json::from_value(value).unwrap()
-}
-
-/// Waits until something holds.
-async fn eventually(holds: impl AsyncFn() -> bool) {
-    let reached = async {
-        while !holds().await {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), reached).await.expect("it does not come to hold");
-}
+use crate::support::{HOUR, World, eventually, object, request};
 
 /// Why a list of pods is refused; `None` if it is not, `Some(None)` if there is no connection at all.
 async fn refused(client: &Client) -> Option<Option<Reason>> {
@@ -174,6 +31,14 @@ async fn nothing_is_anonymous_but_version_and_health() {
     assert_eq!(refused(&anonymous).await, Some(Some(Reason::Unauthorized)));
     assert!(anonymous.kinds().await.is_err());
     assert_eq!(refused(&world.admin()).await, None);
+    let metrics = world.kit.metrics.encode().unwrap();
+    for line in [
+        "apiserver_request_total{method=\"/ferrokube.v1.Objects/List\",code=\"Ok\"} 1",
+        "apiserver_request_total{method=\"other\",code=\"Unauthenticated\"} 2",
+        "apiserver_storage_objects{resource=\"pods\"} 0",
+    ] {
+        assert!(metrics.contains(line), "{line} in {metrics}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,0 +1,77 @@
+//! Leaders that were paused, and a server that ends.
+
+use std::time::Duration;
+
+use api::{core::v1::ConfigMap, discovery::v1::EndpointSlice};
+use apiserver::layout;
+use client::{Api, Error, LeaderElection, ListParams};
+use daemon::Shutdown;
+use serde_json::json;
+use store::{ReadAt, Store};
+
+use crate::support::{ADVERTISED, World, eventually, object};
+
+fn election(identity: &str) -> LeaderElection {
+    LeaderElection {
+        identity: identity.to_owned(),
+        lease_duration: Duration::from_secs(1),
+        // A process that was paused does not know it: by its own clock it leads long after the lease has run out.
+        renew_deadline: Duration::from_secs(600),
+        retry_period: Duration::from_millis(100),
+        ..LeaderElection::new("test")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_late_write_of_a_paused_leader_is_refused() {
+    let world = World::new().await;
+    let (admin, shutdown) = (world.admin(), Shutdown::new());
+    let paused = election("paused").acquire(&admin, &shutdown).await.unwrap();
+    let (old, name) = (paused.client(), |name: &str| object::<ConfigMap>(json!({"metadata": {"name": name}})));
+    let maps = |client: &client::Client| -> Api<ConfigMap> { client.namespaced("default") };
+    let first = maps(&old).create(&name("while-leading")).await.unwrap();
+
+    // It does not renew, so that another one takes over.
+    let successor = election("successor").acquire(&admin, &shutdown).await.unwrap();
+    let new = successor.client();
+    maps(&new).create(&name("of-the-successor")).await.unwrap();
+    let refused = |error: Error| {
+        let Error::Api(status) = error else { panic!("{error}") };
+        assert!(status.is_conflict(), "{status}");
+        assert_eq!(
+            status.message(),
+            "Operation cannot be fulfilled on leases.coordination.k8s.io \"test\": \"paused\" does not lead: the lease is held by \
+             \"successor\""
+        );
+    };
+    refused(maps(&old).create(&name("late")).await.unwrap_err());
+    refused(maps(&old).update(&ConfigMap { data: [("a".into(), "b".into())].into(), ..first.clone() }).await.unwrap_err());
+    refused(maps(&old).patch("while-leading", &client::Patch::Merge(json!({"data": {"a": "b"}}))).await.unwrap_err());
+    refused(maps(&old).delete("while-leading", &Default::default()).await.unwrap_err());
+    refused(maps(&old).delete_collection(&Default::default(), &ListParams::default()).await.unwrap_err());
+
+    let list = maps(&admin).list(&ListParams::default()).await.unwrap();
+    let names: Vec<_> = list.items.iter().map(|map| (map.metadata().name.as_str(), map.data.len())).collect();
+    assert_eq!(names, [("of-the-successor", 0), ("while-leading", 0)]);
+    assert_eq!(list.items[1].metadata().resource_version, first.metadata().resource_version);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_ends_is_no_endpoint_any_more() {
+    let world = World::new().await;
+    let slices: Api<EndpointSlice> = world.admin().namespaced("default");
+    let addresses = |slice: &EndpointSlice| slice.endpoints.iter().flat_map(|e| e.addresses.clone()).collect::<Vec<_>>();
+    eventually(async || slices.get("kubernetes").await.is_ok_and(|slice| addresses(&slice) == [ADVERTISED])).await;
+
+    world.kit.shutdown.start();
+    tokio::time::timeout(Duration::from_secs(20), world.kit.tasks.all_ended()).await.expect("it drains");
+    assert_eq!(world.kit.tasks.failed_already(), None);
+    let (store, runner) = Store::new(world.etcd.config(), layout::layouts(Duration::from_secs(60))).unwrap();
+    let running = Shutdown::new();
+    tokio::spawn(runner.run(running.token().clone()));
+    let slices = store.collection("endpointslices.discovery.k8s.io").unwrap();
+    let entry = slices.get("default", "kubernetes", ReadAt::Latest).await.unwrap();
+    let slice: EndpointSlice = prost::Message::decode(entry.object()).unwrap();
+    assert_eq!(addresses(&slice), Vec::<String>::new());
+    running.start();
+}

@@ -1,0 +1,10 @@
+//! The whole API server, asked from outside over TLS and gRPC.
+
+// Tests state their claims by unwrapping; clippy.toml's exception covers test functions but not their helpers here.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod access;
+mod bad_input;
+mod fuzz;
+mod life;
+mod support;
