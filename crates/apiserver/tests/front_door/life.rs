@@ -1,11 +1,11 @@
 //! Leaders that were paused, and a server that ends.
 
-use std::time::Duration;
+use std::{pin::Pin, time::Duration};
 
 use api::{core::v1::ConfigMap, discovery::v1::EndpointSlice};
 use apiserver::layout;
-use client::{Api, Error, LeaderElection, ListParams};
-use daemon::Shutdown;
+use client::{Api, Client, Error, LeaderElection, LeaderError, Leadership, ListParams};
+use daemon::{Kit, Shutdown};
 use serde_json::json;
 use store::{ReadAt, Store};
 
@@ -22,18 +22,32 @@ fn election(identity: &str) -> LeaderElection {
     }
 }
 
+type Leading<'a> = Pin<Box<dyn Future<Output = Result<(), LeaderError>> + 'a>>;
+
+/// The client of a leader that is paused as soon as it leads: what makes it lead is not polled any more.
+async fn pause(leadership: Leadership, kit: &Kit) -> (Client, Leading<'_>) {
+    let (sender, started) = tokio::sync::oneshot::channel();
+    let mut leading: Leading<'_> = Box::pin(leadership.lead(kit, move |client, _| drop(sender.send(client))));
+    let client = tokio::select! {
+        biased;
+        ended = &mut leading => panic!("{ended:?}"),
+        client = started => client.unwrap(),
+    };
+    (client, leading)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_late_write_of_a_paused_leader_is_refused() {
     let world = World::new().await;
     let (admin, shutdown) = (world.admin(), Shutdown::new());
-    let paused = election("paused").acquire(&admin, &shutdown).await.unwrap();
-    let (old, name) = (paused.client(), |name: &str| object::<ConfigMap>(json!({"metadata": {"name": name}})));
-    let maps = |client: &client::Client| -> Api<ConfigMap> { client.namespaced("default") };
+    let kit = Kit::new();
+    let (old, _paused) = pause(election("paused").acquire(&admin, &shutdown).await.unwrap(), &kit).await;
+    let name = |name: &str| object::<ConfigMap>(json!({"metadata": {"name": name}}));
+    let maps = |client: &Client| -> Api<ConfigMap> { client.namespaced("default") };
     let first = maps(&old).create(&name("while-leading")).await.unwrap();
 
     // It does not renew, so that another one takes over.
-    let successor = election("successor").acquire(&admin, &shutdown).await.unwrap();
-    let new = successor.client();
+    let (new, _successor) = pause(election("successor").acquire(&admin, &shutdown).await.unwrap(), &kit).await;
     maps(&new).create(&name("of-the-successor")).await.unwrap();
     let refused = |error: Error| {
         let Error::Api(status) = error else { panic!("{error}") };
