@@ -224,9 +224,10 @@ mod tests {
         pod.metadata_mut().uid = "u1".into();
         for _ in 0..2 {
             let mut container = api::core::v1::Container::default();
-            let limits = &mut container.resources_mut().limits;
-            limits.insert("cpu".into(), api::quantity::Quantity::from_milli(250).into());
-            limits.insert("memory".into(), api::quantity::Quantity::from_bytes(1 << 20).into());
+            let resources = container.resources_mut();
+            resources.limits.insert("cpu".into(), api::quantity::Quantity::from_milli(250).into());
+            resources.limits.insert("memory".into(), api::quantity::Quantity::from_bytes(1 << 20).into());
+            resources.requests = resources.limits.clone();
             pod.spec_mut().containers.push(container);
         }
         let cases = [

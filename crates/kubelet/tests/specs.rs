@@ -130,6 +130,8 @@ async fn users_limits_and_privileges_reach_the_kernel(host: &Host) {
     for (name, amount) in [("cpu", Quantity::from_milli(250)), ("memory", Quantity::from_bytes(64 << 20))] {
         container.resources_mut().limits.insert(name.into(), amount.into());
     }
+    // As the API server defaults them.
+    container.resources_mut().requests = container.resources().limits.clone();
     let security = container.security_context_mut();
     (security.run_as_user, security.run_as_group, security.run_as_non_root) = (Some(1234), Some(5678), Some(true));
     security.read_only_root_filesystem = Some(true);
