@@ -119,6 +119,8 @@ fn dockerd(cluster: &Cluster, host: &Host) -> anyhow::Result<Command> {
     command.arg("--host").arg(format!("unix://{}", cluster.docker_socket(host).display()));
     command.arg(format!("--cgroup-parent=/{}", host.netns));
     command.args(["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]);
+    // A machine with systemd would have it make the groups, and it refuses ours.
+    command.arg("--exec-opt=native.cgroupdriver=cgroupfs");
     command.args(["--userland-proxy=false", "--live-restore", "--shutdown-timeout=5", "--log-level=warn"]);
     command.args(["--log-opt=max-size=10m", "--log-opt=max-file=2"]);
     Ok(command)

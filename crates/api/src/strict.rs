@@ -241,25 +241,9 @@ fn closest(m: &Message, key: &str) -> Option<&'static str> {
     if key.len() > MAX_NAME {
         return None;
     }
-    let names = m.json_fields().into_iter().map(|f| (distance(f.json, key), f.json));
+    let key = key.to_lowercase();
+    let names = m.json_fields().into_iter().map(|f| (strsim::osa_distance(&f.json.to_lowercase(), &key), f.json));
     names.filter(|(d, name)| *d <= 1 + name.len() / 5).min().map(|(_, name)| name)
-}
-
-/// Edit distance, ignoring case; two neighbours swapped count as two edits.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b) = (a.to_lowercase(), b.to_lowercase());
-    let b: Vec<char> = b.chars().take(64).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(ca != *cb);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
@@ -285,6 +269,8 @@ mod tests {
     fn unknown_fields_are_named_with_their_path_and_the_likely_name() {
         let found = problems(json!({"spec": {"containers": [{"name": "c", "imagePullPolcy": "Always"}]}}));
         assert_eq!(found, ["unknown field \"spec.containers[0].imagePullPolcy\"; did you mean \"imagePullPolicy\"?"]);
+        let swapped = problems(json!({"spec": {"containers": [{"nmae": "c"}]}}));
+        assert_eq!(swapped, ["unknown field \"spec.containers[0].nmae\"; did you mean \"name\"?"]);
     }
 
     #[test]

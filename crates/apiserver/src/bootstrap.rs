@@ -55,8 +55,9 @@ pub struct Advertised {
     pub services: ServiceCidr,
 }
 
-/// Keeps what belongs to every cluster there until the shutdown begins; then takes this API server from the endpoints.
-pub async fn run(pipeline: Arc<Pipeline>, advertised: Advertised, shutdown: daemon::Shutdown) {
+/// Keeps what belongs to every cluster there until the shutdown begins; then takes this API server from the endpoints. `ready` is open while
+/// that can be done, so a server that has lost etcd says so.
+pub async fn run(pipeline: Arc<Pipeline>, advertised: Advertised, ready: daemon::Gate, shutdown: daemon::Shutdown) {
     let bootstrap = Bootstrap { pipeline, advertised, user: Arc::new(system_user()) };
     tokio::select! {
         () = bootstrap.pipeline.store().ready() => {}
@@ -68,9 +69,13 @@ pub async fn run(pipeline: Arc<Pipeline>, advertised: Advertised, shutdown: daem
             _ = period.tick() => {}
             () = shutdown.started() => break,
         }
-        if let Err(error) = bootstrap.once(true).await {
-            tracing::warn!(%error, "what belongs to every cluster could not be brought in; trying again");
-            period.reset_after(Duration::from_secs(1));
+        match bootstrap.once(true).await {
+            Ok(()) => ready.open(),
+            Err(error) => {
+                tracing::warn!(%error, "what belongs to every cluster could not be brought in; trying again");
+                ready.close(error.message());
+                period.reset_after(Duration::from_secs(1));
+            }
         }
     }
     match tokio::time::timeout(FAREWELL, bootstrap.once(false)).await {

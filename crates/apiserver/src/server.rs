@@ -101,7 +101,7 @@ pub async fn run(args: Args, kit: Kit) -> anyhow::Result<()> {
         address: SocketAddrV4::new(reachable, args.secure_port),
         services: args.service_cluster_ip_range,
     };
-    let bootstrap = bootstrap::run(pipeline.clone(), advertised, shutdown.clone());
+    let bootstrap = bootstrap::run(pipeline.clone(), advertised, kit.health.ready_gate("bootstrap"), shutdown.clone());
     kit.tasks.spawn_infallible("bootstrap", using(store_in_use.clone(), bootstrap));
     kit.tasks.spawn_infallible("allocations", admission::repair(store.clone(), shutdown.token().clone()));
 

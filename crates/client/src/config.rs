@@ -84,6 +84,9 @@ pub enum ConfigError {
         #[source]
         source: serde_yaml::Error,
     },
+    /// A file is not even of a kubeconfig's form. What it holds instead is not told: it may be anything.
+    #[error("{0} is not a client configuration: a mapping with clusters, contexts and users is wanted")]
+    Form(PathBuf),
     /// Nothing says where the API server is.
     #[error("no API server is configured: name a file with --kubeconfig or KUBECONFIG, or a server with --server")]
     NoServer,

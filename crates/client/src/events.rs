@@ -5,7 +5,7 @@
 
 mod correlate;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use api::{
     Resource,
@@ -44,11 +44,13 @@ pub enum EventType {
 #[derive(Clone, Debug)]
 pub struct EventRecorder {
     queue: mpsc::Sender<Record>,
+    source: Arc<EventSource>,
 }
 
 /// One thing that happened.
 #[derive(Clone, Debug)]
 struct Record {
+    source: Arc<EventSource>,
     about: ObjectReference,
     event_type: EventType,
     reason: String,
@@ -58,7 +60,6 @@ struct Record {
 
 struct Writer {
     client: Client,
-    source: EventSource,
     correlator: Correlator,
 }
 
@@ -80,14 +81,21 @@ impl EventRecorder {
         shutdown: Shutdown,
     ) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let (queue, records) = mpsc::channel(QUEUE);
-        let source = EventSource { component: component.to_owned(), host: host.to_owned() };
-        let writer = Writer { client, source, correlator: Correlator::new() };
-        (Self { queue }, writer.run(records, shutdown))
+        let source = Arc::new(EventSource { component: component.to_owned(), host: host.to_owned() });
+        let writer = Writer { client, correlator: Correlator::new() };
+        (Self { queue, source }, writer.run(records, shutdown))
     }
 
     /// A recorder that records nothing.
     pub fn none() -> Self {
-        Self { queue: mpsc::channel(1).0 }
+        Self { queue: mpsc::channel(1).0, source: Arc::default() }
+    }
+
+    /// The same queue, with events recorded as those of another component: what one process does may have several names.
+    #[must_use]
+    pub fn of(&self, component: &str) -> Self {
+        let source = EventSource { component: component.to_owned(), host: self.source.host.clone() };
+        Self { queue: self.queue.clone(), source: Arc::new(source) }
     }
 
     /// Something happened to `about`. `reason` is a CamelCase word that programs may look for, `message` a sentence for people.
@@ -97,7 +105,14 @@ impl EventRecorder {
 
     /// As [`Self::event`], about whatever the reference names.
     pub fn event_about(&self, about: ObjectReference, event_type: EventType, reason: &str, message: impl Into<String>) {
-        let record = Record { about, event_type, reason: reason.to_owned(), message: message.into(), at: jiff::Timestamp::now() };
+        let record = Record {
+            source: self.source.clone(),
+            about,
+            event_type,
+            reason: reason.to_owned(),
+            message: message.into(),
+            at: jiff::Timestamp::now(),
+        };
         if let Err(mpsc::error::TrySendError::Full(record)) = self.queue.try_send(record) {
             tracing::debug!(reason = record.reason, object = record.about.name, "event dropped, too many are waiting");
         }
@@ -193,7 +208,7 @@ impl Writer {
     }
 
     async fn create(&mut self, record: &Record, key: &EventKey, message: &str) -> Result<()> {
-        let event = self.event(record, message);
+        let event = event(record, message);
         let namespace = event.metadata().namespace.clone();
         match self.client.namespaced::<Event>(&namespace).create(&event).await {
             // An earlier attempt arrived although its answer did not.
@@ -204,27 +219,27 @@ impl Writer {
         self.correlator.wrote(key.clone(), written);
         Ok(())
     }
+}
 
-    fn event(&self, record: &Record, message: &str) -> Event {
-        let about = &record.about;
-        let suffix = format!(".{:x}", record.at.as_nanosecond());
-        let name: String = about.name.chars().take(LONGEST_NAME - suffix.len()).collect();
-        let namespace = if about.namespace.is_empty() { "default" } else { &about.namespace };
-        let at = Some(Time::from(record.at));
-        Event {
-            metadata: Some(ObjectMeta { name: name + &suffix, namespace: namespace.to_owned(), ..ObjectMeta::default() }),
-            involved_object: Some(about.clone()),
-            reason: record.reason.clone(),
-            message: message.to_owned(),
-            source: Some(self.source.clone()),
-            first_timestamp: at,
-            last_timestamp: at,
-            count: 1,
-            r#type: record.event_type.as_str().to_owned(),
-            reporting_component: self.source.component.clone(),
-            reporting_instance: self.source.host.clone(),
-            ..Event::default()
-        }
+fn event(record: &Record, message: &str) -> Event {
+    let about = &record.about;
+    let suffix = format!(".{:x}", record.at.as_nanosecond());
+    let name: String = about.name.chars().take(LONGEST_NAME - suffix.len()).collect();
+    let namespace = if about.namespace.is_empty() { "default" } else { &about.namespace };
+    let at = Some(Time::from(record.at));
+    Event {
+        metadata: Some(ObjectMeta { name: name + &suffix, namespace: namespace.to_owned(), ..ObjectMeta::default() }),
+        involved_object: Some(about.clone()),
+        reason: record.reason.clone(),
+        message: message.to_owned(),
+        source: Some(EventSource::clone(&record.source)),
+        first_timestamp: at,
+        last_timestamp: at,
+        count: 1,
+        r#type: record.event_type.as_str().to_owned(),
+        reporting_component: record.source.component.clone(),
+        reporting_instance: record.source.host.clone(),
+        ..Event::default()
     }
 }
 
@@ -254,8 +269,20 @@ mod tests {
         assert_eq!(events.len(), 1);
         let (event, meta) = (&events[0], events[0].metadata());
         assert_eq!((event.r#type.as_str(), event.reason.as_str(), event.message.as_str()), ("Warning", "BackOff", "restarting"));
+        assert_eq!(event.source().component, "test");
         assert_eq!((event.involved_object().kind.as_str(), event.source().host.as_str()), ("Pod", "host"));
         assert!(meta.name.starts_with("web.") && meta.namespace == "d");
+    }
+
+    #[tokio::test]
+    async fn parts_of_a_process_record_under_their_own_names() {
+        let (server, kit) = (MemoryServer::new(), Kit::new());
+        let recorder = EventRecorder::spawn(server.client(), "test", "host", &kit);
+        recorder.of("part").event(&pod(), EventType::Normal, "R", "m");
+        server.eventually(|server| server.all::<Event>().len() == 1).await;
+        let event = server.all::<Event>().remove(0);
+        assert_eq!((event.source().component.as_str(), event.source().host.as_str()), ("part", "host"));
+        assert_eq!(event.reporting_component, "part");
     }
 
     #[tokio::test]

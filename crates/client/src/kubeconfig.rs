@@ -228,7 +228,10 @@ impl Kubeconfig {
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
-        serde_yaml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.into(), source })
+        serde_yaml::from_str(&text).map_err(|source| match serde_yaml::from_str::<serde_yaml::Value>(&text) {
+            Ok(value) if !value.is_mapping() => ConfigError::Form(path.into()),
+            _ => ConfigError::Parse { path: path.into(), source },
+        })
     }
 
     /// Writes the file in one step, readable by its owner only.
@@ -461,6 +464,16 @@ contexts:
         assert!(matches!(Kubeconfig::default().select(&Selection::default()), Err(ConfigError::NoServer)));
         let server = Selection { server: vec!["https://z:1".into()], ..Selection::default() };
         assert!(matches!(Kubeconfig::default().select(&server), Err(ConfigError::NoTrust)));
+    }
+
+    #[test]
+    fn a_file_of_another_form_is_refused_without_showing_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("passwd");
+        std::fs::write(&path, "root:x:0:0:a secret\n").unwrap();
+        let error = Kubeconfig::read_as_written(&path).unwrap_err();
+        assert!(matches!(error, ConfigError::Form(_)), "{error:?}");
+        assert!(!format!("{error:?} {error}").contains("secret"));
     }
 
     #[test]

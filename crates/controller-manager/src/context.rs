@@ -33,6 +33,14 @@ pub struct Context {
     pub kit: Kit,
 }
 
+impl Context {
+    /// The same for a controller whose events name it so: upstream's names, since people and programs select events by them.
+    #[must_use]
+    pub fn recording_as(&self, component: &str) -> Self {
+        Self { recorder: self.recorder.of(component), ..self.clone() }
+    }
+}
+
 /// Drops what no controller reads, so that thousands of objects stay small. Objects in a store are therefore never written back whole:
 /// controllers patch.
 pub fn shrink(informers: &Informers) {

@@ -72,7 +72,7 @@ pub fn start(context: &Context) {
     });
     let refused = Refused::default();
     let reconciler = Replication {
-        context: context.clone(),
+        context: context.recording_as("replication-controller"),
         controllers: controllers.clone(),
         pods: pods.clone(),
         own: Mutex::default(),

@@ -89,3 +89,22 @@ async fn a_server_that_ends_is_no_endpoint_any_more() {
     assert_eq!(addresses(&slice), Vec::<String>::new());
     running.start();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_has_lost_etcd_is_not_ready_until_it_is_back() {
+    let mut world = World::new().await;
+    let health = world.kit.health.clone();
+    let becomes = async |wanted: bool| {
+        let wait = async {
+            while health.is_ready() != wanted {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap_or_else(|_| panic!("ready is not {wanted} in time"));
+    };
+    becomes(true).await;
+    world.etcd.kill(0).unwrap();
+    becomes(false).await;
+    world.etcd.restart(0).unwrap();
+    becomes(true).await;
+}

@@ -9,7 +9,7 @@ use api::{
     scheduling::v1::PriorityClass,
 };
 use apiserver::bootstrap::{self, Advertised};
-use daemon::Shutdown;
+use daemon::{Health, Shutdown};
 
 fn start(
     server: &Server,
@@ -18,7 +18,8 @@ fn start(
 ) -> (Shutdown, tokio::task::JoinHandle<()>) {
     let shutdown = Shutdown::new();
     let advertised = Advertised { address: address.parse().unwrap(), services: config.service_cidr };
-    let task = tokio::spawn(bootstrap::run(server.pipeline.clone(), advertised, shutdown.clone()));
+    let gate = Health::new(shutdown.clone()).ready_gate("bootstrap");
+    let task = tokio::spawn(bootstrap::run(server.pipeline.clone(), advertised, gate, shutdown.clone()));
     (shutdown, task)
 }
 

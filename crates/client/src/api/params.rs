@@ -28,7 +28,7 @@ pub struct WatchParams {
     pub label_selector: String,
     /// Field selector in text form.
     pub field_selector: String,
-    /// Changes after this revision are sent; empty for those after the current state.
+    /// Changes after this revision are sent; empty for what exists now, as if it were added, and then its changes.
     pub resource_version: String,
     /// First send every existing object, then a bookmark that says so.
     pub initial_events: bool,

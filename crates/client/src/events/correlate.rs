@@ -165,6 +165,7 @@ mod tests {
 
     fn record(name: &str, message: &str) -> Record {
         Record {
+            source: std::sync::Arc::default(),
             about: ObjectReference { kind: "Pod".into(), name: name.into(), ..ObjectReference::default() },
             event_type: EventType::Normal,
             reason: "R".into(),

@@ -39,7 +39,8 @@ struct Pool {
 /// Starts the controller.
 pub(super) fn start(context: &Context, cluster: Cidr) {
     let nodes = context.informers.of::<Node>();
-    let reconciler = Ranges { context: context.clone(), nodes: nodes.clone(), pool: Mutex::new(Pool::new(cluster)) };
+    let reconciler =
+        Ranges { context: context.recording_as("cidrAllocator"), nodes: nodes.clone(), pool: Mutex::new(Pool::new(cluster)) };
     let others = nodes.clone();
     // One at a time: they share one pool.
     Controller::new("node-ipam", reconciler, &context.metrics)

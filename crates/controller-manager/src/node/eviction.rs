@@ -37,7 +37,8 @@ pub(super) fn start(context: &Context) {
     let (nodes, pods) = (context.informers.of::<Node>(), context.informers.of::<Pod>());
     pods.add_index(NODE, by_node);
     let (known_nodes, known_pods) = (nodes.clone(), pods.clone());
-    let reconciler = Eviction { context: context.clone(), nodes: nodes.clone(), pods: pods.clone() };
+    let reconciler =
+        Eviction { context: context.recording_as("taint-eviction-controller"), nodes: nodes.clone(), pods: pods.clone() };
     Controller::new("taint-eviction", reconciler, &context.metrics)
         .workers(8)
         .watches(&pods, move |changed| {

@@ -65,7 +65,7 @@ pub(super) fn start(context: &Context, args: &NodeArgs) {
         }
     });
     let reconciler = Lifecycle {
-        context: context.clone(),
+        context: context.recording_as("node-controller"),
         nodes: nodes.clone(),
         pods: pods.clone(),
         args: args.clone(),

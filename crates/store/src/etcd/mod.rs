@@ -264,7 +264,7 @@ impl Etcd {
             tracing::debug!(%error, member = %self.0.members[index].endpoint, "etcd attempt failed");
             self.0.counters.etcd_failovers.add(1);
             if attempts % self.0.members.len() == 0 {
-                patience *= 2;
+                patience = (patience * 2).min(self.0.request_timeout);
                 sleep(ALL_FAILED_PAUSE).await;
             }
         }
