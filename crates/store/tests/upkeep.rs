@@ -110,8 +110,8 @@ async fn a_renewed_certificate_is_used_without_a_restart() {
     running.stop().await;
 }
 
+/// For a minute: longer than any silence that a connection or a watch is closed for.
 #[tokio::test]
-#[ignore = "takes a minute"]
 async fn an_idle_watch_stays_open() {
     let cluster = EtcdCluster::start(1).await.unwrap();
     let running = Running::start(cluster.config()).await;
