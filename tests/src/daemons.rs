@@ -10,8 +10,11 @@ use crate::{
     pki::{kubeconfig_of, write_if_changed},
     process::{self, Process},
     topology::{API_PORT, Cluster, Daemon, Host, NODE_PORTS, POD_CIDR, SERVICE_CIDR},
-    wait::Hopeless,
+    wait::{self, Hopeless},
 };
+
+/// How long the containerd of an engine that was killed may take to end.
+const CONTAINERD_END: Duration = Duration::from_secs(5);
 
 /// Starts `daemon` on `host` unless it runs. Says whether it was started.
 ///
@@ -105,8 +108,16 @@ fn dockerd(cluster: &Cluster, host: &Host) -> anyhow::Result<Command> {
     // Without a file of its own it would read the machine's /etc/docker/daemon.json.
     let key = json!({ "deprecated-key-path": data.join("key.json") });
     write_if_changed(&config, &format!("{key}\n"))?;
+    // An engine that was killed takes its containerd with it a moment later; the next one would rely on it until then, and fail. One that
+    // lives on all the same is taken over.
+    let containerd = run.join("docker/containerd/containerd.pid");
+    wait::until("the former containerd to end", CONTAINERD_END, || {
+        ensure!(process::program_of(&containerd).is_none_or(|program| program != "containerd"));
+        Ok(())
+    })
+    .ok();
     // Pid files of engines that were killed: to dockerd a zombie, or a stranger that got the number, is itself still running.
-    for stale in [run.join("docker.pid"), run.join("docker/containerd/containerd.pid")] {
+    for stale in [run.join("docker.pid"), containerd] {
         if process::program_of(&stale).is_none_or(|program| program != "containerd") && stale.exists() {
             fs::remove_file(&stale)?;
         }

@@ -53,6 +53,7 @@ impl Cluster {
     pub fn start(&self, host: &Host, daemon: Daemon) -> anyhow::Result<()> {
         daemons::ensure_running(self, host, daemon)?;
         wait::until(&format!("{daemon} on {}", host.name), READY, || daemons::ready(self, host, daemon))
+            .map_err(|error| self.with_log(error, daemon, host))
     }
 
     /// Stops `daemon` on `host` in its tracks: it keeps its connections and does nothing.

@@ -139,7 +139,9 @@ fn start_of(pid: i32) -> Option<u64> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?;
     let start = fields.nth(18)?.parse().ok()?;
-    (!matches!(state, "Z" | "X")).then_some(start)
+    // The state is that of the first thread. Until the last one has ended, ports and files are still open.
+    let threads = || fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    (!matches!(state, "Z" | "X") || threads() > 1).then_some(start)
 }
 
 #[cfg(test)]

@@ -143,7 +143,8 @@ impl Cluster {
         Ok(())
     }
 
-    fn with_log(&self, error: anyhow::Error, daemon: Daemon, host: &Host) -> anyhow::Error {
+    /// The error with the end of a daemon's log.
+    pub(crate) fn with_log(&self, error: anyhow::Error, daemon: Daemon, host: &Host) -> anyhow::Error {
         let path = self.log(daemon, host);
         let tail = daemons::log_tail(self, host, daemon, 25);
         anyhow!("{error:#}\nthe end of {}:\n{tail}", path.display())
