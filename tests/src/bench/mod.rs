@@ -8,11 +8,11 @@ mod rules;
 mod stored;
 mod watch;
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 
-use crate::{Cluster, progress::Progress};
+use crate::{Cluster, progress::Progress, wait};
 
 /// A benchmark on a cluster that is up and otherwise idle.
 type Bench = fn(&Cluster, &Progress) -> anyhow::Result<Vec<Figure>>;
@@ -68,6 +68,7 @@ pub fn run(cluster: &Cluster, names: &[String], progress: &Progress) -> anyhow::
     let machine = machine::describe(cluster)?;
     let (mut figures, mut failed) = (Vec::new(), false);
     for (name, bench) in BENCHES.iter().filter(|(known, _)| names.is_empty() || names.iter().any(|name| name == known)) {
+        settle(cluster, progress)?;
         progress.note(format!("bench {name}"));
         match bench(cluster, progress) {
             Ok(measured) => figures.extend(measured),
@@ -82,6 +83,15 @@ pub fn run(cluster: &Cluster, names: &[String], progress: &Progress) -> anyhow::
         println!("{figure}");
     }
     Ok(!failed && figures.iter().all(Figure::is_reached))
+}
+
+/// Waits until what the last benchmark left has been deleted.
+fn settle(cluster: &Cluster, progress: &Progress) -> anyhow::Result<()> {
+    wait::until_telling(progress, "the last benchmark's namespace to be gone", Duration::from_secs(120), || {
+        let namespaces = cluster.kctl(&["get", "namespaces", "-o", "jsonpath={.items[*].status.phase}"])?;
+        ensure!(!namespaces.contains("Terminating"), "{namespaces}");
+        Ok(())
+    })
 }
 
 /// The value below which `share` (0 to 1) of the samples lie.
