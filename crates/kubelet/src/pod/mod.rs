@@ -3,6 +3,7 @@
 //! Each pod has one task ([`worker`]) that goes round: observe, [`plan`], act, report. The plan is a pure function; acting ([`jobs`]) is spawned, so
 //! that nothing slow keeps the task from hearing of the next event; the [`status`] is derived. What a pod's task knows lies in [`state`].
 
+pub mod admission;
 pub mod backoff;
 pub mod env;
 pub mod fields;

@@ -15,7 +15,6 @@ use super::{
     backoff::later,
     spec::spec_hash,
     state::{Memory, Observed, Task, VolumeState},
-    unsupported::rejection,
 };
 use crate::runtime::{Container, ContainerId, State};
 
@@ -173,7 +172,7 @@ pub fn life(situation: &Situation<'_>) -> Life {
     if is_terminal(pod) {
         return Life::Terminal;
     }
-    if rejection(pod).is_some() {
+    if situation.memory.rejection.is_some() {
         return Life::Rejected;
     }
     if deadline(situation).is_some_and(|deadline| situation.now >= deadline) {

@@ -15,11 +15,12 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{
     Context, Mailbox,
-    backoff::later,
+    admission::Rejection,
+    backoff::{Backoff, later},
     jobs::{self, SandboxStage, StartFailure, StartJob, VolumeStage},
     plan::{Life, Plan, Situation, Start, Stop, TearDown, Why, life, plan, reported},
     probe::{Kind, Report},
@@ -27,7 +28,6 @@ use super::{
     spec::spec_hash,
     state::{Desired, Memory, Observed, Probes, Stopping, Task, VolumeState},
     status::status,
-    unsupported::rejection,
 };
 use crate::{
     cluster::{self, PodEvent},
@@ -83,8 +83,8 @@ struct Worker {
     starting_since: Option<Instant>,
 }
 
-/// Runs a pod until nothing of it is left. `mailbox` must hold what is wanted.
-pub async fn run(ctx: Arc<Context>, mailbox: Mailbox) {
+/// Runs a pod until nothing of it is left. `mailbox` must hold what is wanted; `rejection` says why the node does not take it.
+pub async fn run(ctx: Arc<Context>, mailbox: Mailbox, rejection: Option<Rejection>) {
     let Some(desired) = mailbox.take().desired else { return };
     let uid = desired.pod.metadata().uid.clone();
     let (volumes, sandbox) = (watch::Sender::new(VolumeStage::Pending), Arc::new(watch::Sender::new(SandboxStage::Pending)));
@@ -95,7 +95,7 @@ pub async fn run(ctx: Arc<Context>, mailbox: Mailbox) {
         uid,
         desired,
         observed: Observed::default(),
-        memory: Memory { seen_at: Some(Timestamp::now()), ..Memory::default() },
+        memory: Memory { rejection, seen_at: Some(Timestamp::now()), ..Memory::default() },
         jobs: JoinSet::new(),
         probing: Probing::new(),
         sandbox,
@@ -110,7 +110,7 @@ pub async fn run(ctx: Arc<Context>, mailbox: Mailbox) {
         starting_since,
     };
     worker.look_at_all().await;
-    worker.recall_probes();
+    worker.recall();
     worker.note_rejection();
     worker.live(&mailbox).await;
 }
@@ -299,20 +299,29 @@ impl Worker {
     /// Tells whoever looks at the pod that it cannot be run here.
     fn note_rejection(&self) {
         if life(&self.situation(Timestamp::now())) == Life::Rejected
-            && let Some(rejection) = rejection(&self.desired.pod)
+            && let Some(Rejection { reason, message }) = &self.memory.rejection
         {
-            self.event(PodEvent::warning(rejection.reason, rejection.message));
+            warn!(reason = reason.as_ref(), message, "the node does not take the pod");
+            self.event(PodEvent::warning(reason.clone(), message.clone()));
         }
     }
 
-    /// After a restart of the kubelet, what was reported of a container that still runs is the last word of its probes.
-    fn recall_probes(&mut self) {
+    /// After a restart of the kubelet, what was reported of a container is what is remembered of it: the last word of its probes if it still runs,
+    /// and that it is held back.
+    fn recall(&mut self) {
         for spec in &self.desired.pod.spec().containers {
-            let Some(container) = self.observed.newest(&spec.name).filter(|container| container.is_running()) else { continue };
+            let Some(container) = self.observed.newest(&spec.name) else { continue };
             let Some(status) = reported(&self.desired.pod, &spec.name) else { continue };
-            if status.container_id.ends_with(&container.id) {
+            if !status.container_id.ends_with(&container.id) {
+                continue;
+            }
+            if container.is_running() {
                 let probes = Probes { started: status.started.filter(|started| *started), live: None, ready: Some(status.ready) };
                 self.memory.probes.insert(container.id.clone(), probes);
+            } else if status.state().waiting().reason == "CrashLoopBackOff" {
+                let tried = container.started_at.unwrap_or(container.created_at);
+                let restarts = Backoff::after(container.labels.attempt, tried);
+                self.memory.containers.entry(spec.name.clone()).or_default().restarts = restarts;
             }
         }
     }
