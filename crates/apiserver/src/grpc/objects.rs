@@ -82,7 +82,7 @@ impl Objects for Services {
         let object = if kind.storage.is_some() {
             any(self.0.pipeline.get(&request).await?)
         } else {
-            let mut items = self.0.measure(&request).await?;
+            let mut items = self.0.measure(&request, &Selectors::default()).await?;
             items.pop().ok_or_else(|| StatusError::not_found(kind, &r.name))?
         };
         Ok(Response::new(proto::Object { object: Some(object), warnings: Vec::new() }))
@@ -98,7 +98,7 @@ impl Objects for Services {
         let selectors = select(&mut request, &r.label_selector, &r.field_selector)?;
         self.0.authorize(&request).await?;
         if kind.storage.is_none() {
-            let items = self.0.measure(&request).await?;
+            let items = self.0.measure(&request, &selectors).await?;
             let metadata = Some(Default::default());
             return Ok(Response::new(stream::iter([Ok(proto::ListResponse { items, metadata })]).boxed()));
         }

@@ -14,6 +14,7 @@ use crate::{
     pod::admission::refusal,
     pod::fields::NodeFacts,
     pod::files::Dns,
+    running::Running,
     runtime::fake::{Exec, FakeRuntime},
     volumes::Volumes,
 };
@@ -34,6 +35,7 @@ impl Harness {
     fn new(pod: Pod) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (runtime, network, cluster) = (FakeRuntime::new(&["app:1", "pause"]), FakeNetwork::default(), FakeCluster::default());
+        let metrics = KubeletMetrics::new(&daemon::Metrics::new());
         let node = Arc::new(NodeFacts { name: "n1".into(), address: "192.0.2.1".into(), ..NodeFacts::default() });
         let ctx = Arc::new(Context {
             runtime: Arc::new(runtime.clone()),
@@ -42,7 +44,8 @@ impl Harness {
             volumes: Volumes::new(dir.path(), Arc::new(cluster.clone()), node.clone()),
             images: Images::new(Arc::new(runtime.clone()), Arc::default()),
             cgroups: Cgroups::at(&dir.path().join("cgroup"), false),
-            metrics: KubeletMetrics::new(&daemon::Metrics::new()),
+            running: Running::new(metrics.clone()),
+            metrics,
             node,
             dns: Dns::default(),
             pause_image: "pause".into(),
