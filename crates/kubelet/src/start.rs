@@ -38,7 +38,7 @@ use crate::{
     runtime::{self, Docker, PauseError, Runtime, ensure_pause_image},
     server::NodeService,
     stats::Stats,
-    volumes::Volumes,
+    volumes::{self, Volumes},
 };
 
 /// Pause before an engine that is not there yet is asked again.
@@ -60,6 +60,23 @@ pub enum StartError {
     #[error("cannot make the state directory {path}")]
     RootDir {
         /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Nobody would see our mounts.
+    #[error(
+        "the kubelet's mounts are not seen by the rest of the host, so pods would find their Secrets and memory volumes empty: run it in the \
+         host's mount namespace; in a systemd unit remove PrivateTmp=, PrivateDevices=, PrivateMounts=, ProtectSystem=, ProtectHome=, \
+         ProtectKernelLogs=, ProtectKernelModules=, ProtectKernelTunables=, ProtectControlGroups=, ReadOnlyPaths=, ReadWritePaths=, \
+         InaccessiblePaths=, BindPaths=, TemporaryFileSystem=, RootDirectory= and their like"
+    )]
+    MountNamespace,
+    /// Whether they are seen cannot be told.
+    #[error("cannot make a mount below {path} and look for it in /proc/1/mountinfo")]
+    MountCheck {
+        /// Where.
         path: PathBuf,
         /// Why.
         #[source]
@@ -115,7 +132,11 @@ pub async fn run(args: Args, kit: Kit) -> Result<(), StartError> {
 pub async fn run_with(args: Args, client: Client, address: Ipv4Addr, kit: Kit) -> Result<(), StartError> {
     // Containers run as other users: what is made for them must be readable, whatever umask the kubelet was started with.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-    std::fs::create_dir_all(&args.root_dir).map_err(|source| StartError::RootDir { path: args.root_dir.clone(), source })?;
+    volumes::private_root(&args.root_dir).map_err(|source| StartError::RootDir { path: args.root_dir.clone(), source })?;
+    let seen = volumes::reaches_the_host(&args.root_dir);
+    if !seen.map_err(|source| StartError::MountCheck { path: args.root_dir.clone(), source })? {
+        return Err(StartError::MountNamespace);
+    }
     let machine = Machine::detect(&args.root_dir);
     let name = args.hostname_override.clone().unwrap_or_else(|| machine.hostname.clone());
     let node = Arc::new(NodeFacts {

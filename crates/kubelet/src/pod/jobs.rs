@@ -16,7 +16,7 @@ use super::{
     files::{self, PodFiles},
     plan::TearDown,
     pull_secrets,
-    spec::{ContainerInput, container_spec, sandbox_spec},
+    spec::{ContainerInput, container_spec, sandbox_spec, sub_paths},
     state::Observed,
     worker::short,
 };
@@ -176,6 +176,9 @@ pub(super) async fn start_container(ctx: Arc<Context>, job: StartJob) -> Result<
     // Messages and subPaths touch the disk.
     let made = tokio::task::spawn_blocking(move || {
         files.prepare_message(&spec.name, attempt).map_err(|error| error.to_string())?;
+        let asked = sub_paths(&spec, &variables).map_err(|error| error.to_string())?;
+        let uid = &owned.metadata().uid;
+        let sub_paths = context.volumes.mount_sub_paths(uid, &spec, &mounted, &asked).map_err(|error| error.to_string())?;
         let input = ContainerInput {
             pod: &owned,
             container: &spec,
@@ -184,6 +187,7 @@ pub(super) async fn start_container(ctx: Arc<Context>, job: StartJob) -> Result<
             image: &image,
             variables,
             volumes: &mounted,
+            sub_paths,
             files: &files,
             node: &context.node,
             cgroup_parent: &parent,
