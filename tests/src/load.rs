@@ -381,3 +381,63 @@ fn check_watched(written: &[Written], watched: &[Watcher]) -> anyhow::Result<()>
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(changes: &[(i64, Option<u32>)]) -> Told {
+        changes.iter().map(|(revision, number)| (*revision, ("load-0-0".to_owned(), *number))).collect()
+    }
+
+    fn watcher(changes: &[(i64, Option<u32>)], gaps: &[(i64, i64)]) -> Watcher {
+        Watcher { of: "cp-1".into(), told: told(changes), gaps: gaps.to_vec() }
+    }
+
+    const ALL: [(i64, Option<u32>); 4] = [(2, Some(0)), (3, Some(1)), (5, Some(2)), (9, None)];
+
+    fn written() -> Written {
+        // The change at 5 was done and not acknowledged; deletions never tell their revision.
+        Written { acknowledged: told(&ALL[..2]), ..Written::default() }
+    }
+
+    #[test]
+    fn watchers_that_were_told_of_everything_in_order_agree() {
+        check_watched(&[written()], &[watcher(&ALL, &[]), watcher(&ALL, &[])]).unwrap();
+        check_watched(&[written()], &[watcher(&ALL, &[]), watcher(&[ALL[0], ALL[3]], &[(2, 5)])]).unwrap();
+    }
+
+    #[test]
+    fn a_change_that_one_watcher_lacks_is_found() {
+        for lacking in 0..ALL.len() {
+            let some: Vec<_> = ALL.iter().enumerate().filter(|(index, _)| *index != lacking).map(|(_, change)| *change).collect();
+            check_watched(&[written()], &[watcher(&ALL, &[]), watcher(&some, &[])]).unwrap_err();
+        }
+        // An acknowledged one that all of them lack.
+        check_watched(&[written()], &[watcher(&[ALL[0]], &[])]).unwrap_err();
+        // A gap excuses only what is in it.
+        check_watched(&[written()], &[watcher(&ALL, &[]), watcher(&[ALL[0], ALL[3]], &[(3, 5)])]).unwrap_err();
+    }
+
+    #[test]
+    fn a_change_told_twice_or_out_of_order_is_found() {
+        let twice = [(2, Some(0)), (3, Some(1)), (4, Some(1))];
+        check_watched(&[Written::default()], &[watcher(&twice, &[])]).unwrap_err();
+        let back = [(2, Some(0)), (3, Some(2))];
+        check_watched(&[Written::default()], &[watcher(&back, &[])]).unwrap_err();
+    }
+
+    #[test]
+    fn what_is_stored_is_what_was_acknowledged() {
+        let object = |name: &str, number: u32| -> ConfigMap {
+            let metadata = api::meta::v1::ObjectMeta { name: name.into(), ..Default::default() };
+            ConfigMap { metadata: Some(metadata), data: [("n".to_owned(), number.to_string())].into(), ..Default::default() }
+        };
+        let stored = [("load-0-0".to_owned(), Some(4)), ("load-0-1".to_owned(), None)].into();
+        let written = [Written { stored, ..Written::default() }];
+        check_stored(&written, &[object("load-0-0", 4), object("kube-root-ca.crt", 0)]).unwrap();
+        check_stored(&written, &[]).unwrap_err();
+        check_stored(&written, &[object("load-0-0", 3)]).unwrap_err();
+        check_stored(&written, &[object("load-0-0", 4), object("load-0-1", 4)]).unwrap_err();
+    }
+}
