@@ -1,7 +1,7 @@
 //! Every daemon killed again and again, and stopped in its tracks, under load: no acknowledged write is lost, watchers are told of every change
 //! once and in order, no request through a Service goes unanswered, no pod notices.
 //!
-//! `FERROKUBE_KILLS` is how many times something is killed (72 unless it is set, 200 with `scripts/test --full`), `FERROKUBE_SEED` repeats an order.
+//! `FERROKUBE_KILLS` is how many times something is killed (100 unless it is set, 200 with `scripts/test --full`), `FERROKUBE_SEED` repeats an order.
 
 #![allow(
     clippy::unwrap_used,
@@ -110,7 +110,7 @@ fn number(name: &str) -> Option<u64> {
 fn nothing_is_lost_however_often_a_daemon_is_killed() {
     let cluster = Cluster::for_tests().unwrap();
     let (kills, seed) =
-        (number("FERROKUBE_KILLS").unwrap_or(72), number("FERROKUBE_SEED").unwrap_or_else(|| rand::rng().random()));
+        (number("FERROKUBE_KILLS").unwrap_or(100), number("FERROKUBE_SEED").unwrap_or_else(|| rand::rng().random()));
     println!("{kills} kills, FERROKUBE_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let everything: Vec<_> =
