@@ -103,7 +103,8 @@ fn terminal_wanted(session: &Session, tty: bool, stdin: bool) -> bool {
     tty
 }
 
-fn start(pod: &Pod, container: String, command: Vec<String>, stdin: bool, tty: bool) -> ExecStart {
+/// What starts a command in a container; an empty one joins its main process.
+pub fn start(pod: &Pod, container: String, command: Vec<String>, stdin: bool, tty: bool) -> ExecStart {
     let pod = PodRef { namespace: pod.namespace().to_owned(), name: pod.name().to_owned(), uid: pod.metadata().uid.clone() };
     ExecStart { pod: Some(pod), container, command, stdin, tty, size: None }
 }
