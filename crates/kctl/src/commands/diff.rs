@@ -15,7 +15,6 @@ use crate::{
     error::{self, Exit},
     manifest::{FileArgs, Manifest, Validation},
     objects,
-    output::OutputArgs,
     write::{DryRun, WriteArgs},
 };
 
@@ -93,11 +92,7 @@ async fn compare(session: &Session, args: &Args) -> anyhow::Result<u8> {
 
 /// An object as it is, if it exists, and as it would be.
 async fn both(session: &Session, args: &Args, manifest: &Manifest) -> anyhow::Result<(Option<Value>, Value)> {
-    let write = WriteArgs {
-        dry_run: DryRun::Server,
-        output: OutputArgs::default(),
-        field_manager: args.field_manager.clone().or_else(|| Some("kctl-client-side-apply".to_owned())),
-    };
+    let write = WriteArgs { dry_run: DryRun::Server, field_manager: args.field_manager.clone(), ..WriteArgs::default() };
     let mut attempt = 1;
     loop {
         let live = objects::get_opt(session, manifest.kind, manifest.namespace(), manifest.name()).await?;

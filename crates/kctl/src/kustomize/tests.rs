@@ -108,7 +108,10 @@ patches:
     let rc = find(&objects, "ReplicationController");
     assert_eq!((&rc["metadata"]["name"], &rc["metadata"]["namespace"]), (&json!("pre-web-x"), &json!("shop")));
     assert_eq!((&rc["spec"]["replicas"], &rc["spec"]["selector"]), (&json!(3), &json!({"app": "web", "team": "a"})));
-    assert_eq!(rc["spec"]["template"]["metadata"], json!({"labels": {"app": "web", "team": "a"}, "annotations": {"note": "text"}}));
+    assert_eq!(
+        rc["spec"]["template"]["metadata"],
+        json!({"labels": {"app": "web", "team": "a"}, "annotations": {"note": "text"}})
+    );
     let pod = &rc["spec"]["template"]["spec"];
     assert_eq!((&pod["containers"][0]["image"], &pod["containers"][0]["workingDir"]), (&json!("registry/web:2"), &json!("/srv")));
     assert_eq!((&pod["containers"][1]["image"], &pod["serviceAccountName"]), (&json!("helper:1"), &json!("pre-runner-x")));

@@ -19,6 +19,7 @@ pub async fn answer(client: &Client, request: &Request, place: &Place) -> client
             "" => "Warn".to_owned(),
             given => given.to_owned(),
         },
+        ..WriteOptions::default()
     });
     let (name, subresource) = (place.name.as_str(), place.subresource.as_str());
     let (code, object): (u16, Dynamic) = match request.method.as_str() {
