@@ -5,7 +5,11 @@
 
 mod access;
 mod bad_input;
+mod flood;
 mod fuzz;
+mod impersonation;
 mod json;
 mod life;
+mod reflection;
+mod rest;
 mod support;
