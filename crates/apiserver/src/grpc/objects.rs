@@ -99,7 +99,7 @@ impl Objects for Services {
         let object = if kind.storage.is_some() {
             any(self.0.pipeline.get(&request).await?)
         } else {
-            let mut items = self.0.measure(&request).await?;
+            let mut items = self.0.measure(&request, &Selectors::default()).await?;
             items.pop().ok_or_else(|| StatusError::not_found(kind, &r.name))?
         };
         Ok(Response::new(render::answer(object, r.as_json, Vec::new())))
@@ -116,7 +116,7 @@ impl Objects for Services {
         self.0.authorize(&asked, &request).await?;
         if kind.storage.is_none() {
             let mut answer = proto::ListResponse { metadata: Some(Default::default()), ..Default::default() };
-            for item in self.0.measure(&request).await? {
+            for item in self.0.measure(&request, &selectors).await? {
                 match Rendered::new(item, r.as_json, &mut answer.warnings) {
                     Rendered { object: Some(object), .. } => answer.items.push(object),
                     Rendered { json, .. } => answer.json_items.push(json),
