@@ -29,6 +29,18 @@ pub struct Config {
     pub user_agent: String,
     /// How long one attempt to connect may take, TLS included.
     pub connect_timeout: Duration,
+    /// How much the server may send before we take it.
+    pub windows: Windows,
+}
+
+/// How many bytes a server may send before we take them: what streams that nobody reads can hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Windows {
+    /// On one stream.
+    pub stream: u32,
+    /// On all streams of a connection together. Where streams can be left unread, this must be more than all of those can hold: else
+    /// they keep the others waiting.
+    pub connection: u32,
 }
 
 /// A bearer token.
@@ -191,6 +203,7 @@ impl Config {
             namespace: "default".to_owned(),
             user_agent: format!("ferrokube/{}", daemon::VERSION),
             connect_timeout: Duration::from_secs(3),
+            windows: Windows { stream: 8 << 20, connection: 16 << 20 },
         }
     }
 

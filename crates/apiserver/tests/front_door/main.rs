@@ -11,5 +11,6 @@ mod impersonation;
 mod json;
 mod life;
 mod reflection;
+mod relay;
 mod rest;
 mod support;
