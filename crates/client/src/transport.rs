@@ -27,10 +27,6 @@ use crate::{
     observe::{Call, Observer},
 };
 
-/// Bytes a server may send on one stream before we take them.
-const STREAM_WINDOW: u32 = 8 << 20;
-/// Bytes a server may send on all streams before we take them.
-const CONNECTION_WINDOW: u32 = 16 << 20;
 /// Largest frame we take: long lists come in fewer pieces.
 const FRAME: u32 = 1 << 20;
 /// Silence after which the server is asked whether it is there.
@@ -332,8 +328,8 @@ impl Shared {
         let stream = tokio_rustls::TlsConnector::from(tls.clone()).connect(name, stream).await.map_err(failed)?;
         let (sender, connection) = Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_stream_window_size(self.config.windows.stream)
+            .initial_connection_window_size(self.config.windows.connection)
             .max_frame_size(FRAME)
             .max_send_buf_size(1 << 20)
             .keep_alive_interval(KEEP_ALIVE)
