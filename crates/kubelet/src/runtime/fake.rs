@@ -275,7 +275,7 @@ impl Runtime for FakeRuntime {
         async { Ok(()) }.boxed()
     }
 
-    fn attach<'a>(&'a self, id: &'a str, _: bool) -> BoxFuture<'a, Result<Session>> {
+    fn attach<'a>(&'a self, id: &'a str, _: bool, _: bool) -> BoxFuture<'a, Result<Session>> {
         self.exec(id, ExecSpec::default())
     }
 
