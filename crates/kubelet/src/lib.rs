@@ -15,6 +15,7 @@ pub mod network;
 pub mod node;
 pub mod pod;
 pub mod reference;
+pub mod running;
 pub mod runtime;
 pub mod server;
 pub mod stats;

@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use api::core::v1::{Node, Pod, Service};
+use api::{
+    Resource as _,
+    core::v1::{Node, Pod, Service},
+};
 use client::{Client, EventRecorder, Informers, Scope};
 use daemon::{
     Kit,
@@ -26,11 +29,12 @@ use crate::{
     api_server::ApiServer,
     cgroups::Cgroups,
     images::Images,
-    manager::{self, Pods},
+    manager::{self, OwnNode, Pods},
     metrics::KubeletMetrics,
     network::{self, Bridge},
     node::{Agent, Machine, NodeConfig, follow_peers, keep_lease},
     pod::{Context, fields::NodeFacts, files::Dns},
+    running::Running,
     runtime::{self, Docker, PauseError, Runtime, ensure_pause_image},
     server::NodeService,
     stats::Stats,
@@ -144,6 +148,7 @@ pub async fn run_with(args: Args, client: Client, address: Ipv4Addr, kit: Kit) -
         oom_score_floor: crate::node::oom_score_floor(),
         app_armor: crate::node::has_app_armor(),
     });
+    let allocatable = machine.allocatable(args.max_pods);
     let cidr = args.cluster_cidr.parse()?;
     let network = Arc::new(Bridge::open(&args.root_dir.join("network"), cidr)?);
     let docker: Arc<dyn Runtime> = Arc::new(connect_engine(&args, &kit).await?);
@@ -154,9 +159,11 @@ pub async fn run_with(args: Args, client: Client, address: Ipv4Addr, kit: Kit) -
     let informers = Informers::new(client.clone(), kit.clone());
     informers.transform::<Pod>(|pod| pod.metadata_mut().managed_fields.clear());
     informers.transform::<Service>(|service| service.metadata_mut().managed_fields.clear());
-    informers.transform::<Node>(slim_node);
+    let own = name.clone();
+    informers.transform::<Node>(move |node| slim_node(node, &own));
     let changed = Arc::new(Notify::new());
     let (state, runtime_state) = watch::channel(Ok(()));
+    let (network_reports, network_state) = watch::channel(None);
     let agent = Agent {
         client: client.clone(),
         recorder: recorder.clone(),
@@ -171,7 +178,7 @@ pub async fn run_with(args: Args, client: Client, address: Ipv4Addr, kit: Kit) -
         machine,
         runtime: docker.clone(),
         runtime_state,
-        network: network.clone(),
+        network_state,
         changed: changed.clone(),
         nodes: informers.of::<Node>(),
     };
@@ -184,6 +191,8 @@ pub async fn run_with(args: Args, client: Client, address: Ipv4Addr, kit: Kit) -
         Arc::new(move |reference| listeners.source_changed(reference)),
     ));
     let cgroups = Cgroups::new(&args.cgroup_root);
+    let metrics = KubeletMetrics::new(&kit.metrics);
+    let running = Running::new(metrics.clone());
     let context = Arc::new(Context {
         runtime: docker.clone(),
         network: network.clone(),
@@ -191,20 +200,23 @@ pub async fn run_with(args: Args, client: Client, address: Ipv4Addr, kit: Kit) -
         volumes: Volumes::new(&args.root_dir, cluster, node.clone()),
         images: Images::new(docker.clone(), changed.clone()),
         cgroups: cgroups.clone(),
-        metrics: KubeletMetrics::new(&kit.metrics),
+        metrics,
+        running: running.clone(),
         node,
         dns: Dns { servers: args.cluster_dns.clone(), domain: args.cluster_domain.clone(), host_file: args.resolv_conf.clone() },
         pause_image,
     });
-    let stats = Arc::new(Stats::new(docker.clone(), pods.clone(), cgroups, args.cgroup_root.clone()));
+    let stats = Arc::new(Stats::new(pods.clone(), running, cgroups, args.cgroup_root.clone()));
+    spawn(&kit, "stats", stats.clone().keep_looking());
     serve(&args, address, NodeService { runtime: docker.clone(), pods: pods.clone(), stats }, &kit).await?;
 
     let scope = Scope { field_selector: format!("spec.nodeName={name}"), ..Scope::default() };
     let own_pods = informers.with::<Pod>(scope);
     let nodes = informers.of::<Node>();
-    spawn(&kit, "network", follow_peers(network, nodes, name.clone(), changed));
+    let own_node = OwnNode::new(nodes.clone(), name.clone(), allocatable);
+    spawn(&kit, "network", follow_peers(network, cidr, nodes, name.clone(), network_reports));
     spawn(&kit, "container-events", manager::route_events(docker.clone(), pods.clone(), state));
-    spawn(&kit, "pods", manager::run(context, pods, own_pods));
+    spawn(&kit, "pods", manager::run(context, pods, own_pods, own_node));
     let reported = kit.health.ready_gate("node-status");
     spawn(&kit, "node", async move {
         let node = agent.register().await;
@@ -226,15 +238,17 @@ fn spawn(kit: &Kit, name: &'static str, task: impl Future<Output = ()> + Send + 
     });
 }
 
-/// Of the other nodes only their pods' network and their address matter here.
-fn slim_node(node: &mut Node) {
+/// Of the other nodes only their pods' network and their address matter here; of our own what pods may use, too.
+fn slim_node(node: &mut Node, own: &str) {
     node.metadata_mut().managed_fields.clear();
     node.metadata_mut().annotations.clear();
     let status = node.status_mut();
     status.images.clear();
     status.conditions.clear();
     status.capacity.clear();
-    status.allocatable.clear();
+    if node.name() != own {
+        node.status_mut().allocatable.clear();
+    }
 }
 
 /// Waits for the engine. Pods' control groups are plain directories, so it must make its own in the same way.

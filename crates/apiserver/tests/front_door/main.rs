@@ -6,5 +6,6 @@
 mod access;
 mod bad_input;
 mod fuzz;
+mod json;
 mod life;
 mod support;

@@ -456,7 +456,6 @@ fn container(answer: models::ContainerInspectResponse) -> Result<Container> {
         started_at,
         stop_signal: config.stop_signal.filter(|signal| !signal.is_empty()).unwrap_or_else(|| "SIGTERM".into()),
         tty: config.tty == Some(true),
-        env: config.env.unwrap_or_default(),
     })
 }
 

@@ -156,7 +156,6 @@ impl Runtime for FakeRuntime {
                 started_at: None,
                 stop_signal: "SIGTERM".into(),
                 tty: spec.tty,
-                env: spec.env.clone(),
             };
             inner.containers.insert(id.clone(), container);
             inner.specs.insert(id.clone(), spec);

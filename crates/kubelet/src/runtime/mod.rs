@@ -253,8 +253,6 @@ pub struct Container {
     pub stop_signal: String,
     /// Whether it has a terminal.
     pub tty: bool,
-    /// `NAME=value` of its environment.
-    pub env: Vec<String>,
 }
 
 /// What a container does.
