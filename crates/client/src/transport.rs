@@ -22,7 +22,10 @@ use tonic::{Status, body::Body};
 use tower::{Service, util::BoxCloneSyncService};
 use tracing::Instrument;
 
-use crate::config::{Config, ConfigError, Token};
+use crate::{
+    config::{Config, ConfigError, Token},
+    observe::{Call, Observer},
+};
 
 /// Bytes a server may send on one stream before we take them.
 const STREAM_WINDOW: u32 = 8 << 20;
@@ -84,6 +87,8 @@ struct Shared {
     /// Held while connecting, so that many waiting requests make one connection.
     connecting: tokio::sync::Mutex<()>,
     token: Mutex<Option<(HeaderValue, Instant)>>,
+    /// Is told of every request.
+    observer: Option<Arc<dyn Observer>>,
     _reload: Option<AbortOnDropHandle<()>>,
 }
 
@@ -121,6 +126,10 @@ impl Transport {
     /// # Errors
     /// When certificates cannot be read or used.
     pub fn network(config: Config) -> Result<Self, ConfigError> {
+        Self::observed(config, None)
+    }
+
+    pub(crate) fn observed(config: Config, observer: Option<Arc<dyn Observer>>) -> Result<Self, ConfigError> {
         let tls = client_tls(config.ca.clone(), config.identity.clone())?;
         let reload = tokio::spawn({
             let tls = tls.clone();
@@ -140,6 +149,7 @@ impl Transport {
             state: Mutex::new(State { preferred, ..State::default() }),
             connecting: tokio::sync::Mutex::default(),
             token: Mutex::default(),
+            observer,
             _reload: Some(AbortOnDropHandle::new(reload)),
         }))))
     }
@@ -172,25 +182,38 @@ impl Service<http::Request<Body>> for Network {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let shared = self.0.clone();
-        Box::pin(async move { shared.send(request).await.map_err(Status::from) })
+        Box::pin(async move { shared.send(request).await })
     }
 }
 
 // === impl Shared ===
 
 impl Shared {
-    async fn send(&self, mut request: http::Request<Body>) -> Result<http::Response<Body>, TransportError> {
+    async fn send(&self, mut request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
         request.headers_mut().insert(header::USER_AGENT, self.user_agent.clone());
         if let Some(token) = self.authorization()? {
             request.headers_mut().insert(header::AUTHORIZATION, token);
         }
+        let Some(observer) = &self.observer else { return Ok(self.attempt(request).await?) };
+        let preferred = self.state.lock().preferred % self.config.servers.len().max(1);
+        if let Some(server) = self.config.servers.get(preferred) {
+            lead_to(server, &mut request);
+        }
+        let call = Call::new(observer, &request);
+        match self.attempt(request.map(|body| call.outward(body))).await {
+            Ok(answer) => Ok(call.inward(answer)),
+            Err(error) => {
+                let status = Status::from(error);
+                call.ended(status.code());
+                Err(status)
+            }
+        }
+    }
+
+    async fn attempt(&self, mut request: http::Request<Body>) -> Result<http::Response<Body>, TransportError> {
         loop {
             let mut live = self.live().await?;
-            let mut parts = live.server.clone().into_parts();
-            parts.path_and_query = request.uri().path_and_query().cloned();
-            if let Ok(uri) = Uri::from_parts(parts) {
-                *request.uri_mut() = uri;
-            }
+            lead_to(&live.server, &mut request);
             match live.sender.try_send_request(request).await {
                 Ok(response) => return Ok(response.map(Body::new)),
                 Err(mut error) => match error.take_message() {
@@ -332,6 +355,15 @@ impl Shared {
             (Err(_), Some((former, _))) => Ok(Some(former.clone())),
             (Err(reason), None) => Err(TransportError::Token { path, reason }),
         }
+    }
+}
+
+/// Addresses a request to a server.
+fn lead_to(server: &Uri, request: &mut http::Request<Body>) {
+    let mut parts = server.clone().into_parts();
+    parts.path_and_query = request.uri().path_and_query().cloned();
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
     }
 }
 
