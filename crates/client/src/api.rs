@@ -14,11 +14,12 @@ use api::{
         ResourceName, UpdateRequest, WriteOptions,
     },
     google::protobuf::Any,
-    meta::v1::{DeleteOptions, ListMeta},
+    meta::v1::{DeleteOptions, ListMeta, ObjectMeta, Preconditions},
 };
 use futures::{Stream, StreamExt, TryStreamExt};
 use serde_json::Value;
 
+use self::item::read_one;
 pub use self::{
     item::{Body, Dynamic, Item, Metadata},
     params::{ListParams, Patch, WatchParams, delete},
@@ -271,7 +272,7 @@ impl<T: Item> Api<T> {
         let chunks = self.client.objects().list(request).await?.into_inner();
         Ok(chunks.map(move |chunk| {
             let ListResponse { items, metadata, .. } = chunk?;
-            let items = items.into_iter().map(|any| T::read(kind, any)).collect::<Result<_>>()?;
+            let items = items.into_iter().map(|any| read_one(kind, any)).collect::<Result<_>>()?;
             Ok(List { items, metadata: metadata.unwrap_or_default() })
         }))
     }
@@ -317,6 +318,20 @@ impl<T: Item> Api<T> {
         let answer = self.client.within(self.client.objects().delete(request)).await?.into_inner();
         let object = answer.object.map(|any| T::read(self.kind, any)).transpose()?;
         Ok(Deleted { object, gone: answer.deleted })
+    }
+
+    /// Deletes the very version of an object that `seen` is of, in the way `options` say. An object that is gone is no error.
+    ///
+    /// # Errors
+    /// Conflict if the object has changed since, or is another one of that name: what was decided on the old state must be decided anew.
+    /// Else see [`Error`].
+    pub async fn delete_seen(&self, seen: &ObjectMeta, mut options: DeleteOptions) -> Result<()> {
+        let (uid, resource_version) = (Some(seen.uid.clone()), Some(seen.resource_version.clone()));
+        options.preconditions = Some(Preconditions { uid, resource_version });
+        match self.delete(&seen.name, &options).await {
+            Err(error) if error.is_not_found() => Ok(()),
+            outcome => outcome.map(drop),
+        }
     }
 
     /// Deletes every object that the selectors match. Returns how many.

@@ -15,6 +15,7 @@ use crate::{
     config::{Config, ConfigError},
     error::{Error, Result},
     fence::Fence,
+    observe::Observer,
     pods::Pods,
     transport::Transport,
 };
@@ -58,6 +59,15 @@ impl Client {
         // Whoever asks for a longer time gets it.
         let unary_timeout = config.request_timeout.unwrap_or_default().max(REQUEST_TIMEOUT);
         Ok(Self { unary_timeout, ..Self::over(Transport::network(config)?, &namespace, &user_agent) })
+    }
+
+    /// As [`Self::new`], with somebody who is told of every call.
+    ///
+    /// # Errors
+    /// As those of [`Self::new`].
+    pub fn observed(config: Config, observer: impl Observer) -> Result<Self, ConfigError> {
+        let (namespace, user_agent) = (config.namespace.clone(), config.user_agent.clone());
+        Ok(Self::over(Transport::observed(config, Some(Arc::new(observer)))?, &namespace, &user_agent))
     }
 
     pub(crate) fn over(transport: Transport, namespace: &str, user_agent: &str) -> Self {

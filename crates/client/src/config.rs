@@ -33,6 +33,8 @@ pub struct Config {
     pub request_timeout: Option<Duration>,
     /// Whom to act as, if not as ourselves.
     pub impersonate: Impersonation,
+    /// How much the server may send before we take it.
+    pub windows: Windows,
 }
 
 /// Another user to act as; the server allows it to those who have the verb `impersonate`.
@@ -46,6 +48,16 @@ pub struct Impersonation {
     pub groups: Vec<String>,
     /// What else is known of the user.
     pub extra: BTreeMap<String, Vec<String>>,
+}
+
+/// How many bytes a server may send before we take them: what streams that nobody reads can hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Windows {
+    /// On one stream.
+    pub stream: u32,
+    /// On all streams of a connection together. Where streams can be left unread, this must be more than all of those can hold: else
+    /// they keep the others waiting.
+    pub connection: u32,
 }
 
 /// A bearer token.
@@ -221,6 +233,7 @@ impl Config {
             connect_timeout: Duration::from_secs(3),
             request_timeout: None,
             impersonate: Impersonation::default(),
+            windows: Windows { stream: 8 << 20, connection: 16 << 20 },
         }
     }
 

@@ -20,6 +20,17 @@ pub enum Error {
         #[source]
         source: Option<prost::DecodeError>,
     },
+    /// One object of several cannot be read; what comes after it can.
+    #[error("cannot read the {kind} {key}")]
+    Unreadable {
+        /// Its kind, as `apiVersion/kind`.
+        kind: String,
+        /// Which one; empty if not even that can be read.
+        key: crate::ObjectKey,
+        /// Why.
+        #[source]
+        source: Box<Error>,
+    },
     /// An object has no JSON form, or JSON is not an object.
     #[error("cannot convert between JSON and an object")]
     Json(#[source] json::Error),

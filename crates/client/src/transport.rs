@@ -22,12 +22,11 @@ use tonic::{Status, body::Body};
 use tower::{Service, util::BoxCloneSyncService};
 use tracing::Instrument;
 
-use crate::config::{Config, ConfigError, Token};
+use crate::{
+    config::{Config, ConfigError, Token},
+    observe::{Call, Observer},
+};
 
-/// Bytes a server may send on one stream before we take them.
-const STREAM_WINDOW: u32 = 8 << 20;
-/// Bytes a server may send on all streams before we take them.
-const CONNECTION_WINDOW: u32 = 16 << 20;
 /// Largest frame we take: long lists come in fewer pieces.
 const FRAME: u32 = 1 << 20;
 /// Silence after which the server is asked whether it is there.
@@ -88,6 +87,8 @@ struct Shared {
     /// Held while connecting, so that many waiting requests make one connection.
     connecting: tokio::sync::Mutex<()>,
     token: Mutex<Option<(HeaderValue, Instant)>>,
+    /// Is told of every request.
+    observer: Option<Arc<dyn Observer>>,
     _reload: Option<AbortOnDropHandle<()>>,
 }
 
@@ -136,6 +137,10 @@ impl Transport {
     /// # Errors
     /// When certificates cannot be read or used.
     pub fn network(config: Config) -> Result<Self, ConfigError> {
+        Self::observed(config, None)
+    }
+
+    pub(crate) fn observed(config: Config, observer: Option<Arc<dyn Observer>>) -> Result<Self, ConfigError> {
         let impersonation = config.impersonate.headers()?;
         let tls = client_tls(config.ca.clone(), config.identity.clone())?;
         let reload = tokio::spawn({
@@ -157,6 +162,7 @@ impl Transport {
             state: Mutex::new(State { preferred, ..State::default() }),
             connecting: tokio::sync::Mutex::default(),
             token: Mutex::default(),
+            observer,
             _reload: Some(AbortOnDropHandle::new(reload)),
         }))))
     }
@@ -190,11 +196,10 @@ impl Service<http::Request<Body>> for Network {
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let shared = self.0.clone();
         Box::pin(async move {
-            let Some(bound) = shared.config.request_timeout else { return shared.send(request).await.map_err(Status::from) };
+            let Some(bound) = shared.config.request_timeout else { return shared.send(request).await };
             let deadline = tokio::time::Instant::now() + bound;
-            let late = || Status::from(TransportError::RequestTimeout(bound));
-            let response =
-                tokio::time::timeout_at(deadline, shared.send(request)).await.map_err(|_| late())?.map_err(Status::from)?;
+            let late = |_| Status::from(TransportError::RequestTimeout(bound));
+            let response = tokio::time::timeout_at(deadline, shared.send(request)).await.map_err(late)??;
             Ok(response.map(|body| Body::new(Bounded { body, sleep: tokio::time::sleep_until(deadline), bound })))
         })
     }
@@ -203,19 +208,32 @@ impl Service<http::Request<Body>> for Network {
 // === impl Shared ===
 
 impl Shared {
-    async fn send(&self, mut request: http::Request<Body>) -> Result<http::Response<Body>, TransportError> {
+    async fn send(&self, mut request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
         request.headers_mut().insert(header::USER_AGENT, self.user_agent.clone());
         request.headers_mut().extend(self.impersonation.clone());
         if let Some(token) = self.authorization()? {
             request.headers_mut().insert(header::AUTHORIZATION, token);
         }
+        let Some(observer) = &self.observer else { return Ok(self.attempt(request).await?) };
+        let preferred = self.state.lock().preferred % self.config.servers.len().max(1);
+        if let Some(server) = self.config.servers.get(preferred) {
+            lead_to(server, &mut request);
+        }
+        let call = Call::new(observer, &request);
+        match self.attempt(request.map(|body| call.outward(body))).await {
+            Ok(answer) => Ok(call.inward(answer)),
+            Err(error) => {
+                let status = Status::from(error);
+                call.ended(status.code());
+                Err(status)
+            }
+        }
+    }
+
+    async fn attempt(&self, mut request: http::Request<Body>) -> Result<http::Response<Body>, TransportError> {
         loop {
             let mut live = self.live().await?;
-            let mut parts = live.server.clone().into_parts();
-            parts.path_and_query = request.uri().path_and_query().cloned();
-            if let Ok(uri) = Uri::from_parts(parts) {
-                *request.uri_mut() = uri;
-            }
+            lead_to(&live.server, &mut request);
             match live.sender.try_send_request(request).await {
                 Ok(response) => return Ok(response.map(Body::new)),
                 Err(mut error) => match error.take_message() {
@@ -310,8 +328,8 @@ impl Shared {
         let stream = tokio_rustls::TlsConnector::from(tls.clone()).connect(name, stream).await.map_err(failed)?;
         let (sender, connection) = Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_stream_window_size(self.config.windows.stream)
+            .initial_connection_window_size(self.config.windows.connection)
             .max_frame_size(FRAME)
             .max_send_buf_size(1 << 20)
             .keep_alive_interval(KEEP_ALIVE)
@@ -381,6 +399,15 @@ impl http_body::Body for Bounded {
 
     fn is_end_stream(&self) -> bool {
         self.body.is_end_stream()
+    }
+}
+
+/// Addresses a request to a server.
+fn lead_to(server: &Uri, request: &mut http::Request<Body>) {
+    let mut parts = server.clone().into_parts();
+    parts.path_and_query = request.uri().path_and_query().cloned();
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
     }
 }
 

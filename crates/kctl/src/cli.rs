@@ -237,7 +237,8 @@ fn start_logging(verbosity: u8) {
         _ => "trace",
     };
     let filter = tracing_subscriber::EnvFilter::new(format!("warn,kctl={level},client={level}"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
 }
 
 /// The definition of the command line.

@@ -26,6 +26,7 @@ mod session;
 mod terminal;
 #[cfg(test)]
 mod testing;
+mod trace;
 mod write;
 
 pub use self::cli::main;

@@ -9,7 +9,7 @@ use client::{
     kubeconfig::{Kubeconfig, NamedCluster, NamedUser, Selection},
 };
 
-use crate::{console::Console, progress};
+use crate::{console::Console, progress, trace};
 
 /// Name of the cluster and user that flags make up.
 const FROM_FLAGS: &str = "(command line)";
@@ -68,7 +68,7 @@ pub struct GlobalArgs {
     #[arg(long, global = true, value_name = "TIME", default_value = "0", hide_default_value = true,
         value_parser = crate::commands::duration)]
     pub request_timeout: Duration,
-    /// How much to say about what is done, from 0 to 9
+    /// How much to say about what is done, from 0 to 10: from 6 each call, from 8 what it says
     #[arg(short = 'v', long = "v", global = true, value_name = "LEVEL", default_value_t = 0, hide_default_value = true)]
     pub verbosity: u8,
 }
@@ -131,7 +131,13 @@ impl Session {
             return Ok(client.clone());
         }
         let console = self.console.clone();
-        let client = Client::new(self.config()?)?.on_warning(move |warning| console.note(format!("Warning: {warning}")));
+        let (config, level) = (self.config()?, self.flags.verbosity);
+        let client = if level >= trace::CALLS {
+            Client::observed(config, trace::Trace::new(self.console.clone(), level))?
+        } else {
+            Client::new(config)?
+        };
+        let client = client.on_warning(move |warning| console.note(format!("Warning: {warning}")));
         Ok(self.client.get_or_init(|| client).clone())
     }
 

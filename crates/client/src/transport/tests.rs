@@ -40,7 +40,7 @@ impl Running {
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-        let options = IncomingOptions { handshake_timeout: Duration::from_secs(5), handshakes: 8 };
+        let options = IncomingOptions { handshake_timeout: Duration::from_secs(5), ..IncomingOptions::default() };
         let incoming = server(listener, tls, options, shutdown.clone());
         runtime.spawn(serve(incoming, objects.service(), HttpOptions::default(), shutdown.clone()));
         drop(entered);
