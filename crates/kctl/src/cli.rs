@@ -2,12 +2,12 @@
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{Args as _, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::{
     commands::{
         api_resources, apply, auth, config, cp, create, delete, describe, diff, edit, events, exec, explain, get, info,
-        kustomize, logs, metadata, nodes, patch, port_forward, proxy, run, scale, set, top, wait,
+        kustomize, logs, metadata, nodes, patch, plugin, port_forward, proxy, run, scale, set, top, wait,
     },
     complete,
     console::Console,
@@ -68,6 +68,11 @@ pub enum Command {
     Config(config::Args),
     ClusterInfo(info::ClusterInfoArgs),
     Version(info::VersionArgs),
+    Plugin(plugin::Args),
+    /// List the flags that every command takes
+    #[command(after_help = "Examples:
+  kctl options")]
+    Options,
     Completion(info::CompletionArgs),
 }
 
@@ -78,6 +83,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         return code;
     }
     let console = Console::process();
+    plugin::become_one(&args, &Cli::command(), &console);
     let cli = match parse(args) {
         Ok(cli) => cli,
         Err(error) => return usage(&console, &error),
@@ -142,6 +148,8 @@ async fn dispatch(session: &Session, command: Command) -> anyhow::Result<()> {
         Command::Auth(args) => Box::pin(auth::run(session, args)).await,
         Command::Config(args) => Box::pin(config::run(session, args)).await,
         Command::ClusterInfo(args) => Box::pin(info::cluster_info(session, args)).await,
+        Command::Plugin(args) => plugin::run(session, &args, &Cli::command()),
+        Command::Options => options(session),
         Command::Version(args) => Box::pin(info::version(session, args)).await,
         Command::ApiVersions => api_resources::versions(session).await,
         Command::Completion(args) => info::completion(session, &args),
@@ -158,6 +166,15 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
         cli.global.user = None;
     }
     Ok(cli)
+}
+
+/// Prints the global flags.
+fn options(session: &Session) -> anyhow::Result<()> {
+    // A command that has nothing else.
+    let only = GlobalArgs::augment_args(clap::Command::new("kctl").max_term_width(120).disable_help_flag(true));
+    let help = only.help_template("{options}").render_help();
+    session.console.line(format!("The following options can be passed to any command:\n\n{help}"))?;
+    Ok(())
 }
 
 /// True if the command that was called has a flag of its own by the name of a global one, so that the global one was not given.
@@ -260,6 +277,13 @@ mod tests {
         let words = ["kctl", "exec", "--stdin=true", "--tty=false", "p", "--", "--stdin=true"];
         let args = plain_flags(&Cli::command(), words.iter().map(OsString::from).collect());
         assert_eq!(args, ["kctl", "exec", "--stdin", "p", "--", "--stdin=true"]);
+    }
+
+    #[tokio::test]
+    async fn the_flags_of_all_commands_are_listed() {
+        let text = crate::testing::Bench::new().ok("options").await;
+        assert!(text.starts_with("The following options can be passed to any command:\n"), "{text}");
+        assert!(text.contains("--kubeconfig <FILE>") && text.contains("--as <USER>") && !text.contains("--help"), "{text}");
     }
 
     #[test]
