@@ -15,13 +15,17 @@ pub mod daemons;
 mod down;
 pub mod etcd;
 pub mod fault;
+pub mod hosts;
 pub mod http;
 pub mod images;
 pub mod kube;
+pub mod load;
 pub mod net;
 pub mod pki;
 pub mod process;
 pub mod progress;
+#[cfg(test)]
+mod tidy;
 pub mod topology;
 mod up;
 pub mod wait;

@@ -297,7 +297,7 @@ impl Manager {
             refusal(&self.node, counted.map(|entry| &*entry.pod), &pod)
         };
         let mailbox = Mailbox::new(desired);
-        let span = tracing::info_span!("pod", name = pod.metadata().name, namespace = pod.metadata().namespace, uid);
+        let span = tracing::info_span!("pod", pod = pod.metadata().name, namespace = pod.metadata().namespace, uid);
         let rejected = rejection.is_some();
         let work = pod::run(self.ctx.clone(), mailbox.clone(), rejection);
         entries.insert(uid.clone(), Entry { mailbox, pod, gone, rejected, references });
@@ -329,7 +329,6 @@ impl Manager {
         let ctx = self.ctx.clone();
         match ctx.runtime.list(None).await {
             Ok(containers) => {
-                ctx.metrics.set_running(&containers);
                 let known = self.pods.uids();
                 let orphans: BTreeMap<_, _> = containers
                     .into_iter()

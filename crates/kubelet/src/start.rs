@@ -34,6 +34,7 @@ use crate::{
     network::{self, Bridge},
     node::{Agent, Machine, NodeConfig, follow_peers, keep_lease},
     pod::{Context, fields::NodeFacts, files::Dns},
+    running::Running,
     runtime::{self, Docker, PauseError, Runtime, ensure_pause_image},
     server::NodeService,
     stats::Stats,
@@ -190,6 +191,8 @@ pub async fn run_with(args: Args, client: Client, address: Ipv4Addr, kit: Kit) -
         Arc::new(move |reference| listeners.source_changed(reference)),
     ));
     let cgroups = Cgroups::new(&args.cgroup_root);
+    let metrics = KubeletMetrics::new(&kit.metrics);
+    let running = Running::new(metrics.clone());
     let context = Arc::new(Context {
         runtime: docker.clone(),
         network: network.clone(),
@@ -197,12 +200,14 @@ pub async fn run_with(args: Args, client: Client, address: Ipv4Addr, kit: Kit) -
         volumes: Volumes::new(&args.root_dir, cluster, node.clone()),
         images: Images::new(docker.clone(), changed.clone()),
         cgroups: cgroups.clone(),
-        metrics: KubeletMetrics::new(&kit.metrics),
+        metrics,
+        running: running.clone(),
         node,
         dns: Dns { servers: args.cluster_dns.clone(), domain: args.cluster_domain.clone(), host_file: args.resolv_conf.clone() },
         pause_image,
     });
-    let stats = Arc::new(Stats::new(docker.clone(), pods.clone(), cgroups, args.cgroup_root.clone()));
+    let stats = Arc::new(Stats::new(pods.clone(), running, cgroups, args.cgroup_root.clone()));
+    spawn(&kit, "stats", stats.clone().keep_looking());
     serve(&args, address, NodeService { runtime: docker.clone(), pods: pods.clone(), stats }, &kit).await?;
 
     let scope = Scope { field_selector: format!("spec.nodeName={name}"), ..Scope::default() };
@@ -250,7 +255,7 @@ fn slim_node(node: &mut Node, own: &str) {
 async fn connect_engine(args: &Args, kit: &Kit) -> Result<Docker, StartError> {
     let mut told = false;
     loop {
-        let asked = match Docker::connect(&args.docker_socket) {
+        let asked = match Docker::connect(&args.docker_socket).await {
             Ok(docker) => docker.info().await.map(|info| (docker, info)),
             Err(error) => Err(error),
         };

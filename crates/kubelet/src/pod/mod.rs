@@ -8,6 +8,7 @@ pub mod backoff;
 pub mod env;
 pub mod fields;
 pub mod files;
+mod http;
 mod jobs;
 mod mailbox;
 pub mod plan;
@@ -26,8 +27,8 @@ use std::sync::Arc;
 
 pub use self::{mailbox::Mailbox, worker::run};
 use crate::{
-    cgroups::Cgroups, cluster::Cluster, images::Images, metrics::KubeletMetrics, network::PodNetwork, runtime::Runtime,
-    volumes::Volumes,
+    cgroups::Cgroups, cluster::Cluster, images::Images, metrics::KubeletMetrics, network::PodNetwork, running::Running,
+    runtime::Runtime, volumes::Volumes,
 };
 
 /// What all pods of the node share.
@@ -46,6 +47,8 @@ pub struct Context {
     pub cgroups: Cgroups,
     /// What is counted.
     pub metrics: KubeletMetrics,
+    /// What runs.
+    pub running: Running,
     /// The node.
     pub node: Arc<fields::NodeFacts>,
     /// Name resolution.

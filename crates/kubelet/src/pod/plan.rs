@@ -104,6 +104,20 @@ pub enum Why {
     Superfluous,
 }
 
+impl Why {
+    /// The reason in words, for the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PodEnds => "the pod ends",
+            Self::Changed => "its definition changed",
+            Self::SandboxChanged => "its sandbox is no more",
+            Self::NotLive => "its liveness probe failed",
+            Self::NotStarted => "its startup probe failed",
+            Self::Superfluous => "it is superfluous",
+        }
+    }
+}
+
 /// How much to take down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TearDown {

@@ -14,6 +14,7 @@ use crate::{
     pod::admission::refusal,
     pod::fields::NodeFacts,
     pod::files::Dns,
+    running::Running,
     runtime::fake::{Exec, FakeRuntime},
     volumes::Volumes,
 };
@@ -34,6 +35,7 @@ impl Harness {
     fn new(pod: Pod) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (runtime, network, cluster) = (FakeRuntime::new(&["app:1", "pause"]), FakeNetwork::default(), FakeCluster::default());
+        let metrics = KubeletMetrics::new(&daemon::Metrics::new());
         let node = Arc::new(NodeFacts { name: "n1".into(), address: "192.0.2.1".into(), ..NodeFacts::default() });
         let ctx = Arc::new(Context {
             runtime: Arc::new(runtime.clone()),
@@ -42,7 +44,8 @@ impl Harness {
             volumes: Volumes::new(dir.path(), Arc::new(cluster.clone()), node.clone()),
             images: Images::new(Arc::new(runtime.clone()), Arc::default()),
             cgroups: Cgroups::at(&dir.path().join("cgroup"), false),
-            metrics: KubeletMetrics::new(&daemon::Metrics::new()),
+            running: Running::new(metrics.clone()),
+            metrics,
             node,
             dns: Dns::default(),
             pause_image: "pause".into(),
@@ -274,6 +277,30 @@ async fn after_the_engine_or_the_host_went_down_pods_come_back_with_their_counts
     }
     harness.restart_kubelet(pod).await;
     harness.until("a start", |h| h.ready() && h.cluster.status().container_statuses[0].restart_count == 2).await;
+}
+
+#[tokio::test]
+async fn a_sandbox_that_fails_ends_no_container() {
+    for policy in ["Always", "Never"] {
+        let pod = pod(&["a"], policy);
+        let mut harness = Harness::new(pod.clone());
+        harness.network.set_broken(true);
+        let failures =
+            |h: &Harness| h.cluster.events().iter().filter(|event| event.starts_with("FailedCreatePodSandBox")).count();
+        harness.until("a failure", |h| failures(h) >= 1).await;
+        // A kubelet that starts now knows what was reported, and nothing else.
+        harness.restart_kubelet(pod).await;
+        harness.until("another failure", |h| failures(h) >= 2).await;
+        for status in harness.cluster.statuses() {
+            assert_eq!(status.phase, "Pending", "{policy}");
+            let container = &status.container_statuses[0];
+            assert_eq!((container.restart_count, container.container_id.as_str()), (0, ""));
+            assert_eq!((container.state().waiting().reason.as_str(), &container.last_state), ("ContainerCreating", &None));
+        }
+        harness.network.set_broken(false);
+        harness.until("readiness", Harness::ready).await;
+        assert_eq!(harness.cluster.status().container_statuses[0].restart_count, 0);
+    }
 }
 
 #[tokio::test]
