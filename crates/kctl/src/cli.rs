@@ -2,7 +2,10 @@
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::{Args as _, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{
+    Args as _, CommandFactory as _, FromArgMatches as _, Parser, Subcommand,
+    error::{ContextKind, ContextValue},
+};
 
 use crate::{
     commands::{
@@ -11,7 +14,7 @@ use crate::{
     },
     complete,
     console::Console,
-    error,
+    error, kinds,
     session::{GlobalArgs, Session},
 };
 
@@ -86,7 +89,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     plugin::become_one(&args, &Cli::command(), &console);
     let cli = match parse(args) {
         Ok(cli) => cli,
-        Err(error) => return usage(&console, &error),
+        Err(mut error) => {
+            drop_far_tips(&mut error);
+            return usage(&console, &error);
+        }
     };
     start_logging(cli.global.verbosity);
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
@@ -216,6 +222,41 @@ fn collect_flags(command: &clap::Command, flags: &mut Vec<String>) {
     flags.extend(plain.filter_map(|arg| arg.get_long().map(str::to_owned)));
 }
 
+/// Takes out of an error the tips that are too far from what was typed to be of use: not a slip of the fingers, nor its beginning.
+fn drop_far_tips(error: &mut clap::Error) {
+    let given = match error.get(ContextKind::InvalidArg).or_else(|| error.get(ContextKind::InvalidSubcommand)) {
+        Some(ContextValue::String(given)) => bare(given).to_owned(),
+        _ => return,
+    };
+    let near = |tip: &str| {
+        let tip = bare(tip);
+        (given.len() > 1 && tip.starts_with(&given)) || kinds::closest(&given, std::iter::once(tip)).is_some()
+    };
+    for kind in [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand] {
+        let kept = match error.get(kind) {
+            Some(ContextValue::String(tip)) if !near(tip) => None,
+            Some(ContextValue::Strings(tips)) => Some(tips.iter().filter(|tip| near(tip)).cloned().collect::<Vec<_>>()),
+            _ => continue,
+        };
+        match kept {
+            Some(tips) if !tips.is_empty() => error.insert(kind, ContextValue::Strings(tips)),
+            // The usage is that of the tip.
+            _ => error.remove(kind).and(error.remove(ContextKind::Usage)),
+        };
+    }
+    // What begins with dashes can be given after others only where words of another command are taken.
+    let passes_on =
+        matches!(error.get(ContextKind::Usage), Some(ContextValue::StyledStr(usage)) if usage.to_string().contains("-- "));
+    if !passes_on {
+        error.remove(ContextKind::Suggested);
+    }
+}
+
+/// A flag or word without dashes and value.
+fn bare(word: &str) -> &str {
+    word.trim_start_matches('-').split(['=', ' ']).next().unwrap_or_default()
+}
+
 /// Prints help, or what is wrong with the command line; the exit code is 1 then, as kubectl's.
 fn usage(console: &Console, error: &clap::Error) -> ExitCode {
     let text = error.render();
@@ -256,7 +297,8 @@ pub async fn run_line(mut session: Session, words: &[&str]) -> u8 {
             session.flags = cli.global;
             execute(&session, cli.command).await
         }
-        Err(error) => {
+        Err(mut error) => {
+            drop_far_tips(&mut error);
             session.console.note(error.to_string());
             1
         }
@@ -284,6 +326,21 @@ mod tests {
         let text = crate::testing::Bench::new().ok("options").await;
         assert!(text.starts_with("The following options can be passed to any command:\n"), "{text}");
         assert!(text.contains("--kubeconfig <FILE>") && text.contains("--as <USER>") && !text.contains("--help"), "{text}");
+    }
+
+    #[test]
+    fn a_tip_is_what_may_have_been_meant() {
+        let said = |line: &str| {
+            let mut error = parse(line.split(' ').map(OsString::from)).unwrap_err();
+            drop_far_tips(&mut error);
+            error.to_string()
+        };
+        assert!(!said("kctl get --zz").contains("tip:"), "{}", said("kctl get --zz"));
+        assert!(!said("kctl get --ask").contains("--namespace"), "{}", said("kctl get --ask"));
+        assert!(said("kctl get --sort").contains("'--sort-by'"), "{}", said("kctl get --sort"));
+        assert!(said("kctl get --outptu=x").contains("'--output'"));
+        assert!(said("kctl gett pods").contains("'get'"), "{}", said("kctl gett pods"));
+        assert!(!said("kctl frobnicate").contains("tip:"));
     }
 
     #[test]
