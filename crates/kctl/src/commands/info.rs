@@ -8,7 +8,6 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::dump;
-
 use crate::{Session, complete, output::OutputArgs};
 
 /// Leases of those of which one leads at a time.
