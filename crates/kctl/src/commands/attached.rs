@@ -57,7 +57,7 @@ pub async fn follow(session: &Session, pod: &Pod, how: Follow) -> anyhow::Result
                 if let Err(error) = outcome
                     && !is_bad_request(&error)
                 {
-                    session.console.note(format!("warning: couldn't attach to pod/{}: {error:#}", pod.name()));
+                    session.console.note(format!("warning: couldn't attach to pod/{}: {error}", pod.name()));
                 }
                 output.await?;
             }
@@ -80,9 +80,7 @@ async fn with_terminal(session: &Session, pod: &Pod, container: &str, how: Follo
         Err(error) => {
             if !how.quiet {
                 let name = pod.name();
-                session
-                    .console
-                    .note(format!("warning: couldn't attach to pod/{name}, falling back to streaming logs: {error:#}"));
+                session.console.note(format!("warning: couldn't attach to pod/{name}, falling back to streaming logs: {error}"));
             }
             show_log(session, pod, container).await
         }
