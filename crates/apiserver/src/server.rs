@@ -98,7 +98,11 @@ pub async fn run(args: Args, kit: Kit) -> anyhow::Result<()> {
         )
         .add_service(PodsServer::new(services).max_decoding_message_size(MAX_MESSAGE));
     let of_store = StoreMetrics(store.clone());
-    kit.metrics.register(|registry| registry.register_collector(Box::new(of_store)));
+    let of_etcd = store.counters().latencies.family();
+    kit.metrics.register(|registry| {
+        registry.register_collector(Box::new(of_store));
+        registry.register("etcd_request_duration_seconds", "Time that requests to etcd about objects take", of_etcd);
+    });
     let gate = Arc::new(Gate::new(server, args.max_requests_inflight, args.max_streams_per_user, &kit));
     kit.tasks.spawn_infallible("memory", gate.clone().give_memory_back(shutdown.clone()));
     let router = routes.prepare().into_axum_router().layer(middleware::from_fn_with_state(gate, admit));
@@ -108,17 +112,31 @@ pub async fn run(args: Args, kit: Kit) -> anyhow::Result<()> {
     kit.tasks.spawn_infallible("server", using(store_in_use, serve));
     tracing::info!(%address, "serving");
 
-    let opened = async {
-        store.ready().await;
-        filled.open();
-        identity.ready().await;
-        known.open();
-    };
+    kit.tasks.spawn_infallible("etcd-readiness", follow_etcd(store, filled, shutdown.clone()));
     tokio::select! {
-        () = opened => {}
+        () = identity.ready() => known.open(),
         () = shutdown.started() => {}
     }
     Ok(())
+}
+
+/// Keeps the gate open while the caches are filled and etcd answers.
+async fn follow_etcd(store: store::Store, gate: daemon::Gate, shutdown: daemon::Shutdown) {
+    let mut quorum = store.etcd().quorum();
+    loop {
+        let (state, filled) = (quorum.borrow_and_update().clone(), store.is_ready());
+        match state {
+            store::Quorum::Lost(why) => gate.close(format!("etcd has no quorum: {why}")),
+            store::Quorum::Held | store::Quorum::Unknown if filled => gate.open(),
+            store::Quorum::Held | store::Quorum::Unknown => gate.close("the caches are not filled yet"),
+        }
+        tokio::select! {
+            // It cannot fail: the sender lives in the store.
+            _ = quorum.changed() => {}
+            () = store.ready(), if !filled => {}
+            () = shutdown.started() => return,
+        }
+    }
 }
 
 /// A task that keeps the store running until it ends.

@@ -214,9 +214,9 @@ fn store_error(kind: &Kind, name: &str, error: Error) -> StatusError {
             "etcd did not answer in time: the write may or may not have happened; read the object before trying again",
         ),
         Error::Etcd(e) if e.is_temporary() => {
-            // The store says once that it has lost etcd; each request would say it again.
+            // The store says once for all requests when etcd is lost and when it is back.
             tracing::debug!(error = &e as &dyn std::error::Error, "etcd does not answer");
-            StatusError::unavailable("etcd does not answer; please try again")
+            StatusError::unavailable("etcd does not answer, or most of its members do not agree; please try again")
         }
         other => StatusError::internal(format!("{} {name:?}: {other}", kind.kind)),
     }

@@ -124,6 +124,32 @@ async fn a_server_that_drains_ends_watches_and_requests_go_on_elsewhere() {
 }
 
 #[tokio::test]
+async fn a_request_that_takes_longer_than_allowed_fails_and_is_not_tried_again() {
+    let (ca, objects, directory) = set_up();
+    let server = Running::start(&ca, &objects);
+    let bound = Some(Duration::from_millis(300));
+    let client = Client::new(Config { request_timeout: bound, ..config(&ca, directory.path(), &[&server]) }).unwrap();
+    let maps = client.namespaced::<ConfigMap>("d");
+    objects.put(map("a"));
+    maps.get("a").await.unwrap();
+    let begun = Instant::now();
+    let mut watch = maps.watch(&WatchParams::from_now()).await.unwrap();
+    let error = loop {
+        if let Err(error) = watch.try_next().await {
+            break error;
+        }
+    };
+    assert!(error.is_out_of_time() && error.is_unavailable(), "{error:?}");
+    // Somebody who takes connections and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let servers = vec![format!("https://{}", silent.local_addr().unwrap()).parse().unwrap()];
+    let client = Client::new(Config { request_timeout: bound, servers, ..config(&ca, directory.path(), &[&server]) }).unwrap();
+    let error = client.namespaced::<ConfigMap>("d").get("a").await.unwrap_err();
+    assert!(error.is_out_of_time(), "{error:?}");
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
 async fn a_renewed_certificate_is_used_for_new_requests_and_open_streams_go_on() {
     let (ca, objects, directory) = set_up();
     let server = Running::start(&ca, &objects);

@@ -2,16 +2,29 @@
 
 use anyhow::Context as _;
 use api::API_LEVEL;
+use clap::Subcommand;
 use clap_complete::Shell;
 use serde_json::json;
+
+use super::dump;
 
 use crate::{Session, complete, output::OutputArgs};
 
 /// Show where the cluster is
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  kctl cluster-info")]
-pub struct ClusterInfoArgs {}
+  kctl cluster-info
+  kctl cluster-info dump --output-directory=dump")]
+pub struct ClusterInfoArgs {
+    #[command(subcommand)]
+    what: Option<More>,
+}
+
+/// What more there is to know.
+#[derive(Debug, Subcommand)]
+enum More {
+    Dump(dump::Args),
+}
 
 /// Show the versions of client and server
 #[derive(Debug, clap::Args)]
@@ -41,7 +54,10 @@ pub struct CompletionArgs {
 ///
 /// # Errors
 /// What went wrong, for the user.
-pub async fn cluster_info(session: &Session, _: ClusterInfoArgs) -> anyhow::Result<()> {
+pub async fn cluster_info(session: &Session, args: ClusterInfoArgs) -> anyhow::Result<()> {
+    if let Some(More::Dump(args)) = args.what {
+        return dump::run(session, args).await;
+    }
     let config = session.config()?;
     let client = session.client()?;
     let version = session.shown("asking the server", client.version()).await?;
