@@ -37,8 +37,8 @@ pub struct LeaderElection {
     pub renew_deadline: Duration,
     /// Time between attempts.
     pub retry_period: Duration,
-    /// 1 while we lead, else 0.
-    leads: Gauge,
+    /// Reports 1 while we lead, else 0; see [`Self::reported`].
+    pub leads: Gauge,
 }
 
 /// The lease is ours, until [`Leadership::lead`] says otherwise.

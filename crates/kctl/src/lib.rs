@@ -11,13 +11,16 @@ mod describe;
 mod error;
 mod failures;
 mod follow;
+mod gotemplate;
 mod kinds;
+mod kustomize;
 mod manifest;
 mod objects;
 mod output;
 mod pods;
 mod progress;
 mod resource_args;
+mod rest;
 mod session;
 mod terminal;
 #[cfg(test)]

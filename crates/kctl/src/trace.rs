@@ -219,7 +219,7 @@ mod tests {
         secret.metadata_mut().name = "s".into();
         secret.data.insert("token".into(), "top-secret".into());
         let any = Any { type_url: Secret::KIND.type_url.to_owned(), value: secret.encode_to_vec().into() };
-        let encoded = wire::Object { object: Some(any), warnings: Vec::new() }.encode_to_vec();
+        let encoded = wire::Object { object: Some(any), ..wire::Object::default() }.encode_to_vec();
         let mut value = message("/ferrokube.v1.Objects/Get", true, &encoded).unwrap();
         mask(&mut value);
         assert_eq!(
