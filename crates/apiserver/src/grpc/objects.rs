@@ -18,7 +18,7 @@ use tonic::{Response, Status};
 use super::{Services, any, batches, check_namespace, check_verb, fence, resolve, user};
 use crate::{
     decode::{self, FieldValidation},
-    pipeline::{Fence, Selectors},
+    pipeline::{Fence, Selectors, Stored},
     request::{Request, Verb},
 };
 
@@ -144,6 +144,8 @@ impl Objects for Services {
             ..request(user, Verb::Create, kind, &namespace, &r.name)
         };
         self.0.authorize(&request).await?;
+        let mut warnings = warnings;
+        warnings.extend(self.0.pipeline.warnings(&*object));
         let object = self.0.create(&request, object, fence.as_ref()).await?;
         Ok(Response::new(proto::Object { object: Some(object), warnings }))
     }
@@ -167,7 +169,11 @@ impl Objects for Services {
             ..request(user, Verb::Update, kind, &namespace, &name)
         };
         self.0.authorize(&request).await?;
-        let stored = self.0.pipeline.update(&request, object, fence.as_ref()).await?;
+        let mut warnings = warnings;
+        if request.subresource.is_empty() {
+            warnings.extend(self.0.pipeline.warnings(&*object));
+        }
+        let stored = self.0.replace(request, object, fence.as_ref()).await?;
         Ok(Response::new(proto::Object { object: Some(any(stored)), warnings }))
     }
 
@@ -255,6 +261,9 @@ impl super::Server {
                 let eviction =
                     object.downcast_ref::<Eviction>().ok_or_else(|| StatusError::internal("an Eviction is wanted here"))?;
                 let name = if request.name.is_empty() { eviction.name() } else { &request.name };
+                if !eviction.name().is_empty() && eviction.name() != name {
+                    return Err(StatusError::bad_request("name in URL does not match name in Eviction object"));
+                }
                 self.evict(&Request { name: name.to_owned(), ..request.clone() }, eviction.delete_options(), fence).await?;
                 Ok(of(object))
             }
@@ -277,6 +286,18 @@ impl super::Server {
                 let name = if request.name.is_empty() { object.meta().name.clone() } else { request.name.clone() };
                 self.pipeline.act(&Request { name, ..request.clone() }, &*object, fence).await.map(any)
             }
+        }
+    }
+
+    /// Replaces an object, or creates it where that is how the kind is put.
+    async fn replace(&self, request: Request, object: Box<dyn Object>, fence: Option<&Fence>) -> Result<Stored, StatusError> {
+        match self.pipeline.update(&request, object.boxed_clone(), fence).await {
+            Err(e) if e.is_not_found() && self.pipeline.creates_on_update(&request, &*object) => {
+                let creation = Request { verb: Verb::Create, ..request };
+                self.authorize(&creation).await?;
+                self.pipeline.create(&creation, object, fence).await
+            }
+            answer => answer,
         }
     }
 
