@@ -1,10 +1,13 @@
 # Sourced by the other scripts.
 set -euo pipefail
+# As it was meant where the script was called.
+[[ -z ${FERROKUBE_DIR:-} ]] || export FERROKUBE_DIR=$(realpath -m "$FERROKUBE_DIR")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 STATIC_TARGET=x86_64-unknown-linux-gnu
 PACKAGES=(gcc libc6-dev protobuf-compiler libprotobuf-dev etcd-server etcd-client
-          docker.io containerd nftables conntrack iproute2 busybox-static openssl)
+          docker.io containerd nftables conntrack iproute2 busybox-static openssl debootstrap systemd-container
+          python3-venv)
 
 say() { printf '\033[1m== %s\033[0m\n' "$*"; }
 

@@ -20,10 +20,15 @@ use crate::{
 
 const ROOT: &str = "/sys/fs/cgroup";
 
+/// Whether this machine has cgroup v2 only.
+pub fn is_unified() -> bool {
+    Path::new(ROOT).join("cgroup.controllers").exists()
+}
+
 /// The roots of all cgroup trees of this machine.
 fn roots() -> Vec<PathBuf> {
     let root = PathBuf::from(ROOT);
-    if root.join("cgroup.controllers").exists() {
+    if is_unified() {
         return vec![root];
     }
     let entries = fs::read_dir(&root).into_iter().flatten().flatten();
@@ -35,7 +40,7 @@ fn roots() -> Vec<PathBuf> {
 /// The tree by which processes are found: all of them carry their children along, this one is there for counting.
 fn tracking_root() -> PathBuf {
     let root = PathBuf::from(ROOT);
-    if root.join("cgroup.controllers").exists() { root } else { root.join("pids") }
+    if is_unified() { root } else { root.join("pids") }
 }
 
 /// The open `cgroup.procs` file of the group for a host's daemons, made if it is missing.
@@ -47,6 +52,23 @@ pub fn daemons_group(host: &Host) -> anyhow::Result<File> {
     fs::create_dir_all(&group).with_context(|| group.display().to_string())?;
     let procs = group.join("cgroup.procs");
     File::options().write(true).open(&procs).with_context(|| procs.display().to_string())
+}
+
+/// The open `cgroup.procs` files of a host's own group in every tree, made if they are missing: whoever is in them sees nothing above.
+///
+/// # Errors
+/// When a group cannot be made.
+pub fn host_groups(host: &Host) -> anyhow::Result<Vec<File>> {
+    let open = |root: PathBuf| {
+        let group = root.join(&host.netns);
+        fs::create_dir_all(&group)?;
+        // A new group of the cpuset controller has no processor, and takes no process.
+        for name in ["cpuset.cpus", "cpuset.mems"].into_iter().filter(|name| !is_unified() && group.join(name).exists()) {
+            fs::write(group.join(name), fs::read(root.join(name))?)?;
+        }
+        File::options().write(true).open(group.join("cgroup.procs"))
+    };
+    roots().into_iter().map(|root| open(root.clone()).with_context(|| root.display().to_string())).collect()
 }
 
 /// Every group of the cluster that exists, in every tree, children before their parents.

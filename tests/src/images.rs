@@ -105,7 +105,11 @@ pub fn import(cluster: &Cluster, host: &Host, name: &str, change: &str, layer: &
     written.context("docker import took only a part")
 }
 
-fn busybox() -> anyhow::Result<Vec<u8>> {
+/// The one layer of [`BUSYBOX`], a tar archive.
+///
+/// # Errors
+/// When the machine's busybox cannot be read.
+pub fn busybox() -> anyhow::Result<Vec<u8>> {
     let binary = Path::new("/bin/busybox");
     let applets = crate::command::sh("/bin/busybox --list")?;
     let links: Vec<_> = applets.lines().filter(|applet| *applet != "busybox").collect();

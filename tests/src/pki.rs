@@ -7,9 +7,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use daemon::pki::{self, Ca, Pair, Request, Usage};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     progress::Progress,
@@ -128,7 +128,14 @@ fn kubeconfigs(cluster: &Cluster) -> anyhow::Result<()> {
         "kubernetes-admin",
         json!({ "client-certificate-data": base64(&read("admin.crt")?), "client-key-data": base64(&read("admin.key")?) }),
     );
-    write_if_changed(&cluster.kubeconfig(), &admin)?;
+    let path = cluster.kubeconfig();
+    let there = path.exists().then(|| fs::read_to_string(&path)).transpose().with_context(|| path.display().to_string())?;
+    let admin = match &there {
+        Some(there) => brought_up_to_date(there, &admin)
+            .with_context(|| format!("{} is no kubeconfig; mend or delete it, and run up again", path.display()))?,
+        None => admin,
+    };
+    write_if_changed(&path, &admin)?;
     for daemon in [Daemon::Scheduler, Daemon::ControllerManager, Daemon::Kubelet, Daemon::KubeProxy] {
         for host in cluster.hosts_of(daemon) {
             let identity = if daemon == Daemon::Kubelet { format!("kubelet-{}", host.name) } else { daemon.name().to_owned() };
@@ -155,6 +162,36 @@ fn servers_for(cluster: &Cluster, host: &Host) -> Vec<String> {
     let first = usize::from(host.number - 1) % urls.len().max(1);
     urls.rotate_left(first);
     urls
+}
+
+/// A person's kubeconfig with our cluster and user as they are now. All else is theirs: context, namespace, other clusters. One that holds what
+/// it should comes back as it is, to the letter.
+fn brought_up_to_date(theirs: &str, ours: &str) -> anyhow::Result<String> {
+    let ours: Value = serde_yaml::from_str(ours)?;
+    let before: Value = serde_yaml::from_str(theirs)?;
+    anyhow::ensure!(before["kind"] == "Config", "its kind is {}", before["kind"]);
+    let mut after = before.clone();
+    for (list, replace) in [("clusters", true), ("users", true), ("contexts", false)] {
+        let there = match &mut after[list] {
+            Value::Array(there) => there,
+            empty @ Value::Null => {
+                *empty = json!([]);
+                empty.as_array_mut().context("an array")?
+            }
+            other => bail!("its {list} are {other}"),
+        };
+        for entry in ours[list].as_array().into_iter().flatten() {
+            match there.iter_mut().find(|one| one["name"] == entry["name"]) {
+                Some(one) if replace => *one = entry.clone(),
+                Some(_) => {}
+                None => there.push(entry.clone()),
+            }
+        }
+    }
+    if after["current-context"].as_str().is_none_or(str::is_empty) {
+        after["current-context"] = ours["current-context"].clone();
+    }
+    Ok(if after == before { theirs.to_owned() } else { serde_yaml::to_string(&after)? })
 }
 
 fn kubeconfig(cluster: serde_json::Value, user: &str, credentials: serde_json::Value) -> String {
@@ -210,4 +247,37 @@ pub fn write_if_changed(path: &Path, text: &str) -> anyhow::Result<bool> {
 fn base64(bytes: &[u8]) -> String {
     use base64::Engine;
     base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admin(key: &str) -> String {
+        kubeconfig(json!({ "server": "https://10.0.0.2:6443" }), "kubernetes-admin", json!({ "client-key-data": key }))
+    }
+
+    #[test]
+    fn what_a_person_changed_in_a_kubeconfig_stays() {
+        let changed = admin("a")
+            .replace("current-context: ferrokube", "current-context: work # mine")
+            .replace("cluster: ferrokube\n    user", "cluster: ferrokube\n    namespace: mine\n    user");
+        assert!(changed.contains("work # mine") && changed.contains("namespace: mine"), "{changed}");
+        assert_eq!(brought_up_to_date(&changed, &admin("a")).unwrap(), changed);
+
+        let renewed: Value = serde_yaml::from_str(&brought_up_to_date(&changed, &admin("b")).unwrap()).unwrap();
+        assert_eq!(renewed["users"][0]["user"]["client-key-data"], "b");
+        assert_eq!(renewed["contexts"][0]["context"]["namespace"], "mine");
+        assert_eq!(renewed["current-context"], "work");
+    }
+
+    #[test]
+    fn a_kubeconfig_that_lacks_this_cluster_gets_it() {
+        let other = "kind: Config\nclusters:\n- name: other\n  cluster: {server: x}\nusers: null\n";
+        let both: Value = serde_yaml::from_str(&brought_up_to_date(other, &admin("a")).unwrap()).unwrap();
+        assert_eq!(both["clusters"][0]["name"], "other");
+        assert_eq!(both["clusters"][1]["name"], "ferrokube");
+        assert_eq!(both["current-context"], "ferrokube");
+        assert!(brought_up_to_date("- 1", &admin("a")).is_err() && brought_up_to_date("{", &admin("a")).is_err());
+    }
 }

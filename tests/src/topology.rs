@@ -38,7 +38,7 @@ pub struct Cluster {
     /// Where its files are; absolute.
     #[serde(skip)]
     pub dir: PathBuf,
-    /// What the names of its namespaces, links and cgroups begin with; `fk` unless told otherwise, at most five letters.
+    /// What the names of its namespaces, links and cgroups begin with; `fk` unless told otherwise, at most five letters and digits.
     pub prefix: String,
     /// First three bytes of its /24 of host addresses; the machine itself has `.1`.
     pub subnet: [u8; 3],
@@ -131,8 +131,9 @@ impl Cluster {
     /// When the directory has no absolute path or a name would be too long for a link.
     pub fn new(dir: &Path, prefix: &str, subnet: [u8; 3], size: Size) -> anyhow::Result<Self> {
         let dir = absolute(dir)?;
-        let fits = (1..=5).contains(&prefix.len()) && prefix.bytes().all(|byte| byte.is_ascii_lowercase());
-        ensure!(fits, "prefix `{prefix}`: one to five lower-case letters, because link names end at 15");
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        let fits = (1..=5).contains(&prefix.len()) && prefix.bytes().all(allowed);
+        ensure!(fits, "prefix `{prefix}`: one to five lower-case letters and digits, because link names end at 15");
         size.check()?;
         Ok(Self { dir, prefix: prefix.to_owned(), subnet, size, made: Vec::new() })
     }
@@ -280,9 +281,10 @@ impl Cluster {
         self.dir.join("data").join(&host.name).join(daemon.name())
     }
 
-    /// Sockets and run-time state, outside `dir` because the paths of sockets may have 107 bytes at most.
+    /// Sockets and run-time state, outside `dir` because the paths of sockets may have 107 bytes at most. No other program's, whatever the
+    /// prefix.
     pub fn run_root(&self) -> PathBuf {
-        Path::new("/run").join(&self.prefix)
+        Path::new("/run").join(format!("ferrokube-{}", self.prefix))
     }
 
     /// A node's Docker socket.
@@ -384,8 +386,21 @@ mod tests {
         for name in ["fk-br0", "fk-node-3", "fk-cp-1"] {
             assert!(cluster.owns_name(name), "{name}");
         }
-        for name in ["fk", "fk-node-", "fkt-node-1", "fk-node-x", "fk-other", "docker0"] {
+        for name in ["fk", "fk-node-", "fkt-node-1", "fk-node-x", "fk-other", "docker0", "fk1-node-1"] {
             assert!(!cluster.owns_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_may_hold_digits_and_nothing_that_is_not_a_name() {
+        let size = Size::default();
+        let cluster = Cluster::new(Path::new("/.cluster"), "h8", [172, 30, 0], size).unwrap();
+        for host in cluster.hosts() {
+            assert!(cluster.owns_name(&host.netns), "{}", host.netns);
+        }
+        assert!(!cluster.owns_name("h-node-1") && !cluster.owns_name("h81-node-1"));
+        for prefix in ["", "toolong", "a-b", "A", "../x", "ä"] {
+            assert!(Cluster::new(Path::new("/.cluster"), prefix, [172, 30, 0], size).is_err(), "{prefix}");
         }
     }
 }

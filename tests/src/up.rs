@@ -102,7 +102,13 @@ impl Cluster {
         let wanted = Self::new(dir, prefix, subnet, size)?;
         match there {
             Some(there) if (&there.prefix, there.subnet, there.size) != (&wanted.prefix, wanted.subnet, wanted.size) => {
-                bail!("{} holds a cluster made with {}; run scripts/down before changing that", dir.display(), there.size)
+                let [a, b, c] = there.subnet;
+                bail!(
+                    "{} holds a cluster made with {}, --prefix {} and --subnet {a}.{b}.{c}; run scripts/down before changing that",
+                    dir.display(),
+                    there.size,
+                    there.prefix
+                )
             }
             Some(there) => Ok(there),
             None => {
@@ -286,22 +292,23 @@ fn first_line(body: &str) -> &str {
     body.lines().next().unwrap_or_default()
 }
 
+/// Paths are absolute: `up` may have been called from anywhere.
 fn next_steps(cluster: &Cluster, node_port: &str, host: &Host) {
-    let relative = std::env::current_dir().ok().and_then(|here| cluster.dir.strip_prefix(here).ok().map(Path::to_owned));
-    let dir = relative.unwrap_or_else(|| cluster.dir.clone());
-    let dir = dir.display();
+    let dir = cluster.dir.display();
+    let which = if cluster.dir == repository().join(".cluster") { String::new() } else { format!("FERROKUBE_DIR={dir} ") };
     println!(
         "
 Try next:
-  export KUBECONFIG={dir}/kubeconfig PATH=$PWD/{dir}/bin:$PATH
+  export KUBECONFIG={dir}/kubeconfig PATH={dir}/bin:$PATH
   kctl get nodes -o wide
   kctl get pods -A -o wide
   curl http://{node_port}/
   kctl scale rc guestbook --replicas=6
   docker -H unix://{} ps
   ip link set {} down      # cut a host off; `up` again plugs it in
-  scripts/down",
+  {which}{}",
         cluster.docker_socket(host).display(),
-        host.netns
+        host.netns,
+        repository().join("scripts/down").display()
     );
 }

@@ -24,6 +24,17 @@ pub enum Qos {
     BestEffort,
 }
 
+/// A port opened on the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    /// Address it is opened on; `0.0.0.0` is all of them.
+    pub ip: String,
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: String,
+    /// The port.
+    pub port: i32,
+}
+
 /// What the pod asks for: what its containers need together, or what one init container needs before them if that is more, plus overhead.
 /// Sidecars, which are init containers that restart always, run beside all that come after them.
 pub fn requests(spec: &PodSpec) -> Amounts {
@@ -55,6 +66,13 @@ pub fn limits(spec: &PodSpec) -> Amounts {
     total
 }
 
+/// The ports that the pod's containers open on their node.
+pub fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
+    let ports = spec.containers.iter().flat_map(|container| &container.ports).filter(|port| port.host_port > 0);
+    let or = |text: &str, default: &str| if text.is_empty() { default.to_owned() } else { text.to_owned() };
+    ports.map(|p| HostPort { ip: or(&p.host_ip, "0.0.0.0"), protocol: or(&p.protocol, "TCP"), port: p.host_port }).collect()
+}
+
 /// True for an init container that keeps running beside those that come after it.
 pub fn is_sidecar(container: &Container) -> bool {
     container.restart_policy.as_deref() == Some("Always")
@@ -84,6 +102,16 @@ fn total(spec: &PodSpec, of: impl Fn(&Container) -> Amounts) -> Amounts {
     }
     amounts::raise(&mut running, &peak);
     running
+}
+
+// === impl HostPort ===
+
+impl HostPort {
+    /// True if both cannot be open on one node.
+    pub fn conflicts(&self, other: &Self) -> bool {
+        let same_address = self.ip == other.ip || self.ip == "0.0.0.0" || other.ip == "0.0.0.0";
+        self.port == other.port && self.protocol == other.protocol && same_address
+    }
 }
 
 // === impl Qos ===

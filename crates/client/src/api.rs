@@ -113,6 +113,7 @@ impl<T> Api<T> {
             namespace: self.namespace.clone(),
             name: name.to_owned(),
             subresource: subresource.to_owned(),
+            as_json: false,
         };
         let answer = self.client.read(|| async {
             let request = self.client.request(request.clone());
@@ -257,11 +258,12 @@ impl<T: Item> Api<T> {
             continue_token: params.continue_token.clone(),
             metadata_only: T::METADATA_ONLY,
             resource_version: params.resource_version.clone(),
+            as_json: false,
         });
         let kind = self.kind;
         let chunks = self.client.objects().list(request).await?.into_inner();
         Ok(chunks.map(move |chunk| {
-            let ListResponse { items, metadata } = chunk?;
+            let ListResponse { items, metadata, .. } = chunk?;
             let items = items.into_iter().map(|any| T::read(kind, any)).collect::<Result<_>>()?;
             Ok(List { items, metadata: metadata.unwrap_or_default() })
         }))
@@ -303,6 +305,7 @@ impl<T: Item> Api<T> {
             namespace: self.namespace.clone(),
             name: name.to_owned(),
             options: Some(options.clone()),
+            as_json: false,
         })?;
         let answer = within(self.client.objects().delete(request)).await?.into_inner();
         let object = answer.object.map(|any| T::read(self.kind, any)).transpose()?;

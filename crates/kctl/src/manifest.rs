@@ -40,11 +40,20 @@ pub enum Validation {
     #[default]
     #[value(alias = "true")]
     Strict,
-    /// They are dropped with a warning.
+    /// The server drops them and warns.
     Warn,
-    /// They are dropped.
+    /// The server drops them.
     #[value(alias = "false")]
     Ignore,
+}
+
+/// What is to be done about fields that the schema does not know.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub struct ValidateArgs {
+    /// What to do about fields that the schema does not know: strict (refuse), warn, ignore
+    #[arg(long, value_enum, value_name = "HOW", default_value_t, num_args = 0..=1, default_missing_value = "strict",
+        require_equals = true, hide_possible_values = true)]
+    pub validate: Validation,
 }
 
 /// An object of a manifest.
@@ -70,6 +79,19 @@ pub struct Origin {
     pub document: usize,
     /// Line, from 1.
     pub line: usize,
+}
+
+// === impl Validation ===
+
+impl Validation {
+    /// The word for it in requests.
+    pub fn wire(self) -> &'static str {
+        match self {
+            Self::Strict => "Strict",
+            Self::Warn => "Warn",
+            Self::Ignore => "Ignore",
+        }
+    }
 }
 
 // === impl Origin ===
@@ -110,7 +132,7 @@ impl FileArgs {
         let (mut manifests, mut problems) = (Vec::new(), 0);
         for (file, document) in self.documents(session)? {
             let mut found = Vec::new();
-            collect(&file, &document, &document.value, "", &mut found);
+            collect(&file, &document, &document.value, "", ("", ""), &mut found);
             for item in found {
                 match item.and_then(|manifest| settle(session, manifest, validation)) {
                     Ok(manifest) => manifests.push(manifest),
@@ -227,21 +249,24 @@ fn join(base: &str, path: &str) -> String {
 
 type Found = Result<Manifest, Vec<String>>;
 
-/// The objects of a document: itself, or the items of a List.
-fn collect(file: &str, document: &Document, value: &Value, base: &str, found: &mut Vec<Found>) {
+/// The objects of a document: itself, or the items of a List. An item that says neither `apiVersion` nor `kind` has those that its
+/// list's kind, such as ConfigMapList, gives it: `inherited`.
+fn collect(file: &str, document: &Document, value: &Value, base: &str, inherited: (&str, &str), found: &mut Vec<Found>) {
     let at = |path: &str| {
         let line = document.line_of(&join(base, path));
         Origin { file: file.to_owned(), document: document.number, line }
     };
     let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
-    let (api_version, name) = (text("apiVersion"), text("kind"));
+    let own = (text("apiVersion"), text("kind"));
+    let (api_version, name) = if own == ("", "") { inherited } else { own };
     if !value.is_object() {
         found.push(Err(vec![format!("{}: a Kubernetes object is wanted here, with apiVersion, kind and metadata", at(""))]));
         return;
     }
-    if let (Some(Value::Array(items)), true) = (value.get("items"), name.ends_with("List")) {
+    if let (Some(Value::Array(items)), Some(item_kind)) = (value.get("items"), name.strip_suffix("List")) {
+        let inherited = if item_kind.is_empty() { ("", "") } else { (api_version, item_kind) };
         for (i, item) in items.iter().enumerate() {
-            collect(file, document, item, &join(base, &format!("items[{i}]")), found);
+            collect(file, document, item, &join(base, &format!("items[{i}]")), inherited, found);
         }
         return;
     }
@@ -253,7 +278,10 @@ fn collect(file: &str, document: &Document, value: &Value, base: &str, found: &m
     }
     found.push(match kinds::by_api_version(api_version, name) {
         Ok(kind) => {
-            Ok(Manifest { kind, value: value.clone(), origin: at(""), document: document.clone(), base: base.to_owned() })
+            let mut value = value.clone();
+            value["apiVersion"] = api_version.into();
+            value["kind"] = name.into();
+            Ok(Manifest { kind, value, origin: at(""), document: document.clone(), base: base.to_owned() })
         }
         Err(message) => Err(vec![format!("{}: {message}", at("kind"))]),
     });
@@ -265,10 +293,9 @@ fn settle(session: &Session, mut manifest: Manifest, validation: Validation) -> 
     for problem in strict::check(manifest.kind, &manifest.value) {
         let Problem { path, unknown, .. } = &problem;
         let at = Origin { line: manifest.line_of(path), ..manifest.origin.clone() };
-        match (unknown, validation) {
-            (true, Validation::Ignore) => {}
-            (true, Validation::Warn) => session.console.note(format!("Warning: {at}: {problem}")),
-            _ => errors.push(format!("{at}: {problem}")),
+        // What the server drops it is also the one to tell.
+        if !unknown || validation == Validation::Strict {
+            errors.push(format!("{at}: {problem}"));
         }
     }
     if manifest.kind.namespaced && errors.is_empty() {
@@ -312,6 +339,18 @@ mod tests {
         let objects = objects.unwrap();
         let seen: Vec<_> = objects.iter().map(|o| (o.kind.kind, o.name(), o.namespace(), o.origin.line)).collect();
         assert_eq!(seen, [("Namespace", "a", "", 1), ("ConfigMap", "b", "default", 10)]);
+    }
+
+    #[test]
+    fn items_of_a_typed_list_have_its_kind_unless_they_say_another() {
+        let (objects, _) = read(
+            "apiVersion: v1\nkind: ConfigMapList\nitems:\n- metadata: {name: a}\n- {apiVersion: v1, kind: Secret, metadata: {name: b}}\n",
+        );
+        let objects = objects.unwrap();
+        let seen: Vec<_> = objects.iter().map(|o| (o.kind.kind, o.name(), crate::objects::text(&o.value, "/kind"))).collect();
+        assert_eq!(seen, [("ConfigMap", "a", "ConfigMap"), ("Secret", "b", "Secret")]);
+        let (outcome, errors) = read("apiVersion: v1\nkind: List\nitems:\n- metadata: {name: a}\n");
+        assert!(outcome.is_err() && errors.contains("line 4: apiVersion is not set"), "{errors}");
     }
 
     #[test]

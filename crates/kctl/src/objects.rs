@@ -5,7 +5,7 @@ use api::{Kind, meta::v1::ObjectMeta};
 use client::{Dynamic, Item as _, List, ListParams, Metadata};
 use serde_json::{Map, Value};
 
-use crate::Session;
+use crate::{Session, failures::Failures};
 
 /// Sets a value in nested objects, which are made where they are missing.
 pub fn set(value: &mut Value, path: &[&str], new: Value) {
@@ -57,6 +57,18 @@ pub fn to_value(object: &Dynamic) -> anyhow::Result<Value> {
     object.to_value().with_context(|| format!("{} cannot be shown as JSON", crate::kinds::display(object.kind(), &meta.name)))
 }
 
+/// Objects' JSON with their kinds. One that has none is named as a failure and left out, so that it does not hide the others.
+///
+/// # Errors
+/// What must end the command.
+pub fn shown(session: &Session, failures: &mut Failures, objects: &[Dynamic]) -> anyhow::Result<Vec<(&'static Kind, Value)>> {
+    let mut found = Vec::with_capacity(objects.len());
+    for object in objects {
+        found.extend(failures.check(session, to_value(object))?.map(|value| (object.kind(), value)));
+    }
+    Ok(found)
+}
+
 /// Reads one object.
 ///
 /// # Errors
@@ -87,6 +99,27 @@ pub async fn list_all(
 ) -> anyhow::Result<List<Dynamic>> {
     let api = session.client()?.dynamic(kind, namespace);
     Ok(session.shown(&format!("reading {}", kind.plural), api.list(params)).await?)
+}
+
+/// Reads the objects of a kind that match, `params.limit` at a time.
+///
+/// # Errors
+/// Whatever the server says.
+pub async fn list_chunked(
+    session: &Session,
+    kind: &'static Kind,
+    namespace: &str,
+    mut params: ListParams,
+) -> anyhow::Result<Vec<Dynamic>> {
+    let mut found = Vec::new();
+    loop {
+        let list = list_all(session, kind, namespace, &params).await?;
+        found.extend(list.items);
+        if list.metadata.r#continue.is_empty() {
+            return Ok(found);
+        }
+        params.continue_token = list.metadata.r#continue;
+    }
 }
 
 /// Reads the metadata of the objects of a kind that match.

@@ -100,6 +100,11 @@ impl ObjectArgs {
     /// # Errors
     /// When the arguments do not say, or the server cannot list.
     pub async fn resolve(&self, session: &Session) -> anyhow::Result<Vec<Named>> {
+        for (flag, given) in [("selector", &self.select.selector), ("field-selector", &self.select.field_selector)] {
+            if self.all && given.as_ref().is_some_and(|selector| !selector.is_empty()) {
+                bail!("cannot set --all and --{flag} at the same time");
+            }
+        }
         if !self.files.is_empty() {
             if !self.resources.is_empty() {
                 bail!("when files are given with -f, no resources can be named on the command line");

@@ -82,11 +82,47 @@ pub fn is_terminal() -> bool {
     io::stdin().is_terminal()
 }
 
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The process's exit code; `None` if the stream ended without one.
+    pub code: Option<i32>,
+    /// The process has written something.
+    pub seen: bool,
+}
+
 /// Connects the user to a process until it ends.
 ///
 /// # Errors
 /// An [`Exit`] with the process's exit code unless that is 0; else what went wrong.
-pub async fn connect(session: &Session, mode: Mode, mut start: ExecStart) -> anyhow::Result<()> {
+pub async fn connect(session: &Session, mode: Mode, start: ExecStart) -> anyhow::Result<()> {
+    match run(session, mode, start, true).await?.code {
+        None if mode == Mode::Exec => bail!("the connection ended before the command did: what became of it is not known"),
+        None | Some(0) => Ok(()),
+        Some(code) => {
+            let message = (mode == Mode::Exec).then(|| format!("command terminated with exit code {code}"));
+            Err(Exit { code: u8::try_from(code).unwrap_or(1), message }.into())
+        }
+    }
+}
+
+/// Joins the main process of a container until that ends, whatever it ends with.
+///
+/// # Errors
+/// What went wrong.
+pub async fn join(session: &Session, start: ExecStart) -> anyhow::Result<Ended> {
+    run(session, Mode::Attach, start, true).await
+}
+
+/// Passes standard input to the main process of a container until that ends; what it writes is not shown.
+///
+/// # Errors
+/// What went wrong.
+pub async fn feed(session: &Session, start: ExecStart) -> anyhow::Result<()> {
+    run(session, Mode::Attach, start, false).await.map(drop)
+}
+
+async fn run(session: &Session, mode: Mode, mut start: ExecStart, show: bool) -> anyhow::Result<Ended> {
     let client = session.client()?;
     if start.tty {
         start.size = size();
@@ -101,16 +137,9 @@ pub async fn connect(session: &Session, mode: Mode, mut start: ExecStart) -> any
         // Not a task: reading a terminal cannot be cancelled, and the process need not wait for this thread to end.
         std::thread::Builder::new().name("input".to_owned()).spawn(move || forward_input(&sender))?;
     }
-    let outcome = relay(session, output, &sender, with_terminal).await;
+    let outcome = relay(session, output, &sender, with_terminal, show).await;
     drop(raw);
-    match outcome? {
-        None if mode == Mode::Exec => bail!("the connection ended before the command did: what became of it is not known"),
-        None | Some(0) => Ok(()),
-        Some(code) => {
-            let message = (mode == Mode::Exec).then(|| format!("command terminated with exit code {code}"));
-            Err(Exit { code: u8::try_from(code).unwrap_or(1), message }.into())
-        }
-    }
+    outcome
 }
 
 async fn open(
@@ -143,22 +172,31 @@ fn forward_input(sender: &mpsc::Sender<Message>) {
     }
 }
 
-/// Shows output and passes on changes of the terminal's size. Returns the exit code; `None` if the stream ends without one.
+/// Shows output, if wished, and passes on changes of the terminal's size.
 async fn relay(
     session: &Session,
     mut output: BoxStream<'static, client::Result<ExecResponse>>,
     sender: &mpsc::Sender<Message>,
     with_terminal: bool,
-) -> anyhow::Result<Option<i32>> {
+    show: bool,
+) -> anyhow::Result<Ended> {
+    let mut seen = false;
     let (mut resized, mut hung_up, mut ended) =
         (listen(SignalKind::window_change())?, listen(SignalKind::hangup())?, listen(SignalKind::terminate())?);
     loop {
         tokio::select! {
             message = output.try_next() => match message?.map(|response| response.message) {
-                None => return Ok(None),
-                Some(Some(exec_response::Message::Stdout(bytes))) => session.console.print(bytes)?,
-                Some(Some(exec_response::Message::Stderr(bytes))) => session.console.print_error(bytes)?,
-                Some(Some(exec_response::Message::ExitCode(code))) => return Ok(Some(code)),
+                None => return Ok(Ended { code: None, seen }),
+                Some(Some(exec_response::Message::ExitCode(code))) => return Ok(Ended { code: Some(code), seen }),
+                Some(Some(_)) if !show => {}
+                Some(Some(exec_response::Message::Stdout(bytes))) => {
+                    seen |= !bytes.is_empty();
+                    session.console.print(bytes)?;
+                }
+                Some(Some(exec_response::Message::Stderr(bytes))) => {
+                    seen |= !bytes.is_empty();
+                    session.console.print_error(bytes)?;
+                }
                 Some(None) => {}
             },
             _ = resized.recv(), if with_terminal => {

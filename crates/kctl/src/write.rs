@@ -4,7 +4,7 @@ use api::{Kind, ferrokube::v1::WriteOptions};
 use client::{Api, Dynamic, Item as _, Patch};
 use serde_json::Value;
 
-use crate::{Session, kinds, objects, output::OutputArgs};
+use crate::{Session, kinds, manifest::Validation, objects, output::OutputArgs};
 
 /// How often a change that met another one is tried again.
 const CONFLICT_ATTEMPTS: u32 = 5;
@@ -35,6 +35,9 @@ pub struct WriteArgs {
     /// Who makes the change, as recorded with the object
     #[arg(long, value_name = "NAME", hide = true)]
     pub field_manager: Option<String>,
+    /// What the server does about fields that the schema does not know.
+    #[arg(skip)]
+    pub validation: Validation,
 }
 
 // === impl WriteArgs ===
@@ -48,7 +51,7 @@ impl WriteArgs {
         Ok(session.client()?.dynamic(kind, namespace).with_options(WriteOptions {
             dry_run: self.dry_run == DryRun::Server,
             field_manager: self.field_manager.clone().unwrap_or_default(),
-            field_validation: String::new(),
+            field_validation: self.validation.wire().to_owned(),
         }))
     }
 
@@ -108,7 +111,7 @@ impl WriteArgs {
         kind: &'static Kind,
         namespace: &str,
         name: &str,
-        decide: impl Fn(&Value) -> anyhow::Result<Option<Value>>,
+        mut decide: impl FnMut(&Value) -> anyhow::Result<Option<Value>>,
     ) -> anyhow::Result<(Value, bool)> {
         let api = self.api(session, kind, namespace)?;
         let mut attempt = 1;

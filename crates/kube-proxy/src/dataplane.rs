@@ -42,18 +42,23 @@ pub struct Flow {
     pub backend: Backend,
     /// Whether the destination was rewritten.
     pub translated: bool,
+    /// Whether the source was rewritten.
+    pub masqueraded: bool,
 }
 
 impl FlowCheck {
-    /// Whether the flow goes through the frontend to none of its backends. A flow to a service address that was never translated
-    /// is stale as well (it began before the Service was known), unless nothing serves that address.
+    /// Whether the flow goes through the frontend to none of its backends. A flow that was never translated is stale as well (it began before the
+    /// Service was known), unless nothing serves that frontend.
+    ///
+    /// What is sent to a node port may be meant for another host. Such a flow is only tracked anew when it is forgotten, unless its source is
+    /// rewritten: it would get another one, so it is left alone.
     pub fn is_stale(&self, flow: &Flow) -> bool {
         if flow.destination.port != self.frontend.port || self.backends.contains(&flow.backend) {
             return false;
         }
         match self.frontend.address {
             Some(address) => flow.destination.address == address && (flow.translated || !self.backends.is_empty()),
-            None => flow.translated,
+            None => flow.translated || (!flow.masqueraded && !self.backends.is_empty()),
         }
     }
 }
@@ -119,7 +124,7 @@ mod tests {
         let service = Backend { address: [10, 96, 0, 10].into(), port: 53 };
         let check =
             FlowCheck { frontend: Frontend { address: Some(service.address), port: 53 }, backends: BTreeSet::from([backend(1)]) };
-        let flow = |destination, to, translated| Flow { destination, backend: to, translated };
+        let flow = |destination, to, translated| Flow { destination, backend: to, translated, masqueraded: false };
         assert!(!check.is_stale(&flow(service, backend(1), true)));
         assert!(check.is_stale(&flow(service, backend(2), true)));
         assert!(check.is_stale(&flow(service, service, false)), "it began before the Service was known");
@@ -127,10 +132,23 @@ mod tests {
     }
 
     #[test]
-    fn a_node_port_check_leaves_untranslated_flows_alone() {
-        let check = FlowCheck { frontend: Frontend { address: None, port: 30_053 }, backends: BTreeSet::new() };
+    fn a_node_port_check_leaves_flows_to_other_hosts_their_source() {
+        let frontend = Frontend { address: None, port: 30_053 };
+        let (nobody, served) = (BTreeSet::new(), BTreeSet::from([backend(2)]));
         let there = Backend { address: [192, 0, 2, 1].into(), port: 30_053 };
-        assert!(check.is_stale(&Flow { destination: there, backend: backend(1), translated: true }));
-        assert!(!check.is_stale(&Flow { destination: there, backend: there, translated: false }));
+        let translated = Flow { destination: there, backend: backend(1), translated: true, masqueraded: true };
+        let early = Flow { destination: there, backend: there, translated: false, masqueraded: false };
+        let elsewhere = Flow { masqueraded: true, ..early };
+        for (backends, flow, stale) in [
+            (&nobody, translated, true),
+            (&served, translated, true),
+            (&nobody, early, false),
+            (&served, early, true),
+            (&served, elsewhere, false),
+            (&served, Flow { backend: backend(2), ..translated }, false),
+        ] {
+            let check = FlowCheck { frontend, backends: backends.clone() };
+            assert_eq!(check.is_stale(&flow), stale, "{backends:?} {flow:?}");
+        }
     }
 }

@@ -56,12 +56,16 @@ pub enum Error {
 /// # Errors
 /// When something that was configured cannot be used.
 pub async fn run(args: Args, kit: Kit) -> Result<(), Error> {
-    let client = Client::new(Config::load(&args.client)?.named("kube-proxy"))?;
+    let config = Config::load(&args.client)?.named("kube-proxy");
+    let hosts = config.servers.iter().filter_map(|server| server.host());
+    let api_servers = hosts.filter_map(|host| host.trim_matches(['[', ']']).parse().ok()).collect();
+    let client = Client::new(config)?;
     let informers = Informers::new(client, kit.clone());
     let settings = Settings {
         node_name: args.node_name().map_err(Error::NodeName)?,
         family: Family::V4,
         pod_cidrs: args.cluster_cidr,
+        api_servers,
         min_sync_period: args.min_sync_period,
     };
     let health = Healthz::default();

@@ -3,6 +3,7 @@
 //! Written by [`crate::source`] from API objects and by tests; read by [`crate::plan`]. Nothing here does I/O, and everything is
 //! already checked: addresses are parsed, ports are in range, headless and external-name services never get this far.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -119,6 +120,8 @@ pub struct Node {
     pub pod_cidrs: Vec<Cidr>,
     /// The node's `topology.kubernetes.io/zone`, for topology hints.
     pub zone: Option<Arc<str>>,
+    /// Addresses of the API servers, which no Service's external address may take.
+    pub api_servers: BTreeSet<IpAddr>,
 }
 
 // === impl Family ===
@@ -200,6 +203,11 @@ impl Cidr {
         Family::of(self.address)
     }
 
+    /// Whether the address lies in the prefix.
+    pub fn contains(self, address: IpAddr) -> bool {
+        self.family() == Family::of(address) && Self::new(address, self.length) == Some(self)
+    }
+
     /// The prefix length as a mask in network order.
     pub fn mask(self) -> Vec<u8> {
         let full = usize::from(self.length);
@@ -251,6 +259,12 @@ impl Node {
     /// The pod prefixes of the table's family.
     pub fn pod_cidrs(&self) -> impl Iterator<Item = Cidr> + '_ {
         self.pod_cidrs.iter().copied().filter(|cidr| cidr.family() == self.family)
+    }
+
+    /// Whether the address is an API server's or a pod's, so that an external address of a Service must not take it. This host's own addresses are
+    /// known to the kernel only, which is asked for each packet.
+    pub fn is_taken(&self, address: IpAddr) -> bool {
+        self.api_servers.contains(&address) || self.pod_cidrs.iter().any(|cidr| cidr.contains(address))
     }
 }
 

@@ -6,6 +6,7 @@
 //!
 //! *Invariant:* nothing is touched before every informer has its first list, and nothing because the API server is away.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use api::Resource;
@@ -39,6 +40,8 @@ pub struct Settings {
     pub family: Family,
     /// Where pods' traffic comes from; empty for the Node's pod CIDRs.
     pub pod_cidrs: Vec<Cidr>,
+    /// Addresses at which the API servers are reached, besides those that their Service lists.
+    pub api_servers: Vec<IpAddr>,
     /// Least time between two syncs.
     pub min_sync_period: Duration,
 }
@@ -145,8 +148,12 @@ impl Proxy {
         });
         let dirty = self.dirty.clone();
         self.slices.on_change(move |changed| {
-            let keys = changed.both().filter_map(|slice| source::slice_key(slice));
-            dirty.note(|pending| pending.services.extend(keys));
+            let keys: Vec<_> = changed.both().filter_map(|slice| source::slice_key(slice)).collect();
+            let node = keys.contains(&source::api_servers());
+            dirty.note(|pending| {
+                pending.node |= node;
+                pending.services.extend(keys);
+            });
         });
         let (dirty, health) = (self.dirty.clone(), self.health.clone());
         self.nodes.on_change(move |changed| {
@@ -184,7 +191,9 @@ impl Proxy {
 
     fn node(&self) -> Node {
         let object = self.nodes.store().list().pop().unwrap_or_default();
-        source::node(&object, self.settings.family, &self.settings.pod_cidrs)
+        let slices = self.slices.store().by_index(BY_SERVICE, &source::api_servers().to_string());
+        let api_servers = self.settings.api_servers.iter().copied().chain(source::listed(&slices)).collect();
+        source::node(&object, self.settings.family, &self.settings.pod_cidrs, api_servers)
     }
 }
 
@@ -268,6 +277,7 @@ mod tests {
             node_name: "node-1".into(),
             family: Family::V4,
             pod_cidrs: vec![],
+            api_servers: vec![],
             min_sync_period: Duration::from_millis(20),
         };
         let informers = Informers::new(server.client(), kit.clone());
@@ -346,12 +356,12 @@ mod tests {
         let _kit = start(&server, &kernel);
         kernel.eventually(is_served).await;
         let rules = |kernel: &Kernel| kernel.0.lock().contents.chains["services"].rules.len();
-        assert_eq!(rules(&kernel), 2);
+        assert_eq!(rules(&kernel), 3);
         let mut node = NodeObject::default();
         node.metadata_mut().name = "node-1".into();
         node.spec_mut().pod_cidr = "10.244.0.0/24".into();
         server.put(node);
-        kernel.eventually(|kernel| rules(kernel) == 3 && is_served(kernel)).await;
+        kernel.eventually(|kernel| rules(kernel) == 4 && is_served(kernel)).await;
     }
 
     #[tokio::test]

@@ -30,12 +30,16 @@ pub enum SetKind {
     ClusterIps,
     /// Pairs (pod, same pod): connections of a pod to itself through a Service.
     Hairpins,
-    /// (address, protocol, port) → chain, for cluster, external and load-balancer addresses with endpoints.
+    /// (address, protocol, port) → chain, for cluster and load-balancer addresses with endpoints.
     Services,
+    /// As [`SetKind::Services`], for external addresses, which anyone may write into a Service: never asked about addresses of this host.
+    External,
     /// (protocol, port) → chain, for node ports with endpoints.
     NodePorts,
     /// (address, protocol, port) → refusal, for service ports that nothing serves.
     Unserved,
+    /// As [`SetKind::Unserved`], for external addresses.
+    UnservedExternal,
     /// (protocol, port) → refusal, for node ports that nothing serves.
     UnservedNodePorts,
     /// The clients of one backend of a Service with affinity, each with a timeout; filled by the packets themselves.
@@ -99,6 +103,8 @@ pub enum Statement {
     SourceLocal,
     /// The destination is an address of this host.
     DestinationLocal,
+    /// The destination is no address of this host.
+    DestinationElsewhere,
     /// The packet begins a connection.
     NewConnection,
     /// The transport protocol is this one.
@@ -188,8 +194,16 @@ pub struct Fragment {
 
 impl SetKind {
     /// The sets that exist once, in the order they are made.
-    pub const STATIC: [Self; 6] =
-        [Self::ClusterIps, Self::Hairpins, Self::Services, Self::NodePorts, Self::Unserved, Self::UnservedNodePorts];
+    pub const STATIC: [Self; 8] = [
+        Self::ClusterIps,
+        Self::Hairpins,
+        Self::Services,
+        Self::External,
+        Self::NodePorts,
+        Self::Unserved,
+        Self::UnservedExternal,
+        Self::UnservedNodePorts,
+    ];
 
     /// The name of a static set; `None` for [`SetKind::Sticky`], which is named after its backend.
     pub fn name(self) -> Option<&'static str> {
@@ -197,8 +211,10 @@ impl SetKind {
             Self::ClusterIps => Some("cluster-ips"),
             Self::Hairpins => Some("hairpins"),
             Self::Services => Some("services"),
+            Self::External => Some("external"),
             Self::NodePorts => Some("node-ports"),
             Self::Unserved => Some("unserved"),
+            Self::UnservedExternal => Some("unserved-external"),
             Self::UnservedNodePorts => Some("unserved-node-ports"),
             Self::Sticky => None,
         }
@@ -209,7 +225,9 @@ impl SetKind {
         match self {
             Self::ClusterIps => &[Field::Destination],
             Self::Hairpins => &[Field::Source, Field::Destination],
-            Self::Services | Self::Unserved => &[Field::Destination, Field::Protocol, Field::DestinationPort],
+            Self::Services | Self::External | Self::Unserved | Self::UnservedExternal => {
+                &[Field::Destination, Field::Protocol, Field::DestinationPort]
+            }
             Self::NodePorts | Self::UnservedNodePorts => &[Field::Protocol, Field::DestinationPort],
             Self::Sticky => &[Field::Source],
         }
@@ -217,7 +235,7 @@ impl SetKind {
 
     /// Whether its elements carry a verdict.
     pub fn is_verdict_map(self) -> bool {
-        matches!(self, Self::Services | Self::NodePorts | Self::Unserved | Self::UnservedNodePorts)
+        !matches!(self, Self::ClusterIps | Self::Hairpins | Self::Sticky)
     }
 }
 

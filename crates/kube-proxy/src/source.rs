@@ -3,6 +3,7 @@
 //! This is the one place that knows the API's conventions (empty means default, unset means true …). What it cannot use, an address of
 //! another kind or a port out of range, it leaves out: the API server refuses such objects, and one of them must not stop the others.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,13 +60,25 @@ pub fn service(object: &ServiceObject, slices: &[Arc<EndpointSlice>], node: &str
     })
 }
 
+/// The Service of the API servers.
+pub fn api_servers() -> ServiceKey {
+    ServiceKey::new("default", "kubernetes")
+}
+
+/// The addresses that slices list.
+pub fn listed<'a>(slices: impl IntoIterator<Item = &'a Arc<EndpointSlice>>) -> impl Iterator<Item = IpAddr> {
+    let texts = slices.into_iter().flat_map(|slice| &slice.endpoints).flat_map(|endpoint| &endpoint.addresses);
+    texts.filter_map(|text| text.parse().ok())
+}
+
 /// What the rules need to know of our node. `pod_cidrs`, if there are any, stand before those of the object.
-pub fn node(object: &NodeObject, family: Family, pod_cidrs: &[Cidr]) -> Node {
+pub fn node(object: &NodeObject, family: Family, pod_cidrs: &[Cidr], api_servers: BTreeSet<IpAddr>) -> Node {
     let spec = object.spec();
     let listed = if spec.pod_cidrs.is_empty() { std::slice::from_ref(&spec.pod_cidr) } else { &spec.pod_cidrs };
     let pod_cidrs =
         if pod_cidrs.is_empty() { listed.iter().filter_map(|c| c.parse().ok()).collect() } else { pod_cidrs.to_vec() };
-    Node { family, pod_cidrs, zone: object.metadata().labels.get(ZONE).map(|zone| zone.as_str().into()) }
+    let zone = object.metadata().labels.get(ZONE).map(|zone| zone.as_str().into());
+    Node { family, pod_cidrs, zone, api_servers }
 }
 
 /// Whether load balancers should still send new connections to the node.
@@ -88,7 +101,7 @@ fn endpoints(name: &str, publish_not_ready: bool, slices: &[Arc<EndpointSlice>],
 
 fn endpoint(object: &SliceEndpoint, port: u16, publish_not_ready: bool, node: &str) -> Option<Endpoint> {
     // Only the first address counts.
-    let address: IpAddr = object.addresses.first()?.parse().ok()?;
+    let address: IpAddr = object.addresses.first()?.parse().ok().filter(is_reachable)?;
     let conditions = object.conditions();
     let ready = publish_not_ready || conditions.ready.unwrap_or(true);
     let zones = object.hints.iter().flat_map(|hints| &hints.for_zones).map(|zone| zone.name.as_str().into());
@@ -103,7 +116,16 @@ fn endpoint(object: &SliceEndpoint, port: u16, publish_not_ready: bool, node: &s
 }
 
 fn addresses<'a>(texts: impl IntoIterator<Item = &'a String>) -> Vec<IpAddr> {
-    texts.into_iter().filter_map(|text| text.parse().ok()).collect()
+    texts.into_iter().filter_map(|text| text.parse().ok().filter(is_reachable)).collect()
+}
+
+/// Whether something can be sent to the address from here and elsewhere: what belongs to every host, to none or to many is left out.
+fn is_reachable(address: &IpAddr) -> bool {
+    let link_local = match address {
+        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    !(address.is_unspecified() || address.is_loopback() || address.is_multicast() || link_local)
 }
 
 fn valid_port(port: i32) -> Option<u16> {
@@ -163,6 +185,17 @@ mod tests {
     }
 
     #[test]
+    fn an_address_that_cannot_be_sent_to_costs_only_itself() {
+        let wrong = ["127.0.0.1", "not-an-ip", "0.0.0.0", "224.0.0.1", "169.254.1.1", "255.255.255.255", "::1", "fe80::1", ""];
+        let slices = [slice("http", 8080, &[&wrong[..], &["10.244.0.1"]].concat())];
+        let mut object = web();
+        object.spec_mut().external_ips = wrong.iter().chain(&["203.0.113.1"]).map(|text| (*text).to_owned()).collect();
+        let service = service(&object, &slices, "node-1").unwrap();
+        let found: Vec<IpAddr> = service.ports[0].endpoints.iter().map(|endpoint| endpoint.backend.address).collect();
+        assert_eq!((found, service.external_ips), (vec![[10, 244, 0, 1].into()], vec![[203, 0, 113, 1].into()]));
+    }
+
+    #[test]
     fn unset_conditions_mean_ready() {
         let conditions = |ready, serving, terminating| EndpointConditions { ready, serving, terminating };
         let read = |conditions: Option<EndpointConditions>, publish| {
@@ -209,8 +242,8 @@ mod tests {
         let mut object = NodeObject::default();
         object.spec_mut().pod_cidr = "10.244.1.0/24".into();
         let given: Cidr = "10.244.0.0/16".parse().unwrap();
-        assert_eq!(node(&object, Family::V4, &[given]).pod_cidrs, [given]);
-        assert_eq!(node(&object, Family::V4, &[]).pod_cidrs, ["10.244.1.0/24".parse().unwrap()]);
-        assert!(node(&NodeObject::default(), Family::V4, &[]).pod_cidrs.is_empty());
+        assert_eq!(node(&object, Family::V4, &[given], BTreeSet::new()).pod_cidrs, [given]);
+        assert_eq!(node(&object, Family::V4, &[], BTreeSet::new()).pod_cidrs, ["10.244.1.0/24".parse().unwrap()]);
+        assert!(node(&NodeObject::default(), Family::V4, &[], BTreeSet::new()).pod_cidrs.is_empty());
     }
 }

@@ -305,7 +305,7 @@ mod tests {
     }
 
     fn node() -> Node {
-        Node { family: Family::V4, pod_cidrs: vec!["10.244.0.0/24".parse().unwrap()], zone: None }
+        Node { family: Family::V4, pod_cidrs: vec!["10.244.0.0/24".parse().unwrap()], zone: None, api_servers: BTreeSet::new() }
     }
 
     fn key(index: u8) -> ServiceKey {

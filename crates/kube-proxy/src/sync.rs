@@ -141,7 +141,7 @@ mod tests {
     use crate::model::{Endpoint, Family, Port, Protocol};
 
     fn syncer() -> Syncer<Recorder> {
-        Syncer::new(Node { family: Family::V4, pod_cidrs: vec![], zone: None }, Recorder::default())
+        Syncer::new(Node { family: Family::V4, pod_cidrs: vec![], zone: None, api_servers: BTreeSet::new() }, Recorder::default())
     }
 
     fn dns(pods: &[u8]) -> Service {

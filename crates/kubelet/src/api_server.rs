@@ -162,7 +162,7 @@ impl Cluster for ApiServer {
             about.field_path = format!("spec.containers{{{container}}}");
         }
         let kind = if event.warning { EventType::Warning } else { EventType::Normal };
-        self.recorder.event_about(about, kind, event.reason, event.message);
+        self.recorder.event_about(about, kind, &event.reason, event.message);
     }
 
     fn follow(&self, references: BTreeSet<Reference>) {

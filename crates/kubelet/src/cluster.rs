@@ -7,7 +7,7 @@
 #[path = "cluster_fake.rs"]
 pub(crate) mod fake;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 
 use api::core::v1::{ConfigMap, Pod, PodStatus, Secret, Service};
 use futures::future::BoxFuture;
@@ -87,7 +87,7 @@ pub struct PodEvent {
     /// `Warning` rather than `Normal`.
     pub warning: bool,
     /// Machine-readable reason, such as `Pulled`.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// For people.
     pub message: String,
     /// The container that it is about, if one.
@@ -98,12 +98,12 @@ pub struct PodEvent {
 
 impl PodEvent {
     /// An event of type Normal.
-    pub fn normal(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { warning: false, reason, message: message.into(), container: None }
+    pub fn normal(reason: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self { warning: false, reason: reason.into(), message: message.into(), container: None }
     }
 
     /// An event of type Warning.
-    pub fn warning(reason: &'static str, message: impl Into<String>) -> Self {
+    pub fn warning(reason: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         Self { warning: true, ..Self::normal(reason, message) }
     }
 

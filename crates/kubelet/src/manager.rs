@@ -8,8 +8,12 @@ use std::{
     time::Duration,
 };
 
-use api::core::v1::Pod;
-use client::{Informer, ObjectChange};
+use api::{
+    core::v1::{Node, Pod},
+    pod::is_terminal,
+    resource::Quantity,
+};
+use client::{Informer, ObjectChange, ObjectKey};
 use futures::{StreamExt as _, stream::BoxStream};
 use parking_lot::Mutex;
 use tokio::{
@@ -21,7 +25,7 @@ use tracing::{Instrument as _, info, warn};
 
 use crate::{
     cluster::{Reference, ReferenceKind},
-    pod::{self, Context, Mailbox, state::Desired},
+    pod::{self, Context, Mailbox, admission::refusal, state::Desired},
     runtime::{self, ContainerEvent, Labels, Runtime},
 };
 
@@ -46,7 +50,29 @@ struct Entry {
     pod: Arc<Pod>,
     /// The API server has it no more.
     gone: bool,
+    /// The node does not take it.
+    rejected: bool,
     references: BTreeSet<Reference>,
+}
+
+/// This node's object as the admission of pods sees it.
+pub struct OwnNode {
+    nodes: Informer<Node>,
+    name: String,
+    /// What pods may use of what this kubelet hands out itself.
+    allocatable: BTreeMap<String, Quantity>,
+}
+
+/// Gives each pod its task.
+struct Manager {
+    ctx: Arc<Context>,
+    pods: Pods,
+    /// The tasks; each says whose it was.
+    tasks: JoinSet<String>,
+    informer: Informer<Pod>,
+    source: OwnNode,
+    /// The node as it last was: it may be deleted for a while.
+    node: Node,
 }
 
 /// Whether the container runtime answers; the text says why not.
@@ -155,112 +181,182 @@ async fn answers(runtime: &dyn Runtime) -> Result<(), String> {
 }
 
 /// Runs the pods that the API server has for this node; for ever.
-pub async fn run(ctx: Arc<Context>, pods: Pods, informer: Informer<Pod>) {
+pub async fn run(ctx: Arc<Context>, pods: Pods, informer: Informer<Pod>, node: OwnNode) {
     informer.wait_synced().await;
     let mut changes = informer.subscribe();
-    let mut tasks = JoinSet::new();
-    // All that is there is in the subscription already.
-    while let Some(change) = changes.try_next() {
-        apply(&ctx, &pods, &mut tasks, change);
-    }
-    ctx.cluster.follow(pods.references());
+    let mut running = running(&*ctx.runtime).await;
+    let mut manager = Manager { node: node.known().await, source: node, ctx, pods, tasks: JoinSet::new(), informer };
+    // All that is there is in the subscription already. What the node took before the kubelet was restarted comes first, the rest by age.
+    let mut first: Vec<_> = std::iter::from_fn(|| changes.try_next()).collect();
+    let is_taken = |pod: &Pod| acknowledged(pod) || running.contains(&pod.metadata().uid);
+    first.sort_by_cached_key(|change| {
+        let pod = change.new.as_deref();
+        let age = pod.and_then(|pod| pod.metadata().creation_timestamp.as_ref().map(|time| time.timestamp()));
+        (pod.is_some_and(|pod| !is_taken(pod)), age)
+    });
+    first.into_iter().for_each(|change| manager.apply(change, &running));
+    running.clear();
+    manager.follow();
     let mut sweeps = interval_at(Instant::now(), SWEEP_INTERVAL);
     loop {
         tokio::select! {
             change = changes.next() => {
-                apply(&ctx, &pods, &mut tasks, change);
-                ctx.cluster.follow(pods.references());
+                manager.apply(change, &running);
+                manager.follow();
             }
-            Some(ended) = tasks.join_next(), if !tasks.is_empty() => match ended {
-                Ok(uid) => forget(&ctx, &pods, &mut tasks, &uid, &informer),
+            Some(ended) = manager.tasks.join_next(), if !manager.tasks.is_empty() => match ended {
+                Ok(uid) => manager.forget(&uid),
                 Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
                 Err(_) => {}
             },
-            _ = sweeps.tick() => sweep(&ctx, &pods, &mut tasks).await,
+            _ = sweeps.tick() => manager.sweep().await,
         }
     }
 }
 
-fn apply(ctx: &Arc<Context>, pods: &Pods, tasks: &mut JoinSet<String>, change: ObjectChange<Pod>) {
-    match (change.old, change.new) {
-        (old, Some(pod)) => {
-            // Deleted and created again under the same name, seen as one change.
-            if let Some(old) = old.filter(|old| old.metadata().uid != pod.metadata().uid) {
-                want(ctx, pods, tasks, Desired { pod: old, gone: true });
-            }
-            want(ctx, pods, tasks, Desired { pod, gone: false });
+/// The UIDs of the pods that have containers. Asks until the runtime answers.
+async fn running(runtime: &dyn Runtime) -> BTreeSet<String> {
+    loop {
+        match runtime.list(None).await {
+            Ok(containers) => return containers.into_iter().map(|container| container.labels.uid).collect(),
+            Err(error) => warn!(error = &error as &dyn std::error::Error, "cannot look for the containers that run"),
         }
-        (Some(pod), None) => want(ctx, pods, tasks, Desired { pod, gone: true }),
-        (None, None) => {}
+        sleep(RECONNECT).await;
     }
 }
 
-fn want(ctx: &Arc<Context>, pods: &Pods, tasks: &mut JoinSet<String>, desired: Desired) {
-    let (uid, pod) = (desired.pod.metadata().uid.clone(), desired.pod.clone());
-    let references = if desired.gone { BTreeSet::new() } else { references(&pod) };
-    let mut entries = pods.inner.lock();
-    let gone = desired.gone;
-    if let Some(entry) = entries.get_mut(&uid) {
-        (entry.pod, entry.gone) = (pod, gone);
-        entry.references = references;
-        entry.mailbox.set_desired(desired);
-        return;
-    }
-    let mailbox = Mailbox::new(desired);
-    let span = tracing::info_span!("pod", name = pod.metadata().name, namespace = pod.metadata().namespace, uid);
-    let work = pod::run(ctx.clone(), mailbox.clone());
-    entries.insert(uid.clone(), Entry { mailbox, pod, gone, references });
-    tasks.spawn(
-        async move {
-            work.await;
-            uid
-        }
-        .instrument(span),
-    );
+/// Whether this node has said something about the pod: then it has taken it.
+fn acknowledged(pod: &Pod) -> bool {
+    pod.status().start_time.is_some()
 }
 
-/// A task has ended: the pod left nothing. If it is wanted again since, it gets a new task.
-fn forget(ctx: &Arc<Context>, pods: &Pods, tasks: &mut JoinSet<String>, uid: &str, informer: &Informer<Pod>) {
-    pods.inner.lock().remove(uid);
-    let again = informer.store().list().into_iter().find(|pod| pod.metadata().uid == uid);
-    if let Some(pod) = again {
-        want(ctx, pods, tasks, Desired { pod, gone: false });
-    }
-    ctx.cluster.follow(pods.references());
-}
+// === impl OwnNode ===
 
-/// Finds what belongs to no pod: containers get a task that removes them, the rest is removed here.
-async fn sweep(ctx: &Arc<Context>, pods: &Pods, tasks: &mut JoinSet<String>) {
-    match ctx.runtime.list(None).await {
-        Ok(containers) => {
-            ctx.metrics.set_running(&containers);
-            let known = pods.uids();
-            let orphans: BTreeMap<_, _> = containers
-                .into_iter()
-                .filter(|c| !known.contains(&c.labels.uid))
-                .map(|c| (c.labels.uid.clone(), c.labels))
-                .collect();
-            for (uid, labels) in orphans {
-                info!(uid, pod = labels.pod, namespace = labels.namespace, "removing the containers of a pod that is gone");
-                want(ctx, pods, tasks, Desired { pod: Arc::new(stand_in(&labels)), gone: true });
+impl OwnNode {
+    /// The node of that name, whose pods may use what `allocatable` says whatever the API server has heard of it.
+    pub fn new(nodes: Informer<Node>, name: String, allocatable: BTreeMap<String, Quantity>) -> Self {
+        Self { nodes, name, allocatable }
+    }
+
+    fn get(&self) -> Option<Node> {
+        let mut node = Node::clone(&*self.nodes.store().get(&ObjectKey::new("", &*self.name))?);
+        let allocatable = &mut node.status_mut().allocatable;
+        allocatable.extend(self.allocatable.iter().map(|(name, amount)| (name.clone(), amount.clone())));
+        Some(node)
+    }
+
+    /// Waits until the node is registered.
+    async fn known(&self) -> Node {
+        let mut news = self.nodes.subscribe();
+        loop {
+            match self.get() {
+                Some(node) => return node,
+                None => drop(news.next().await),
             }
         }
-        Err(error) => {
-            warn!(error = &error as &dyn std::error::Error, "cannot look for leftover containers");
+    }
+}
+
+// === impl Manager ===
+
+impl Manager {
+    fn apply(&mut self, change: ObjectChange<Pod>, running: &BTreeSet<String>) {
+        match (change.old, change.new) {
+            (old, Some(pod)) => {
+                // Deleted and created again under the same name, seen as one change.
+                if let Some(old) = old.filter(|old| old.metadata().uid != pod.metadata().uid) {
+                    self.want(Desired { pod: old, gone: true }, true);
+                }
+                let taken = running.contains(&pod.metadata().uid);
+                self.want(Desired { pod, gone: false }, taken);
+            }
+            (Some(pod), None) => self.want(Desired { pod, gone: true }, true),
+            (None, None) => {}
+        }
+    }
+
+    /// Tells a pod's task what is wanted; starts it if there is none. `taken`: the node is not asked (again) whether it takes the pod.
+    fn want(&mut self, desired: Desired, taken: bool) {
+        let (uid, pod, gone) = (desired.pod.metadata().uid.clone(), desired.pod.clone(), desired.gone);
+        let references = if gone { BTreeSet::new() } else { references(&pod) };
+        let mut entries = self.pods.inner.lock();
+        if let Some(entry) = entries.get_mut(&uid) {
+            (entry.pod, entry.gone) = (pod, gone);
+            entry.references = references;
+            entry.mailbox.set_desired(desired);
             return;
         }
+        let ends = gone || pod.metadata().deletion_timestamp.is_some() || is_terminal(&pod);
+        let rejection = if taken || ends || acknowledged(&pod) {
+            None
+        } else {
+            if let Some(node) = self.source.get() {
+                self.node = node;
+            }
+            let counted = entries.values().filter(|entry| !entry.gone && !entry.rejected);
+            refusal(&self.node, counted.map(|entry| &*entry.pod), &pod)
+        };
+        let mailbox = Mailbox::new(desired);
+        let span = tracing::info_span!("pod", pod = pod.metadata().name, namespace = pod.metadata().namespace, uid);
+        let rejected = rejection.is_some();
+        let work = pod::run(self.ctx.clone(), mailbox.clone(), rejection);
+        entries.insert(uid.clone(), Entry { mailbox, pod, gone, rejected, references });
+        self.tasks.spawn(
+            async move {
+                work.await;
+                uid
+            }
+            .instrument(span),
+        );
     }
-    let live = pods.uids();
-    if let Err(error) = ctx.network.sweep(&live).await {
-        warn!(error = &error as &dyn std::error::Error, "cannot look for leftover links and addresses");
+
+    /// A task has ended: the pod left nothing. If it is wanted again since, it gets a new task.
+    fn forget(&mut self, uid: &str) {
+        self.pods.inner.lock().remove(uid);
+        let again = self.informer.store().list().into_iter().find(|pod| pod.metadata().uid == uid);
+        if let Some(pod) = again {
+            self.want(Desired { pod, gone: false }, false);
+        }
+        self.follow();
     }
-    match ctx.volumes.sweep(&live).await {
-        Ok(removed) => removed.iter().for_each(|uid| info!(uid, "removed the files of a pod that is gone")),
-        Err(error) => warn!(error = &error as &dyn std::error::Error, "cannot look for leftover files"),
+
+    fn follow(&self) {
+        self.ctx.cluster.follow(self.pods.references());
     }
-    let groups = ctx.cgroups.clone();
-    if tokio::task::spawn_blocking(move || groups.sweep(&live)).await.is_err() {
-        warn!("cannot look for leftover control groups");
+
+    /// Finds what belongs to no pod: containers get a task that removes them, the rest is removed here.
+    async fn sweep(&mut self) {
+        let ctx = self.ctx.clone();
+        match ctx.runtime.list(None).await {
+            Ok(containers) => {
+                let known = self.pods.uids();
+                let orphans: BTreeMap<_, _> = containers
+                    .into_iter()
+                    .filter(|c| !known.contains(&c.labels.uid))
+                    .map(|c| (c.labels.uid.clone(), c.labels))
+                    .collect();
+                for (uid, labels) in orphans {
+                    info!(uid, pod = labels.pod, namespace = labels.namespace, "removing the containers of a pod that is gone");
+                    self.want(Desired { pod: Arc::new(stand_in(&labels)), gone: true }, true);
+                }
+            }
+            Err(error) => {
+                warn!(error = &error as &dyn std::error::Error, "cannot look for leftover containers");
+                return;
+            }
+        }
+        let live = self.pods.uids();
+        if let Err(error) = ctx.network.sweep(&live).await {
+            warn!(error = &error as &dyn std::error::Error, "cannot look for leftover links and addresses");
+        }
+        match ctx.volumes.sweep(&live).await {
+            Ok(removed) => removed.iter().for_each(|uid| info!(uid, "removed the files of a pod that is gone")),
+            Err(error) => warn!(error = &error as &dyn std::error::Error, "cannot look for leftover files"),
+        }
+        let groups = ctx.cgroups.clone();
+        if tokio::task::spawn_blocking(move || groups.sweep(&live)).await.is_err() {
+            warn!("cannot look for leftover control groups");
+        }
     }
 }
 
@@ -337,7 +433,7 @@ mod tests {
                 ("ns".into(), "web".into(), uid.into());
             let pod = Arc::new(pod);
             let mailbox = Mailbox::new(Desired { pod: pod.clone(), gone });
-            pods.inner.lock().insert(uid.into(), Entry { mailbox, pod, gone, references: BTreeSet::new() });
+            pods.inner.lock().insert(uid.into(), Entry { mailbox, pod, gone, rejected: false, references: BTreeSet::new() });
         }
         assert_eq!(pods.find("ns", "web").unwrap().metadata().uid, "2");
     }

@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use api::core::v1::{Node, Pod, Service};
+use api::{
+    Resource as _,
+    core::v1::{Node, Pod, Service},
+};
 use client::{Client, EventRecorder, Informers, Scope};
 use daemon::{
     Kit,
@@ -26,15 +29,16 @@ use crate::{
     api_server::ApiServer,
     cgroups::Cgroups,
     images::Images,
-    manager::{self, Pods},
+    manager::{self, OwnNode, Pods},
     metrics::KubeletMetrics,
     network::{self, Bridge},
     node::{Agent, Machine, NodeConfig, follow_peers, keep_lease},
     pod::{Context, fields::NodeFacts, files::Dns},
+    running::Running,
     runtime::{self, Docker, PauseError, Runtime, ensure_pause_image},
     server::NodeService,
     stats::Stats,
-    volumes::Volumes,
+    volumes::{self, Volumes},
 };
 
 /// Pause before an engine that is not there yet is asked again.
@@ -56,6 +60,23 @@ pub enum StartError {
     #[error("cannot make the state directory {path}")]
     RootDir {
         /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Nobody would see our mounts.
+    #[error(
+        "the kubelet's mounts are not seen by the rest of the host, so pods would find their Secrets and memory volumes empty: run it in the \
+         host's mount namespace; in a systemd unit remove PrivateTmp=, PrivateDevices=, PrivateMounts=, ProtectSystem=, ProtectHome=, \
+         ProtectKernelLogs=, ProtectKernelModules=, ProtectKernelTunables=, ProtectControlGroups=, ReadOnlyPaths=, ReadWritePaths=, \
+         InaccessiblePaths=, BindPaths=, TemporaryFileSystem=, RootDirectory= and their like"
+    )]
+    MountNamespace,
+    /// Whether they are seen cannot be told.
+    #[error("cannot make a mount below {path} and look for it in /proc/1/mountinfo")]
+    MountCheck {
+        /// Where.
         path: PathBuf,
         /// Why.
         #[source]
@@ -111,7 +132,11 @@ pub async fn run(args: Args, kit: Kit) -> Result<(), StartError> {
 pub async fn run_with(args: Args, client: Client, address: Ipv4Addr, kit: Kit) -> Result<(), StartError> {
     // Containers run as other users: what is made for them must be readable, whatever umask the kubelet was started with.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-    std::fs::create_dir_all(&args.root_dir).map_err(|source| StartError::RootDir { path: args.root_dir.clone(), source })?;
+    volumes::private_root(&args.root_dir).map_err(|source| StartError::RootDir { path: args.root_dir.clone(), source })?;
+    let seen = volumes::reaches_the_host(&args.root_dir);
+    if !seen.map_err(|source| StartError::MountCheck { path: args.root_dir.clone(), source })? {
+        return Err(StartError::MountNamespace);
+    }
     let machine = Machine::detect(&args.root_dir);
     let name = args.hostname_override.clone().unwrap_or_else(|| machine.hostname.clone());
     let node = Arc::new(NodeFacts {
@@ -123,6 +148,7 @@ pub async fn run_with(args: Args, client: Client, address: Ipv4Addr, kit: Kit) -
         oom_score_floor: crate::node::oom_score_floor(),
         app_armor: crate::node::has_app_armor(),
     });
+    let allocatable = machine.allocatable(args.max_pods);
     let cidr = args.cluster_cidr.parse()?;
     let network = Arc::new(Bridge::open(&args.root_dir.join("network"), cidr)?);
     let docker: Arc<dyn Runtime> = Arc::new(connect_engine(&args, &kit).await?);
@@ -133,9 +159,11 @@ pub async fn run_with(args: Args, client: Client, address: Ipv4Addr, kit: Kit) -
     let informers = Informers::new(client.clone(), kit.clone());
     informers.transform::<Pod>(|pod| pod.metadata_mut().managed_fields.clear());
     informers.transform::<Service>(|service| service.metadata_mut().managed_fields.clear());
-    informers.transform::<Node>(slim_node);
+    let own = name.clone();
+    informers.transform::<Node>(move |node| slim_node(node, &own));
     let changed = Arc::new(Notify::new());
     let (state, runtime_state) = watch::channel(Ok(()));
+    let (network_reports, network_state) = watch::channel(None);
     let agent = Agent {
         client: client.clone(),
         recorder: recorder.clone(),
@@ -150,7 +178,7 @@ pub async fn run_with(args: Args, client: Client, address: Ipv4Addr, kit: Kit) -
         machine,
         runtime: docker.clone(),
         runtime_state,
-        network: network.clone(),
+        network_state,
         changed: changed.clone(),
         nodes: informers.of::<Node>(),
     };
@@ -163,6 +191,8 @@ pub async fn run_with(args: Args, client: Client, address: Ipv4Addr, kit: Kit) -
         Arc::new(move |reference| listeners.source_changed(reference)),
     ));
     let cgroups = Cgroups::new(&args.cgroup_root);
+    let metrics = KubeletMetrics::new(&kit.metrics);
+    let running = Running::new(metrics.clone());
     let context = Arc::new(Context {
         runtime: docker.clone(),
         network: network.clone(),
@@ -170,20 +200,23 @@ pub async fn run_with(args: Args, client: Client, address: Ipv4Addr, kit: Kit) -
         volumes: Volumes::new(&args.root_dir, cluster, node.clone()),
         images: Images::new(docker.clone(), changed.clone()),
         cgroups: cgroups.clone(),
-        metrics: KubeletMetrics::new(&kit.metrics),
+        metrics,
+        running: running.clone(),
         node,
         dns: Dns { servers: args.cluster_dns.clone(), domain: args.cluster_domain.clone(), host_file: args.resolv_conf.clone() },
         pause_image,
     });
-    let stats = Arc::new(Stats::new(docker.clone(), pods.clone(), cgroups, args.cgroup_root.clone()));
+    let stats = Arc::new(Stats::new(pods.clone(), running, cgroups, args.cgroup_root.clone()));
+    spawn(&kit, "stats", stats.clone().keep_looking());
     serve(&args, address, NodeService { runtime: docker.clone(), pods: pods.clone(), stats }, &kit).await?;
 
     let scope = Scope { field_selector: format!("spec.nodeName={name}"), ..Scope::default() };
     let own_pods = informers.with::<Pod>(scope);
     let nodes = informers.of::<Node>();
-    spawn(&kit, "network", follow_peers(network, nodes, name.clone(), changed));
+    let own_node = OwnNode::new(nodes.clone(), name.clone(), allocatable);
+    spawn(&kit, "network", follow_peers(network, cidr, nodes, name.clone(), network_reports));
     spawn(&kit, "container-events", manager::route_events(docker.clone(), pods.clone(), state));
-    spawn(&kit, "pods", manager::run(context, pods, own_pods));
+    spawn(&kit, "pods", manager::run(context, pods, own_pods, own_node));
     let reported = kit.health.ready_gate("node-status");
     spawn(&kit, "node", async move {
         let node = agent.register().await;
@@ -205,15 +238,17 @@ fn spawn(kit: &Kit, name: &'static str, task: impl Future<Output = ()> + Send + 
     });
 }
 
-/// Of the other nodes only their pods' network and their address matter here.
-fn slim_node(node: &mut Node) {
+/// Of the other nodes only their pods' network and their address matter here; of our own what pods may use, too.
+fn slim_node(node: &mut Node, own: &str) {
     node.metadata_mut().managed_fields.clear();
     node.metadata_mut().annotations.clear();
     let status = node.status_mut();
     status.images.clear();
     status.conditions.clear();
     status.capacity.clear();
-    status.allocatable.clear();
+    if node.name() != own {
+        node.status_mut().allocatable.clear();
+    }
 }
 
 /// Waits for the engine. Pods' control groups are plain directories, so it must make its own in the same way.

@@ -12,10 +12,8 @@ fn pods_reach_each_other_their_host_and_the_world() {
     in_new_netns(|| async {
         let state = tempfile::tempdir().unwrap();
         let bridge = Bridge::open(state.path(), "10.244.0.0/16".parse().unwrap()).unwrap();
-        assert!(!bridge.is_ready());
         bridge.configure("10.244.7.0/24".parse().unwrap()).await.unwrap();
         bridge.configure("10.244.7.0/24".parse().unwrap()).await.unwrap();
-        assert!(bridge.is_ready());
 
         let (a, b, world) = (Sandbox::new(), Sandbox::new(), Sandbox::new());
         let ip_a = bridge.set_up("aaaaaaaa-0000-4000-8000-000000000001", 0, a.pid()).await.unwrap();
@@ -92,5 +90,21 @@ fn addresses_and_links_are_found_again_and_orphans_are_removed() {
         assert!(sh(
             "ip addr show dev ferrokube0 | grep -q 'inet 10.244.8.1/24' && ! ip addr show dev ferrokube0 | grep -q 10.244.7.1"
         ));
+    });
+}
+
+#[test]
+fn a_pod_that_reuses_an_address_answers_at_once() {
+    in_new_netns(|| async {
+        let state = tempfile::tempdir().unwrap();
+        let bridge = Bridge::open(state.path(), "10.244.0.0/16".parse().unwrap()).unwrap();
+        // Room for one pod.
+        bridge.configure("10.244.7.0/30".parse().unwrap()).await.unwrap();
+        let (first, second) = (Sandbox::new(), Sandbox::new());
+        let ip = bridge.set_up("aaaa-1", 0, first.pid()).await.unwrap();
+        assert!(sh(&format!("busybox ping -c1 -W2 {ip}")) && sh(&format!("ip neigh show {ip} | grep -q lladdr")));
+        bridge.tear_down("aaaa-1").await.unwrap();
+        assert_eq!(bridge.set_up("bbbb-2", 0, second.pid()).await.unwrap(), ip);
+        assert!(sh(&format!("busybox ping -c1 -W1 {ip}")), "{ip} is still looked for where the first pod was");
     });
 }

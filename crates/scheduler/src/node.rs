@@ -2,12 +2,9 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use api::{Resource, core::v1::Node};
+use api::{Resource, core::v1::Node, pod::HostPort};
 
-use crate::{
-    pod::{HostPort, PodInfo},
-    resources::Resources,
-};
+use crate::{pod::PodInfo, resources::Resources};
 
 /// A node with the pods on it, those assumed to be there included.
 #[derive(Clone, Debug, Default)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use api::{
     Resource,
     core::v1::{self as core, Affinity, Pod},
+    pod::{HostPort, host_ports},
     selector::{NodeSelector, NodeSelectorTerm, Selector, SelectorError},
     taint::tolerated_by,
 };
@@ -40,17 +41,6 @@ pub struct PodInfo {
     pub preferred_pods: Vec<(i32, AffinityTerm)>,
     /// How it is to be spread.
     pub spread: Vec<SpreadConstraint>,
-}
-
-/// A port opened on the node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostPort {
-    /// Address it is opened on; `0.0.0.0` is all of them.
-    pub ip: String,
-    /// `TCP`, `UDP` or `SCTP`.
-    pub protocol: String,
-    /// The port.
-    pub port: i32,
 }
 
 /// Which pods an affinity rule is about, and what counts as one place.
@@ -106,7 +96,7 @@ impl PodInfo {
             requested: Resources::requested_by(&pod),
             scored: Resources::scored_for(&pod),
             priority: spec.priority.unwrap_or_default(),
-            ports: host_ports(&pod),
+            ports: host_ports(spec),
             node_selector: Selector::from_map(&spec.node_selector),
             node_affinity: required.map(NodeSelector::new).transpose()?,
             preferred_nodes: preferred_nodes(affinity)?,
@@ -158,21 +148,6 @@ impl PodInfo {
     /// True if one of the pod's tolerations covers the taint.
     pub fn tolerates(&self, taint: &core::Taint) -> bool {
         tolerated_by(taint, &self.pod.spec().tolerations).is_some()
-    }
-}
-
-fn host_ports(pod: &Pod) -> Vec<HostPort> {
-    let containers = &pod.spec().containers;
-    let ports = containers.iter().flat_map(|c| &c.ports).filter(|p| p.host_port > 0);
-    let or = |text: &str, default: &str| if text.is_empty() { default.to_owned() } else { text.to_owned() };
-    ports.map(|p| HostPort { ip: or(&p.host_ip, "0.0.0.0"), protocol: or(&p.protocol, "TCP"), port: p.host_port }).collect()
-}
-
-impl HostPort {
-    /// True if both cannot be open on one node.
-    pub fn conflicts(&self, other: &Self) -> bool {
-        let same_address = self.ip == other.ip || self.ip == "0.0.0.0" || other.ip == "0.0.0.0";
-        self.port == other.port && self.protocol == other.protocol && same_address
     }
 }
 

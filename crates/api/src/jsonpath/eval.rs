@@ -31,9 +31,13 @@ impl<'v> Evaluator<'v> {
                     let texts: Vec<String> = self.path(steps, here)?.into_iter().map(text).collect();
                     out.push_str(&texts.join(" "));
                 }
-                Node::Range(steps, body) => {
+                Node::Range { steps, body, closed } => {
                     for item in self.path(steps, here)? {
                         self.print(body, item, out)?;
+                    }
+                    if !closed {
+                        // As in client-go: nothing tells where to go on after it, so it goes on with what comes first.
+                        self.print(body, here, out)?;
                     }
                 }
             }
@@ -52,15 +56,24 @@ impl<'v> Evaluator<'v> {
     fn walk(&self, steps: &[Step], here: &'v Value, allow_missing: bool) -> Result<Vec<&'v Value>> {
         let mut values = vec![here];
         // After `..` most values lack the next step; that is no error.
-        let mut lenient = allow_missing;
+        let mut anywhere = false;
         for step in steps {
-            let mut next = Vec::new();
+            let (mut next, asked) = (Vec::new(), !values.is_empty());
             for value in values {
                 let before = next.len();
-                self.step(step, value, Missing { allowed: allow_missing, lenient }, &mut next)?;
+                self.step(step, value, Missing { allowed: allow_missing, anywhere }, &mut next)?;
                 self.spend(1 + next.len() - before)?;
             }
-            lenient = allow_missing || *step == Step::Recursive;
+            // What some of them have is not missing.
+            if let Step::Field(name) = step
+                && next.is_empty()
+                && asked
+                && !allow_missing
+                && !anywhere
+            {
+                return Err(JsonPathError::NotFound(name.clone()));
+            }
+            anywhere = *step == Step::Recursive;
             values = next;
         }
         Ok(values)
@@ -74,15 +87,10 @@ impl<'v> Evaluator<'v> {
     }
 
     fn step(&self, step: &Step, value: &'v Value, missing: Missing, out: &mut Vec<&'v Value>) -> Result<()> {
-        let Missing { allowed, lenient } = missing;
+        let Missing { allowed, anywhere } = missing;
         match step {
             Step::Root => out.push(self.root),
-            Step::Field(name) => match (value, value.get(name)) {
-                (_, Some(found)) => out.push(found),
-                (Value::Null, None) => {}
-                (_, None) if lenient => {}
-                (_, None) => return Err(JsonPathError::NotFound(name.clone())),
-            },
+            Step::Field(name) => out.extend(value.get(name)),
             Step::Wildcard => match value {
                 Value::Array(items) => out.extend(items),
                 Value::Object(map) => out.extend(map.values()),
@@ -90,9 +98,9 @@ impl<'v> Evaluator<'v> {
             },
             Step::Recursive => descend(value, out)?,
             Step::Slice(part) => match value {
-                Value::Array(items) => slice(*part, items, allowed, out)?,
+                Value::Array(items) => slice(*part, items, anywhere, out)?,
                 Value::Null => {}
-                _ if lenient => {}
+                _ if anywhere => {}
                 _ => return Err(JsonPathError::Index(format!("{} is not array or slice", kind(value)))),
             },
             Step::Union(choices) => {
@@ -105,7 +113,7 @@ impl<'v> Evaluator<'v> {
                     Value::Array(items) => items.iter().collect(),
                     Value::Object(map) => map.values().collect(),
                     Value::Null => Vec::new(),
-                    _ if lenient => Vec::new(),
+                    _ if anywhere => Vec::new(),
                     _ => {
                         return Err(JsonPathError::Index(format!(
                             "{} is not array or slice and cannot be filtered",
@@ -148,41 +156,37 @@ impl<'v> Evaluator<'v> {
 /// What becomes of a step that leads nowhere.
 #[derive(Clone, Copy)]
 struct Missing {
-    /// The user said that anything may be missing.
+    /// The user said that fields may be missing.
     allowed: bool,
-    /// What may be missing here is a field.
-    lenient: bool,
+    /// The value is one of all that `..` found, so that the step may not fit it.
+    anywhere: bool,
 }
 
-/// A part of a list.
-fn slice<'v>(slice: Slice, items: &'v [Value], allow_missing: bool, out: &mut Vec<&'v Value>) -> Result<()> {
+/// A part of a list. Bounds outside it are errors, as in client-go, unless the list is one of all that `..` found.
+fn slice<'v>(slice: Slice, items: &'v [Value], anywhere: bool, out: &mut Vec<&'v Value>) -> Result<()> {
     let length = items.len() as i64;
     let from_end = |i: i64| if i < 0 { i.saturating_add(length) } else { i };
-    if slice.single {
-        let index = from_end(slice.start.unwrap_or(0));
-        return match usize::try_from(index).ok().and_then(|i| items.get(i)) {
-            Some(item) => {
-                out.push(item);
-                Ok(())
-            }
-            None if allow_missing => Ok(()),
-            None => Err(JsonPathError::Index(format!(
-                "array index out of bounds: index {}, length {length}",
-                slice.start.unwrap_or(0)
-            ))),
-        };
-    }
-    let start = from_end(slice.start.unwrap_or(0)).clamp(0, length);
-    let end = from_end(slice.end.unwrap_or(length)).clamp(0, length);
+    let start = from_end(slice.start.unwrap_or(0));
+    let end = if slice.single { start.saturating_add(1) } else { from_end(slice.end.unwrap_or(length)) };
     let step = slice.step.unwrap_or(1);
-    if step < 1 {
-        return Err(JsonPathError::Index(format!("step must be > 0, got {step}")));
+    if start == end {
+        return Ok(());
     }
-    if start < end {
+    let outside = |index: i64| format!("array index out of bounds: index {index}, length {length}");
+    let wrong = if !(0..length).contains(&start) {
+        outside(start)
+    } else if !(0..=length).contains(&end) {
+        outside(end.saturating_sub(1))
+    } else if start > end {
+        format!("starting index {start} is greater than ending index {end}")
+    } else if step < 1 {
+        "step must be > 0".to_owned()
+    } else {
         let range = &items[start as usize..end as usize];
         out.extend(range.iter().step_by(usize::try_from(step).unwrap_or(usize::MAX)));
-    }
-    Ok(())
+        return Ok(());
+    };
+    if anywhere { Ok(()) } else { Err(JsonPathError::Index(wrong)) }
 }
 
 fn compare(comparison: Comparison, left: &Value, right: &Value) -> Result<bool> {

@@ -17,6 +17,7 @@ const MAX_OUTPUT: usize = 256 << 20;
 /// A parsed template.
 #[derive(Clone, Debug)]
 pub struct Template {
+    text: String,
     nodes: Vec<Node>,
     allow_missing: bool,
 }
@@ -56,7 +57,14 @@ enum Node {
     /// `{"text"}`.
     Literal(Value),
     /// `{range .a[*]}…{end}`.
-    Range(Vec<Step>, Vec<Self>),
+    Range {
+        /// What is gone through.
+        steps: Vec<Step>,
+        /// What is printed of each.
+        body: Vec<Self>,
+        /// Whether `{end}` is there.
+        closed: bool,
+    },
 }
 
 /// One step of a path: from each value to some values.
@@ -119,7 +127,7 @@ impl Template {
     /// When an expression is not closed or not understood.
     pub fn parse(template: &str) -> Result<Self, JsonPathError> {
         let nodes = parse::template(template).map_err(|why| JsonPathError::Parse { template: template.to_owned(), why })?;
-        Ok(Self { nodes, allow_missing: false })
+        Ok(Self { text: template.to_owned(), nodes, allow_missing: false })
     }
 
     /// Reads an expression that may lack its braces or leading dot, as columns and conditions have it: `metadata.name`,
@@ -134,11 +142,16 @@ impl Template {
         Self::parse(&format!("{{{dot}{inner}}}"))
     }
 
-    /// Lets missing fields yield nothing instead of an error.
+    /// Lets missing fields yield nothing instead of an error. An index outside a list stays one.
     #[must_use]
     pub fn allow_missing(mut self, allow: bool) -> Self {
         self.allow_missing = allow;
         self
+    }
+
+    /// The template as it was read.
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// The values that the template's first expression yields.

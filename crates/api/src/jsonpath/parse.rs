@@ -9,7 +9,7 @@ type Result<T> = std::result::Result<T, String>;
 /// Reads text and expressions in braces.
 pub(super) fn template(text: &str) -> Result<Vec<Node>> {
     let mut scanner = Scanner { rest: text, depth: 0 };
-    let nodes = scanner.nodes(false)?;
+    let (nodes, _) = scanner.nodes(false)?;
     Ok(nodes)
 }
 
@@ -65,8 +65,8 @@ impl<'a> Scanner<'a> {
         parsed
     }
 
-    /// Parts up to the end of the text, or to `{end}` inside a range.
-    fn nodes(&mut self, in_range: bool) -> Result<Vec<Node>> {
+    /// Parts up to the end of the text, or to `{end}` inside a range; true if that was there.
+    fn nodes(&mut self, in_range: bool) -> Result<(Vec<Node>, bool)> {
         let mut nodes = Vec::new();
         loop {
             let text = self.take_while(|c| c != '{');
@@ -74,7 +74,7 @@ impl<'a> Scanner<'a> {
                 nodes.push(Node::Text(text.to_owned()));
             }
             if !self.eat("{") {
-                return if in_range { Err("unclosed range, {end} is missing".to_owned()) } else { Ok(nodes) };
+                return Ok((nodes, false));
             }
             loop {
                 self.spaces();
@@ -84,15 +84,15 @@ impl<'a> Scanner<'a> {
                 if self.word("end") {
                     self.spaces();
                     self.expect("}")?;
-                    return if in_range { Ok(nodes) } else { Err("not in range, nothing to end".to_owned()) };
+                    return if in_range { Ok((nodes, true)) } else { Err("not in range, nothing to end".to_owned()) };
                 }
                 if self.word("range") {
                     self.spaces();
                     let steps = self.path()?;
                     self.spaces();
                     self.expect("}")?;
-                    let body = self.nested(|s| s.nodes(true))?;
-                    nodes.push(Node::Range(steps, body));
+                    let (body, closed) = self.nested(|s| s.nodes(true))?;
+                    nodes.push(Node::Range { steps, body, closed });
                     break;
                 }
                 nodes.push(self.expression()?);

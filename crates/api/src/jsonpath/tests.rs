@@ -34,7 +34,7 @@ fn templates_print_as_kubectl_prints_them() {
         ("{.items[0:3:2].metadata.name}", "a c"),
         ("{.items[0,2].metadata.name}", "a c"),
         ("{.items[*]['metadata.name', 'status.cpu']}", "error: metadata.name is not found"),
-        ("{.items[0]['kind','metadata']['name']}", "error: name is not found"),
+        ("{.items[0]['kind','metadata']['name']}", "a"),
         ("{.items[0].metadata.labels.app\\.io/x}", "1"),
         ("{.items[0].metadata.labels['k8s\\.io']}", "v"),
         ("{.items[0].metadata.labels['app.io/x']}", "1"),
@@ -58,6 +58,14 @@ fn templates_print_as_kubectl_prints_them() {
         ("{.kind[0]}", "error: text is not array or slice"),
         ("{\"a\"}{'b'}{5}{true}", "ab5true"),
         ("{.kind} {.users[0].name}", "List me"),
+        ("{.items[0:3].metadata.name}", "a b c"),
+        ("{.items[1:1].metadata.name}", ""),
+        ("{.items[7:7].metadata.name}", ""),
+        ("{.items[-4]}", "error: array index out of bounds: index -1, length 3"),
+        ("{.items[0:4]}", "error: array index out of bounds: index 3, length 3"),
+        ("{.items[2:1]}", "error: starting index 2 is greater than ending index 1"),
+        ("{.items[0:2:0]}", "error: step must be > 0"),
+        ("{.items[*].status.ip}", "1 2"),
         ("{.items[?(@.status.cpu>\"x\")].kind}", "error: cannot compare a number with text"),
     ] {
         assert_eq!(print(template), expected, "{template}");
@@ -66,8 +74,20 @@ fn templates_print_as_kubectl_prints_them() {
 
 #[test]
 fn missing_fields_may_be_allowed() {
-    let template = Template::parse("{.items[*].status.ip}|{.none.deeper}").unwrap().allow_missing(true);
-    assert_eq!(template.print(&list()).unwrap(), "1 2|");
+    let print = |template: &str| {
+        let template = Template::parse(template).unwrap().allow_missing(true);
+        template.print(&list()).unwrap_or_else(|error| format!("error: {error}"))
+    };
+    assert_eq!(print("{.items[*].status.ip}|{.none.deeper}|{.none[0].x}"), "1 2||");
+    assert_eq!(print("{.items[7]}"), "error: array index out of bounds: index 7, length 3");
+    assert_eq!(print("{.kind[0]}"), "error: text is not array or slice");
+}
+
+#[test]
+fn a_range_without_end_goes_on_with_the_value_around_it() {
+    let print = |template: &str| Template::parse(template).unwrap().allow_missing(true).print(&list()).unwrap();
+    assert_eq!(print("{range .items[*]}<{.metadata.name}>{.kind}"), "<a>None<b>None<c>None<>List");
+    assert_eq!(print("{range .users[*]}{range .user.*}<{@}>{end}{.name};"), "me;<secret><admin>e2e;;");
 }
 
 #[test]
@@ -82,7 +102,6 @@ fn relaxed_expressions_need_neither_braces_nor_dot() {
 fn templates_that_make_no_sense_are_refused() {
     for bad in [
         "{.a",
-        "{range .a[*]}",
         "{end}",
         "{.a[}",
         "{.a[?(@.b]}",

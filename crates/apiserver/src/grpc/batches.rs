@@ -10,6 +10,7 @@ use futures::Stream;
 use store::{Entry, EventKind, Watch};
 use tokio::time::{Duration, Instant};
 
+use super::render::{PARTIAL, Rendered};
 use crate::pipeline::{Page, watch_error};
 
 /// A message is sent once it holds this many bytes of objects.
@@ -17,17 +18,26 @@ const CHUNK: usize = 512 << 10;
 /// A watcher that asked for bookmarks gets one about this often.
 const BOOKMARK: Duration = Duration::from_secs(60);
 
-const PARTIAL: &str = "type.googleapis.com/k8s.io.apimachinery.pkg.apis.meta.v1.PartialObjectMetadata";
+/// What of each object is sent, and how.
+#[derive(Clone, Copy)]
+pub(super) struct Form {
+    pub(super) kind: &'static Kind,
+    pub(super) metadata_only: bool,
+    pub(super) as_json: bool,
+}
 
-fn encoded(kind: &Kind, entry: &Entry, metadata_only: bool) -> Any {
-    match metadata_only {
-        true => Any { type_url: PARTIAL.to_owned(), value: entry.partial() },
-        false => Any { type_url: kind.type_url.to_owned(), value: entry.object() },
+impl Form {
+    fn of(self, entry: &Entry, warnings: &mut Vec<String>) -> Rendered {
+        let any = match self.metadata_only {
+            true => Any { type_url: PARTIAL.to_owned(), value: entry.partial() },
+            false => Any { type_url: self.kind.type_url.to_owned(), value: entry.object() },
+        };
+        Rendered::new(any, self.as_json, warnings)
     }
 }
 
 /// The page in chunks; the last one carries the metadata.
-pub(super) fn list(kind: &'static Kind, page: Page, metadata_only: bool) -> impl Iterator<Item = ListResponse> + Send {
+pub(super) fn list(form: Form, page: Page) -> impl Iterator<Item = ListResponse> + Send {
     let metadata = ListMeta {
         resource_version: page.revision.to_string(),
         r#continue: page.continue_token,
@@ -38,23 +48,27 @@ pub(super) fn list(kind: &'static Kind, page: Page, metadata_only: bool) -> impl
     let mut metadata = Some(metadata);
     std::iter::from_fn(move || {
         metadata.as_ref()?;
-        let (mut chunk, mut size) = (Vec::new(), 0);
+        let (mut chunk, mut size) = (ListResponse::default(), 0);
         while size < CHUNK
             && let Some(entry) = items.next()
         {
-            let object = encoded(kind, &entry, metadata_only);
-            size += object.value.len();
-            chunk.push(object);
+            let rendered = form.of(&entry, &mut chunk.warnings);
+            size += rendered.len();
+            match rendered.object {
+                Some(object) => chunk.items.push(object),
+                None => chunk.json_items.push(rendered.json),
+            }
         }
-        let metadata = if items.peek().is_none() { metadata.take() } else { None };
-        Some(ListResponse { items: chunk, metadata })
+        if items.peek().is_none() {
+            chunk.metadata = metadata.take();
+        }
+        Some(chunk)
     })
 }
 
 /// What a watch stream needs to know of its request.
 pub(super) struct WatchOptions {
-    pub(super) kind: &'static Kind,
-    pub(super) metadata_only: bool,
+    pub(super) form: Form,
     pub(super) bookmarks: bool,
     /// The client asked for the initial events, so it is told where they end.
     pub(super) tell_initial_end: bool,
@@ -68,7 +82,6 @@ pub(super) fn watch(
     shutdown: daemon::Shutdown,
 ) -> impl Stream<Item = Result<WatchResponse, StatusError>> + Send {
     async_stream::stream! {
-        let kind = options.kind;
         let mut over = std::pin::pin!(tokio::time::sleep_until(options.deadline));
         let mut bookmarks = tokio::time::interval_at(Instant::now() + BOOKMARK, BOOKMARK);
         let mut shutdown = std::pin::pin!(shutdown.started());
@@ -81,7 +94,7 @@ pub(super) fn watch(
                 batch = watch.next() => batch,
                 _ = bookmarks.tick(), if options.bookmarks => {
                     if let Some(revision) = watch.bookmark() {
-                        yield Ok(WatchResponse { events: vec![bookmark(revision, false)] });
+                        yield Ok(WatchResponse { events: vec![bookmark(revision, false)], warnings: Vec::new() });
                     }
                     continue;
                 }
@@ -89,39 +102,40 @@ pub(super) fn watch(
             let batch = match batch {
                 Ok(batch) => batch,
                 Err(e) => {
-                    yield Err(watch_error(kind, e));
+                    yield Err(watch_error(options.form.kind, e));
                     return;
                 }
             };
-            let (mut events, mut size) = (Vec::with_capacity(batch.events.len()), 0);
+            let (mut message, mut size) = (WatchResponse::default(), 0);
             for event in batch.events {
-                let object = encoded(kind, &event.entry, options.metadata_only);
-                size += object.value.len();
-                events.push(WatchEvent {
+                let rendered = options.form.of(&event.entry, &mut message.warnings);
+                size += rendered.len();
+                message.events.push(WatchEvent {
                     r#type: match event.kind {
                         EventKind::Added => Type::Added,
                         EventKind::Modified => Type::Modified,
                         EventKind::Deleted => Type::Deleted,
                     } as i32,
-                    object: Some(object),
+                    object: rendered.object,
                     resource_version: event.entry.revision(),
                     initial_events_end: false,
+                    json: rendered.json,
                 });
                 if size >= CHUNK {
-                    yield Ok(WatchResponse { events: std::mem::take(&mut events) });
+                    yield Ok(std::mem::take(&mut message));
                     size = 0;
                 }
             }
             if batch.initial_end && options.tell_initial_end {
-                events.push(bookmark(batch.revision, true));
+                message.events.push(bookmark(batch.revision, true));
             }
-            if !events.is_empty() {
-                yield Ok(WatchResponse { events });
+            if !message.events.is_empty() {
+                yield Ok(message);
             }
         }
     }
 }
 
 fn bookmark(revision: i64, initial_events_end: bool) -> WatchEvent {
-    WatchEvent { r#type: Type::Bookmark as i32, object: None, resource_version: revision, initial_events_end }
+    WatchEvent { r#type: Type::Bookmark as i32, resource_version: revision, initial_events_end, ..WatchEvent::default() }
 }

@@ -1,11 +1,12 @@
-//! `metrics.k8s.io`: what kubelets measure, as NodeMetrics and PodMetrics. Asked of the nodes at each request; nothing is kept.
+//! `metrics.k8s.io`: what kubelets measure, as NodeMetrics and PodMetrics. Asked of the nodes at each request, which have them at hand;
+//! nothing is kept here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::{
     Kind, Resource, StatusError,
-    core::v1::Node,
-    ferrokube::v1::{StatsRequest, StatsResponse, Usage},
+    core::v1::{Node, Pod},
+    ferrokube::v1::{PodUsage, StatsRequest, StatsResponse, Usage},
     google::protobuf::Any,
     meta::v1::{Duration, ObjectMeta, Time},
     metrics::v1beta1::{ContainerMetrics, NodeMetrics, PodMetrics},
@@ -13,9 +14,10 @@ use api::{
     resource::Quantity,
 };
 use futures::{StreamExt, stream};
+use store::ReadAt;
 
 use super::{Server, objects::not_readable};
-use crate::request::Request;
+use crate::{pipeline::Selectors, request::Request};
 
 /// How many nodes are asked at the same time.
 const PARALLEL: usize = 32;
@@ -23,41 +25,53 @@ const PARALLEL: usize = 32;
 const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(3);
 
 impl Server {
-    /// The objects of a measured kind that the request is about.
-    pub(super) async fn measure(&self, request: &Request) -> Result<Vec<Any>, StatusError> {
+    /// The objects of a measured kind that the request is about: of the nodes, or the pods, that the selectors select.
+    pub(super) async fn measure(&self, request: &Request, selectors: &Selectors) -> Result<Vec<Any>, StatusError> {
         let kind = request.kind;
-        let of_nodes = kind == NodeMetrics::KIND;
-        if !of_nodes && kind != PodMetrics::KIND {
+        if kind == NodeMetrics::KIND {
+            let nodes = self.selected::<Node>(request, selectors).await?;
+            let measured = self.measured(nodes, true).await;
+            return Ok(measured.iter().filter_map(|(node, stats)| Some(node_metrics(node, stats.node.as_ref()?))).collect());
+        }
+        if kind != PodMetrics::KIND {
             return Err(not_readable(kind));
         }
-        let nodes: Vec<Node> = match (of_nodes, request.name.as_str()) {
-            (true, "") | (false, "") => self.nodes().await?,
-            (true, name) => vec![self.node(name).await?],
-            (false, name) => vec![self.node_of_pod(&request.namespace, name).await?],
+        let mut pods: BTreeMap<String, Pod> = BTreeMap::new();
+        for pod in self.selected::<Pod>(request, selectors).await? {
+            pods.insert(pod.metadata().uid.clone(), pod);
+        }
+        let hosts: BTreeSet<&str> = pods.values().map(|pod| pod.spec().node_name.as_str()).collect();
+        let mut nodes = if pods.is_empty() { Vec::new() } else { self.nodes().await? };
+        nodes.retain(|node| hosts.contains(node.name()));
+        let measured = self.measured(nodes, false).await;
+        let figures = measured.iter().flat_map(|(_, stats)| &stats.pods);
+        Ok(figures.filter_map(|figures| Some(pod_metrics(pods.get(&figures.pod.as_ref()?.uid)?, figures))).collect())
+    }
+
+    /// The stored objects that a request for their figures selects, as this server has heard of them.
+    async fn selected<K: Resource>(&self, request: &Request, selectors: &Selectors) -> Result<Vec<K>, StatusError> {
+        let collection = self.pipeline.store().collection(&K::KIND.qualified_plural());
+        let collection = collection.ok_or_else(|| StatusError::internal(format!("{} are not stored", K::KIND.plural)))?;
+        let selection = match request.name.as_str() {
+            "" => selectors.selection(K::KIND, collection.layout(), &request.namespace)?,
+            name => store::Selection::object(&request.namespace, name),
         };
-        let measured: Vec<(Node, StatsResponse)> = stream::iter(nodes)
+        let options = store::ListOptions { at: ReadAt::Any, ..Default::default() };
+        let list = collection.list(&selection, options).await.map_err(|e| StatusError::unavailable(e.to_string()))?;
+        list.items.iter().map(|entry| K::decode(entry.object()).map_err(|e| StatusError::internal(e.to_string()))).collect()
+    }
+
+    /// Asks the nodes, several at a time.
+    async fn measured(&self, nodes: Vec<Node>, node_only: bool) -> Vec<(Node, StatsResponse)> {
+        stream::iter(nodes)
             .map(|node| async move {
-                let stats = self.stats(&node, of_nodes).await?;
+                let stats = self.stats(&node, node_only).await?;
                 Some((node, stats))
             })
             .buffered(PARALLEL)
             .filter_map(|stats| async move { stats })
             .collect()
-            .await;
-        let mut items = Vec::new();
-        for (node, stats) in measured {
-            if of_nodes {
-                items.extend(stats.node.as_ref().map(|usage| node_metrics(&node, usage)));
-                continue;
-            }
-            let wanted = |p: &&api::ferrokube::v1::PodUsage| {
-                let pod = p.pod.clone().unwrap_or_default();
-                (request.namespace.is_empty() || pod.namespace == request.namespace)
-                    && (request.name.is_empty() || pod.name == request.name)
-            };
-            items.extend(stats.pods.iter().filter(wanted).map(pod_metrics));
-        }
-        Ok(items)
+            .await
     }
 
     /// What a node measures; nothing if it does not answer, since the others' figures are of use without it.
@@ -113,16 +127,15 @@ fn node_metrics(node: &Node, usage: &Usage) -> Any {
     any(&NodeMetrics { metadata: Some(metadata), timestamp, window, usage: amounts(usage) })
 }
 
-fn pod_metrics(pod: &api::ferrokube::v1::PodUsage) -> Any {
-    let of = pod.pod.clone().unwrap_or_default();
-    let first = pod.containers.iter().find_map(|c| c.usage.as_ref());
+fn pod_metrics(pod: &Pod, figures: &PodUsage) -> Any {
+    let first = figures.containers.iter().find_map(|c| c.usage.as_ref());
     let (timestamp, window) = first.map(window).unwrap_or_default();
-    let containers =
-        pod.containers.iter().filter_map(|c| Some(ContainerMetrics { name: c.name.clone(), usage: amounts(c.usage.as_ref()?) }));
-    any(&PodMetrics {
-        metadata: Some(meta(PodMetrics::KIND, &of.namespace, &of.name)),
-        timestamp,
-        window,
-        containers: containers.collect(),
-    })
+    let containers = figures
+        .containers
+        .iter()
+        .filter_map(|c| Some(ContainerMetrics { name: c.name.clone(), usage: amounts(c.usage.as_ref()?) }))
+        .collect();
+    let mut metadata = meta(PodMetrics::KIND, pod.namespace(), pod.name());
+    metadata.labels.clone_from(&pod.metadata().labels);
+    any(&PodMetrics { metadata: Some(metadata), timestamp, window, containers })
 }

@@ -6,17 +6,18 @@ mod metrics;
 mod nodes;
 mod objects;
 mod pods;
+mod render;
 
 use std::sync::Arc;
 
-use api::{Kind, StatusError, ferrokube::v1::ResourceName, google::protobuf::Any, status::Reason};
+use api::{Kind, StatusError, ferrokube::v1::ResourceName, status::Reason};
 use client::fence::{Guard, HEADER};
 use tonic::metadata::MetadataMap;
 
 pub use self::nodes::{Kubelets, KubeletsConfig};
 use crate::{
     auth::{Decision, Identity},
-    pipeline::{Fence, Pipeline, Stored},
+    pipeline::{Fence, Pipeline},
     request::{Request, User, Verb},
 };
 
@@ -121,10 +122,6 @@ fn fence(metadata: &MetadataMap) -> Result<Option<Fence>, StatusError> {
             Err(StatusError::bad_request(format!("{HEADER}: {value:?} is not of the form NAMESPACE/NAME=HOLDER;TRANSITIONS")))
         }
     }
-}
-
-fn any(stored: Stored) -> Any {
-    Any { type_url: stored.kind.type_url.to_owned(), value: stored.bytes }
 }
 
 #[cfg(test)]

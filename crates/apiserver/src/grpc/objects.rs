@@ -15,7 +15,11 @@ use futures::{Stream, StreamExt, TryStreamExt, stream};
 use tokio::time::{Duration, Instant};
 use tonic::{Response, Status};
 
-use super::{Services, any, batches, check_namespace, check_verb, fence, resolve, user};
+use super::{
+    Services, batches, check_namespace, check_verb, fence,
+    render::{self, Rendered, any},
+    resolve, user,
+};
 use crate::{
     decode::{self, FieldValidation},
     pipeline::{Fence, Selectors, Stored},
@@ -82,10 +86,10 @@ impl Objects for Services {
         let object = if kind.storage.is_some() {
             any(self.0.pipeline.get(&request).await?)
         } else {
-            let mut items = self.0.measure(&request).await?;
+            let mut items = self.0.measure(&request, &Selectors::default()).await?;
             items.pop().ok_or_else(|| StatusError::not_found(kind, &r.name))?
         };
-        Ok(Response::new(proto::Object { object: Some(object), warnings: Vec::new() }))
+        Ok(Response::new(render::answer(object, r.as_json, Vec::new())))
     }
 
     async fn list(&self, call: tonic::Request<proto::ListRequest>) -> Result<Response<Self::ListStream>, Status> {
@@ -98,12 +102,18 @@ impl Objects for Services {
         let selectors = select(&mut request, &r.label_selector, &r.field_selector)?;
         self.0.authorize(&request).await?;
         if kind.storage.is_none() {
-            let items = self.0.measure(&request).await?;
-            let metadata = Some(Default::default());
-            return Ok(Response::new(stream::iter([Ok(proto::ListResponse { items, metadata })]).boxed()));
+            let mut answer = proto::ListResponse { metadata: Some(Default::default()), ..Default::default() };
+            for item in self.0.measure(&request, &selectors).await? {
+                match Rendered::new(item, r.as_json, &mut answer.warnings) {
+                    Rendered { object: Some(object), .. } => answer.items.push(object),
+                    Rendered { json, .. } => answer.json_items.push(json),
+                }
+            }
+            return Ok(Response::new(stream::iter([Ok(answer)]).boxed()));
         }
+        let form = batches::Form { kind, metadata_only: r.metadata_only, as_json: r.as_json };
         let page = self.0.pipeline.list(&request, &selectors, &r.resource_version, r.limit, &r.continue_token).await?;
-        Ok(Response::new(stream::iter(batches::list(kind, page, r.metadata_only)).map(Ok).boxed()))
+        Ok(Response::new(stream::iter(batches::list(form, page)).map(Ok).boxed()))
     }
 
     async fn watch(&self, call: tonic::Request<proto::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
@@ -117,8 +127,7 @@ impl Objects for Services {
         self.0.authorize(&request).await?;
         let watch = self.0.pipeline.watch(&request, &selectors, &r.resource_version, r.send_initial_events).await?;
         let options = batches::WatchOptions {
-            kind,
-            metadata_only: r.metadata_only,
+            form: batches::Form { kind, metadata_only: r.metadata_only, as_json: r.as_json },
             bookmarks: r.allow_bookmarks,
             tell_initial_end: r.send_initial_events,
             deadline: Instant::now() + watch_time(r.timeout_seconds),
@@ -147,7 +156,7 @@ impl Objects for Services {
         let mut warnings = warnings;
         warnings.extend(self.0.pipeline.warnings(&*object));
         let object = self.0.create(&request, object, fence.as_ref()).await?;
-        Ok(Response::new(proto::Object { object: Some(object), warnings }))
+        Ok(Response::new(render::answer(object, options.as_json, warnings)))
     }
 
     async fn update(&self, call: tonic::Request<proto::UpdateRequest>) -> Result<Response<proto::Object>, Status> {
@@ -174,7 +183,7 @@ impl Objects for Services {
             warnings.extend(self.0.pipeline.warnings(&*object));
         }
         let stored = self.0.replace(request, object, fence.as_ref()).await?;
-        Ok(Response::new(proto::Object { object: Some(any(stored)), warnings }))
+        Ok(Response::new(render::answer(any(stored), options.as_json, warnings)))
     }
 
     async fn patch(&self, call: tonic::Request<proto::PatchRequest>) -> Result<Response<proto::Object>, Status> {
@@ -194,7 +203,7 @@ impl Objects for Services {
         };
         self.0.authorize(&request).await?;
         let (stored, warnings) = self.0.pipeline.patch(&request, patch_type, &r.patch, validation, fence.as_ref()).await?;
-        Ok(Response::new(proto::Object { object: Some(any(stored)), warnings }))
+        Ok(Response::new(render::answer(any(stored), options.as_json, warnings)))
     }
 
     async fn delete(&self, call: tonic::Request<proto::DeleteRequest>) -> Result<Response<proto::DeleteResponse>, Status> {
@@ -209,7 +218,9 @@ impl Objects for Services {
             Request { dry_run: !options.dry_run.is_empty(), ..request(user, Verb::Delete, kind, &r.namespace, &r.name) };
         self.0.authorize(&request).await?;
         let deleted = self.0.pipeline.delete(&request, &options, fence.as_ref()).await?;
-        Ok(Response::new(proto::DeleteResponse { object: Some(any(deleted.object)), deleted: deleted.gone }))
+        let mut warnings = Vec::new();
+        let Rendered { object, json } = Rendered::new(any(deleted.object), r.as_json, &mut warnings);
+        Ok(Response::new(proto::DeleteResponse { object, deleted: deleted.gone, json, warnings }))
     }
 
     async fn delete_collection(

@@ -44,11 +44,6 @@ impl Server {
     }
 
     /// The node a pod is on.
-    pub(super) async fn node_of_pod(&self, namespace: &str, name: &str) -> Result<Node, StatusError> {
-        let pod: Pod = self.read(namespace, name).await?;
-        self.node_of(&pod).await
-    }
-
     async fn node_of(&self, pod: &Pod) -> Result<Node, StatusError> {
         match pod.spec().node_name.as_str() {
             "" => Err(StatusError::bad_request(format!("pod {:?} does not have a host assigned", pod.name()))),

@@ -55,7 +55,8 @@ impl Pipeline {
         let kind = request.kind;
         let collection = self.collection(kind)?;
         let selection = selectors.selection(kind, collection.layout(), &request.namespace)?;
-        let limit = usize::try_from(limit).map_err(|_| StatusError::bad_request("limit: must not be negative"))?;
+        // Upstream takes a negative limit for none.
+        let limit = usize::try_from(limit).unwrap_or(0);
         let options = if continue_token.is_empty() {
             ListOptions { at: read_at(resource_version)?, limit, ..ListOptions::default() }
         } else {

@@ -113,10 +113,7 @@ mod tests {
     fn a_slice_holds_at_most_a_thousand_endpoints() {
         let mut full = slice("IPv4", "10.0.0.1");
         full.endpoints = vec![full.endpoints[0].clone(); 1001];
-        assert_eq!(
-            testing::errors(&EndpointSliceStrategy, &full),
-            ["endpoints: Too many: 1001: must have at most 1000 items"]
-        );
+        assert_eq!(testing::errors(&EndpointSliceStrategy, &full), ["endpoints: Too many: 1001: must have at most 1000 items"]);
     }
 
     #[test]

@@ -254,7 +254,7 @@ fn message() -> impl Strategy<Value = (&'static str, Bytes)> {
                 let message = PatchRequest { resource, namespace, name, r#type, patch, options: dry(), ..Default::default() };
                 ("Patch", message.encode_to_vec())
             }
-            3 => ("Delete", DeleteRequest { resource, namespace, name, options: dry_deletion() }.encode_to_vec()),
+            3 => ("Delete", DeleteRequest { resource, namespace, name, options: dry_deletion(), as_json: true }.encode_to_vec()),
             4 => {
                 let message = DeleteCollectionRequest {
                     resource,
@@ -272,6 +272,7 @@ fn message() -> impl Strategy<Value = (&'static str, Bytes)> {
                     label_selector: name,
                     continue_token: text,
                     limit: 3,
+                    as_json: true,
                     ..Default::default()
                 };
                 ("List", message.encode_to_vec())

@@ -6,5 +6,7 @@
 mod access;
 mod bad_input;
 mod fuzz;
+mod json;
 mod life;
 mod support;
+mod writes;

@@ -110,6 +110,7 @@ impl WatchParams {
             allow_bookmarks: true,
             metadata_only,
             timeout_seconds: self.timeout_seconds,
+            as_json: false,
         }
     }
 }

@@ -86,10 +86,10 @@ impl proto::objects_server::Objects for MemoryServer {
             items.truncate(limit);
         }
         let mut chunks: Vec<_> =
-            items.chunks(CHUNK).map(|items| proto::ListResponse { items: items.to_vec(), metadata: None }).collect();
+            items.chunks(CHUNK).map(|items| proto::ListResponse { items: items.to_vec(), ..Default::default() }).collect();
         match chunks.last_mut() {
             Some(last) => last.metadata = Some(metadata),
-            None => chunks.push(proto::ListResponse { items: Vec::new(), metadata: Some(metadata) }),
+            None => chunks.push(proto::ListResponse { metadata: Some(metadata), ..Default::default() }),
         }
         Ok(Response::new(Box::pin(stream::iter(chunks.into_iter().map(Ok)))))
     }
@@ -111,7 +111,7 @@ impl proto::objects_server::Objects for MemoryServer {
                     r#type: Type::Bookmark.into(),
                     resource_version: state.revision(),
                     initial_events_end: true,
-                    object: None,
+                    ..Default::default()
                 });
             }
             if request.send_initial_events || seen == 0 {
@@ -122,7 +122,7 @@ impl proto::objects_server::Objects for MemoryServer {
         let server = self.clone();
         Ok(Response::new(Box::pin(async_stream::stream! {
             if !initial.is_empty() {
-                yield Ok(proto::WatchResponse { events: initial });
+                yield Ok(proto::WatchResponse { events: initial, ..Default::default() });
             }
             loop {
                 let past = server.0.state.lock().since(kind, seen);
@@ -132,7 +132,7 @@ impl proto::objects_server::Objects for MemoryServer {
                         let events: Vec<_> =
                             past.iter().filter_map(|past| transition(past, &selection, request.metadata_only)).collect();
                         if !events.is_empty() {
-                            yield Ok(proto::WatchResponse { events });
+                            yield Ok(proto::WatchResponse { events, ..Default::default() });
                         }
                     }
                     Err(error) => {
@@ -225,7 +225,7 @@ impl proto::objects_server::Objects for MemoryServer {
         let options = request.options.unwrap_or_default();
         let (object, deleted) = self.0.state.lock().delete(kind, &request.namespace, &request.name, &options)?;
         self.wrote("delete", kind, "", &request.namespace, &request.name);
-        Ok(Response::new(proto::DeleteResponse { object: Some(any(&*object, false)), deleted }))
+        Ok(Response::new(proto::DeleteResponse { object: Some(any(&*object, false)), deleted, ..Default::default() }))
     }
 
     async fn delete_collection(
@@ -347,7 +347,7 @@ fn read(kind: &'static Kind, object: Option<Any>, json: &Bytes) -> Result<Box<dy
 }
 
 fn answer(object: &dyn Object) -> proto::Object {
-    proto::Object { object: Some(any(object, false)), warnings: Vec::new() }
+    proto::Object { object: Some(any(object, false)), ..Default::default() }
 }
 
 fn any(object: &dyn Object, metadata_only: bool) -> Any {
@@ -364,7 +364,7 @@ fn event(what: Type, object: &dyn Object, metadata_only: bool, revision: i64) ->
         r#type: what.into(),
         object: Some(any(object, metadata_only)),
         resource_version: revision,
-        initial_events_end: false,
+        ..Default::default()
     }
 }
 

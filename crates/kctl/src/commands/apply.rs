@@ -9,7 +9,7 @@ use crate::{
     Session,
     failures::Failures,
     kinds,
-    manifest::{FileArgs, Manifest, Validation},
+    manifest::{FileArgs, Manifest, ValidateArgs},
     objects,
     write::{WriteArgs, unchanged},
 };
@@ -36,10 +36,8 @@ pub struct Args {
     /// Only objects of the files whose labels match
     #[arg(short = 'l', long, value_name = "LABELS")]
     selector: Option<String>,
-    /// What to do about fields that the schema does not know: strict (refuse), warn, ignore
-    #[arg(long, value_enum, value_name = "HOW", default_value_t, num_args = 0..=1, default_missing_value = "strict",
-        require_equals = true, hide_possible_values = true)]
-    validate: Validation,
+    #[command(flatten)]
+    validate: ValidateArgs,
     /// Delete and create objects whose change is refused
     #[arg(long)]
     force: bool,
@@ -49,12 +47,13 @@ pub struct Args {
 ///
 /// # Errors
 /// What went wrong, for the user.
-pub async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
+pub async fn run(session: &Session, mut args: Args) -> anyhow::Result<()> {
+    args.write.validation = args.validate.validate;
     if args.files.is_empty() {
         bail!("must specify -f: the file, folder or - (standard input) with what to apply");
     }
     let selector = Selector::parse(args.selector.as_deref().unwrap_or_default())?;
-    let mut manifests = args.files.objects(session, args.validate)?;
+    let mut manifests = args.files.objects(session, args.write.validation)?;
     manifests.retain(|m| {
         let labels = m.value.pointer("/metadata/labels").and_then(Value::as_object);
         selector.matches(|key| labels?.get(key)?.as_str())

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     Session,
     failures::Failures,
-    manifest::{FileArgs, Validation},
+    manifest::{FileArgs, ValidateArgs},
     objects,
     write::WriteArgs,
 };
@@ -42,10 +42,8 @@ pub struct Args {
     files: FileArgs,
     #[command(flatten)]
     write: WriteArgs,
-    /// What to do about fields that the schema does not know: strict (refuse), warn, ignore
-    #[arg(long, value_enum, value_name = "HOW", default_value_t, num_args = 0..=1, default_missing_value = "strict",
-        require_equals = true, hide_possible_values = true)]
-    validate: Validation,
+    #[command(flatten)]
+    validate: ValidateArgs,
     /// Remember what was created, so that it can be changed with `kctl apply`
     #[arg(long)]
     save_config: bool,
@@ -144,7 +142,8 @@ pub struct PriorityArgs {
 ///
 /// # Errors
 /// What went wrong, for the user.
-pub async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
+pub async fn run(session: &Session, mut args: Args) -> anyhow::Result<()> {
+    args.write.validation = args.validate.validate;
     // Boxed, so that the largest of them does not set the size of all.
     match args.what {
         None => Box::pin(from_files(session, &args)).await,
@@ -176,7 +175,7 @@ async fn from_files(session: &Session, args: &Args) -> anyhow::Result<()> {
         );
     }
     let mut failures = Failures::default();
-    for manifest in args.files.objects(session, args.validate)? {
+    for manifest in args.files.objects(session, args.write.validation)? {
         let value = if args.save_config { remembered(&manifest.value)? } else { manifest.value.clone() };
         let outcome = send(session, &args.write, manifest.kind, manifest.namespace(), &value).await;
         failures.check(session, outcome.map_err(|error| manifest.locate(error, "creating")))?;

@@ -15,6 +15,10 @@ use api::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::Subcommand;
+use rustls::{
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    sign::CertifiedKey,
+};
 use serde_json::json as value;
 
 use super::create::{create, named};
@@ -32,6 +36,8 @@ pub const SERVICE_EXAMPLES: &str = "Examples:
   kctl create service nodeport web --tcp=80:http --node-port=30080
   kctl create service loadbalancer web --tcp=80:8080
   kctl create service externalname search --external-name=search.example";
+/// Key under which a Secret has what Docker keeps in ~/.docker/config.json.
+const DOCKER_CONFIG: &str = ".dockerconfigjson";
 /// Largest file that is taken into an object, bytes: more than any object may hold.
 const MAX_FILE: u64 = 4 << 20;
 
@@ -120,14 +126,17 @@ pub struct RegistryArgs {
     #[arg(long, value_name = "HOST", default_value = "https://index.docker.io/v1/")]
     docker_server: String,
     /// The user's name
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     docker_username: String,
     /// The password
-    #[arg(long, value_name = "PASSWORD")]
+    #[arg(long, value_name = "PASSWORD", default_value = "", hide_default_value = true)]
     docker_password: String,
     /// The user's address
-    #[arg(long, value_name = "MAIL", default_value = "")]
+    #[arg(long, value_name = "MAIL", default_value = "", hide_default_value = true)]
     docker_email: String,
+    /// A file as `docker login` writes it, ~/.docker/config.json, instead of name and password
+    #[arg(long, value_name = "[KEY=]PATH")]
+    from_file: Option<String>,
     #[command(flatten)]
     write: WriteArgs,
 }
@@ -223,21 +232,41 @@ pub async fn secret(session: &Session, kind: SecretKind) -> anyhow::Result<()> {
         }
         SecretKind::Tls(args) => {
             let mut secret = named::<Secret>(&args.name);
-            secret.data.insert("tls.crt".to_owned(), read_file(&args.cert)?.into());
-            secret.data.insert("tls.key".to_owned(), read_file(&args.key)?.into());
+            let (certificate, key) = (read_file(&args.cert)?, read_file(&args.key)?);
+            check_pair(&args, &certificate, &key)?;
+            secret.data.insert("tls.crt".to_owned(), certificate.into());
+            secret.data.insert("tls.key".to_owned(), key.into());
             secret.r#type = "kubernetes.io/tls".to_owned();
             create(session, &args.write, secret).await
         }
         SecretKind::DockerRegistry(args) => {
             let mut secret = named::<Secret>(&args.name);
-            let auth = STANDARD.encode(format!("{}:{}", args.docker_username, args.docker_password));
-            let entry = value!({"username": args.docker_username, "password": args.docker_password, "email": args.docker_email, "auth": auth});
-            let mut auths = serde_json::Map::new();
-            auths.insert(args.docker_server, entry);
-            secret.data.insert(".dockerconfigjson".to_owned(), value!({ "auths": auths }).to_string().into());
+            secret.data.insert(DOCKER_CONFIG.to_owned(), args.config()?.into());
             secret.r#type = "kubernetes.io/dockerconfigjson".to_owned();
             create(session, &args.write, secret).await
         }
+    }
+}
+
+/// Refuses a certificate and a key that are none, or not of each other.
+fn check_pair(args: &TlsArgs, certificate: &[u8], key: &[u8]) -> anyhow::Result<()> {
+    let (certificate_file, key_file) = (args.cert.display(), args.key.display());
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(certificate)
+        .collect::<Result<_, _>>()
+        .with_context(|| format!("{certificate_file} is no certificate in PEM"))?;
+    if chain.is_empty() {
+        bail!("failed to find any PEM data in certificate input: {certificate_file} has no certificate in PEM");
+    }
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|why| {
+        anyhow::anyhow!("failed to find any PEM data in key input: {key_file} has no private key in PEM ({why})")
+    })?;
+    let pair = CertifiedKey::from_der(chain, key, &rustls::crypto::ring::default_provider());
+    match pair {
+        Ok(_) => Ok(()),
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            bail!("private key does not match public key: {key_file} is not the key of the certificate in {certificate_file}")
+        }
+        Err(error) => Err(error).with_context(|| format!("{certificate_file} and {key_file} cannot be used")),
     }
 }
 
@@ -292,6 +321,36 @@ pub async fn service(session: &Session, kind: ServiceKind) -> anyhow::Result<()>
         object["spec"]["externalName"] = host.into();
     }
     create(session, &args.write, json::from_value::<Service>(object)?).await
+}
+
+// === impl RegistryArgs ===
+
+impl RegistryArgs {
+    /// What Docker keeps in ~/.docker/config.json.
+    fn config(&self) -> anyhow::Result<Vec<u8>> {
+        if let Some(source) = &self.from_file {
+            let path = source.split_once('=').map_or(source.as_str(), |(_, path)| path);
+            let bytes = read_file(Path::new(path))?;
+            let parsed: serde_json::Value = serde_json::from_slice(&bytes).with_context(|| format!("{path} is no JSON"))?;
+            if !parsed.get("auths").is_some_and(serde_json::Value::is_object) {
+                bail!("{path} has no \"auths\", so it is no configuration of Docker");
+            }
+            return Ok(bytes);
+        }
+        if self.docker_username.is_empty() || self.docker_password.is_empty() {
+            bail!(
+                "either --from-file or the combination of --docker-username, --docker-password and --docker-server is required"
+            );
+        }
+        let auth = STANDARD.encode(format!("{}:{}", self.docker_username, self.docker_password));
+        let mut entry = value!({"username": self.docker_username, "password": self.docker_password, "auth": auth});
+        if !self.docker_email.is_empty() {
+            entry["email"] = self.docker_email.as_str().into();
+        }
+        let mut auths = serde_json::Map::new();
+        auths.insert(self.docker_server.clone(), entry);
+        Ok(value!({ "auths": auths }).to_string().into_bytes())
+    }
 }
 
 // === impl DataArgs ===
@@ -423,6 +482,44 @@ mod tests {
         assert!(
             bench.fails(&format!("create cm n --from-file=text={path}/text --from-literal=text=x")).await.contains("already")
         );
+    }
+
+    #[tokio::test]
+    async fn a_certificate_needs_its_own_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let pair = |name: &str| {
+            let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+            std::fs::write(path(&format!("{name}.crt")), made.cert.pem()).unwrap();
+            std::fs::write(path(&format!("{name}.key")), made.signing_key.serialize_pem()).unwrap();
+        };
+        pair("a");
+        pair("b");
+        let bench = Bench::new();
+        let line =
+            |certificate: &str, key: &str| format!("create secret tls web --cert={} --key={}", path(certificate), path(key));
+        assert_eq!(bench.ok(&line("a.crt", "a.key")).await, "secret/web created\n");
+        assert!(bench.fails(&line("a.crt", "b.key")).await.contains("private key does not match public key"));
+        assert!(bench.fails(&line("a.key", "a.key")).await.contains("failed to find any PEM data in certificate input"));
+        assert!(bench.fails(&line("a.crt", "a.crt")).await.contains("failed to find any PEM data in key input"));
+    }
+
+    #[tokio::test]
+    async fn a_registry_needs_a_user_or_what_docker_has_written() {
+        let bench = Bench::new();
+        assert!(bench.fails("create secret docker-registry r").await.contains("either --from-file or the combination"));
+        bench.ok("create secret docker-registry r --docker-username=u --docker-password=p").await;
+        let secret = bench.server.find::<Secret>("default", "r").unwrap();
+        let config: serde_json::Value = serde_json::from_slice(&secret.data[".dockerconfigjson"]).unwrap();
+        let entry = serde_json::json!({"username": "u", "password": "p", "auth": "dTpw"});
+        assert_eq!(config["auths"]["https://index.docker.io/v1/"], entry);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.json");
+        std::fs::write(&path, "{\"auths\":{}}").unwrap();
+        bench.ok(&format!("create secret docker-registry s --from-file=.dockerconfigjson={}", path.display())).await;
+        std::fs::write(&path, "{}").unwrap();
+        let errors = bench.fails(&format!("create secret docker-registry t --from-file={}", path.display())).await;
+        assert!(errors.contains("has no \"auths\""), "{errors}");
     }
 
     #[tokio::test]

@@ -250,6 +250,9 @@ mod tests {
         assert!(bench.fails("delete cm a").await.contains("Error from server (NotFound): configmaps \"a\" not found"));
         assert_eq!(bench.ok("delete cm a --ignore-not-found=true").await, "");
         assert!(bench.fails("delete cm").await.contains("no name was specified"));
+        assert!(bench.fails("delete cm --all -l a=b").await.contains("cannot set --all and --selector at the same time"));
+        let fields = "delete cm --all --field-selector=metadata.name=a";
+        assert!(bench.fails(fields).await.contains("cannot set --all and --field-selector at the same time"));
     }
 
     #[tokio::test]

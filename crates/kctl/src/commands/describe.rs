@@ -41,7 +41,7 @@ pub async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
     for target in &targets {
         let found = failures.check(session, find(session, &args, target).await)?;
         for object in found.into_iter().flatten() {
-            let value = objects::to_value(&object)?;
+            let Some(value) = failures.check(session, objects::to_value(&object))? else { continue };
             let Some(text) =
                 failures.check(session, describe::describe(session, object.kind(), &value, args.show_events).await)?
             else {

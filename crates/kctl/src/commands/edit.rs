@@ -12,7 +12,9 @@ use crate::{
     Session,
     error::describe,
     failures::Failures,
-    kinds, objects,
+    kinds,
+    manifest::{ValidateArgs, Validation},
+    objects,
     resource_args::{Named, ObjectArgs},
     write::{WriteArgs, unchanged},
 };
@@ -36,13 +38,16 @@ pub struct Args {
     objects: ObjectArgs,
     #[command(flatten)]
     write: WriteArgs,
+    #[command(flatten)]
+    validate: ValidateArgs,
 }
 
 /// Runs the command.
 ///
 /// # Errors
 /// What went wrong, for the user.
-pub async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
+pub async fn run(session: &Session, mut args: Args) -> anyhow::Result<()> {
+    args.write.validation = args.validate.validate;
     let editor =
         ["KUBE_EDITOR", "EDITOR"].iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.trim().is_empty()));
     let editor = editor.unwrap_or_else(|| "vi".to_owned());
@@ -87,7 +92,8 @@ async fn edit(session: &Session, args: &Args, named: &Named, editor: &str) -> an
             let reason = reported.trim_start_matches("error: ");
             bail!("{reason}\nA copy of your changes has been stored to \"{}\"", file.keep().display());
         }
-        reported = match read(named, &original, &file.path, &body) {
+        let read = |body: &str| read(named, &original, &file.path, body, args.write.validation);
+        reported = match read(&body) {
             Ok(edited) if edited == original => {
                 session.console.note("Edit cancelled, no changes made.");
                 return Ok(());
@@ -99,7 +105,7 @@ async fn edit(session: &Session, args: &Args, named: &Named, editor: &str) -> an
             Err(error) => {
                 // Lines are counted as they will stand in the file with this above them.
                 let above = with_reason(&describe(&error), "").lines().count();
-                let again = read(named, &original, &file.path, &("\n".repeat(above) + &body));
+                let again = read(&("\n".repeat(above) + &body));
                 describe(&again.err().unwrap_or(error))
             }
         };
@@ -114,11 +120,12 @@ fn with_reason(reason: &str, body: &str) -> String {
 }
 
 /// What was saved, if it is an object that fits the schema and is still the same one.
-fn read(named: &Named, original: &Value, path: &Path, body: &str) -> anyhow::Result<Value> {
+fn read(named: &Named, original: &Value, path: &Path, body: &str, validation: Validation) -> anyhow::Result<Value> {
     let documents = yaml::parse(&path.display().to_string(), body.as_bytes())?;
     let [document] = documents.as_slice() else { bail!("one object is wanted, found {}", documents.len()) };
     let problems: Vec<String> = strict::check(named.kind, &document.value)
         .into_iter()
+        .filter(|problem| !problem.unknown || validation == Validation::Strict)
         .map(|problem| format!("line {}: {problem}", document.line_of(&problem.path)))
         .collect();
     if !problems.is_empty() {
@@ -233,7 +240,7 @@ mod tests {
         std::fs::set_permissions(&editor, std::fs::Permissions::from_mode(0o700)).unwrap();
         let session = bench.session(&[]);
         let objects = ObjectArgs { resources: vec!["cm/a".into()], ..ObjectArgs::default() };
-        let args = Args { objects, write: WriteArgs::default() };
+        let args = Args { objects, write: WriteArgs::default(), validate: ValidateArgs::default() };
         let named = Named { kind: ConfigMap::KIND, namespace: "default".into(), name: "a".into() };
         let outcome = edit(&session, &args, &named, &editor.display().to_string()).await;
         (outcome.err().map(|error| error.to_string()), bench.server.find("default", "a").unwrap())
@@ -278,7 +285,7 @@ mod tests {
     fn what_was_saved_is_checked() {
         let named = Named { kind: ConfigMap::KIND, namespace: "d".into(), name: "a".into() };
         let original = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "d"}});
-        let saved = |body: &str| read(&named, &original, Path::new("f"), body).map_err(|e| e.to_string());
+        let saved = |body: &str| read(&named, &original, Path::new("f"), body, Validation::Strict).map_err(|e| e.to_string());
         let head = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: d}\n";
         assert_eq!(saved(&format!("{head}data: {{k: v}}\n")).unwrap()["data"]["k"], "v");
         assert!(saved(&format!("{head}dta: {{}}\n")).unwrap_err().contains("line 4: unknown field \"dta\""));

@@ -1,6 +1,7 @@
 //! `kctl events`
 
-use api::{Resource as _, core::v1::Event, print};
+use anyhow::bail;
+use api::{Resource as _, core::v1::Event};
 use client::ListParams;
 use futures::TryStreamExt as _;
 use jiff::Timestamp;
@@ -8,10 +9,11 @@ use serde_json::Value;
 
 use crate::{
     Session,
-    describe::last_seen,
+    describe::{interval, last_seen},
+    failures::Failures,
     follow::changes,
     objects,
-    output::{OutputArgs, Table},
+    output::{OutputArgs, Printer, Table},
     resource_args,
 };
 
@@ -38,40 +40,51 @@ pub struct Args {
     /// No heading
     #[arg(long)]
     no_headers: bool,
+    /// Ask the server for so many events at a time; 0 for all at once
+    #[arg(long, value_name = "COUNT", default_value_t = 500)]
+    chunk_size: i64,
     #[command(flatten)]
     output: OutputArgs,
 }
 
-const COLUMNS: [&str; 5] = ["Last Seen", "Type", "Reason", "Object", "Message"];
+const HEADING: [&str; 5] = ["LAST SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"];
 
 /// Runs the command.
 ///
 /// # Errors
 /// What went wrong, for the user.
 pub async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
+    let known = |word: &String| ["normal", "warning"].iter().any(|known| word.eq_ignore_ascii_case(known));
+    if !args.types.iter().all(known) {
+        bail!("valid --types are Normal or Warning");
+    }
     let mut selector = String::new();
     if let Some(word) = &args.object {
+        if !word.contains('/') {
+            bail!("--for must be in resource/name form");
+        }
         let (kind, name) = resource_args::parse(std::slice::from_ref(word))?.swap_remove(0);
         selector = format!("involvedObject.kind={},involvedObject.name={}", kind.kind, name.unwrap_or_default());
     }
     let namespace = session.scope(Event::KIND, args.all_namespaces)?;
-    let params = ListParams::default().fields(selector);
+    let params = ListParams::default().fields(selector).limit(args.chunk_size.max(0));
     if args.watch {
         return watch(session, &args, &namespace, params).await;
     }
-    let list = objects::list_all(session, Event::KIND, &namespace, &params).await?;
+    let mut failures = Failures::default();
     let mut found: Vec<(i64, Value)> = Vec::new();
-    for object in &list.items {
+    for object in objects::list_chunked(session, Event::KIND, &namespace, params).await? {
         if let Some(event) = object.downcast_ref::<Event>().filter(|event| args.shows(event)) {
-            found.push((last_seen(event), objects::to_value(object)?));
+            found.extend(failures.check(session, objects::to_value(&object))?.map(|value| (last_seen(event), value)));
         }
     }
     found.sort_by_key(|(seen, _)| *seen);
     if let Some(printer) = args.output.printer() {
         let events = found.into_iter().map(|(_, event)| (Event::KIND, event)).collect();
-        return Ok(session.console.print(printer.list(events, !args.no_headers)?)?);
+        session.console.print(printer.list(events, !args.no_headers)?)?;
+        return failures.finish();
     }
-    if found.is_empty() {
+    if found.is_empty() && !failures.any() {
         match namespace.as_str() {
             "" => session.console.note("No events found."),
             namespace => session.console.note(format!("No events found in {namespace} namespace.")),
@@ -80,33 +93,37 @@ pub async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
     }
     let mut table = args.table();
     found.iter().for_each(|(_, event)| table.push(args.row(event)));
-    Ok(session.console.print(table.take())?)
+    session.console.print(table.take())?;
+    failures.finish()
 }
 
 /// Shows the events there are, oldest first, and then what comes.
 async fn watch(session: &Session, args: &Args, namespace: &str, params: ListParams) -> anyhow::Result<()> {
     let api = session.client()?.dynamic(Event::KIND, namespace);
-    let (mut table, mut first) = (args.table(), Some(Vec::new()));
+    let (mut table, mut first, mut failures) = (args.table(), Some(Vec::new()), Failures::default());
+    let printer = args.output.printer();
     let mut changes = std::pin::pin!(changes(api, params, false));
     while let Some(seen) = changes.try_next().await? {
         let Some((what, object)) = seen else {
             let mut known = first.take().unwrap_or_default();
             known.sort_by_key(|(seen, _)| *seen);
-            known.iter().for_each(|(_, event)| table.push(args.row(event)));
+            for (_, event) in known {
+                args.show(session, printer.as_ref(), &mut table, event)?;
+            }
             session.console.print(table.take())?;
             continue;
         };
         let Some(event) = object.downcast_ref::<Event>().filter(|event| what != "DELETED" && args.shows(event)) else { continue };
-        let value = objects::to_value(&object)?;
+        let Some(value) = failures.check(session, objects::to_value(&object))? else { continue };
         match &mut first {
             Some(known) => known.push((last_seen(event), value)),
             None => {
-                table.push(args.row(&value));
+                args.show(session, printer.as_ref(), &mut table, value)?;
                 session.console.print(table.take())?;
             }
         }
     }
-    Ok(())
+    failures.finish()
 }
 
 impl Args {
@@ -115,7 +132,17 @@ impl Args {
         if self.no_headers {
             return Table::default();
         }
-        Table::new(self.all_namespaces.then_some("NAMESPACE").into_iter().chain(COLUMNS).map(str::to_uppercase))
+        Table::new(self.all_namespaces.then_some("NAMESPACE").into_iter().chain(HEADING))
+    }
+
+    /// Prints an event, or adds it to the table.
+    fn show(&self, session: &Session, printer: Option<&Printer>, table: &mut Table, event: Value) -> anyhow::Result<()> {
+        let Some(printer) = printer else {
+            table.push(self.row(&event));
+            return Ok(());
+        };
+        let separator = if printer.separates_documents() && session.printed_before() { "---\n" } else { "" };
+        Ok(session.console.print(format!("{separator}{}", printer.one(Event::KIND, event)?))?)
     }
 
     fn shows(&self, event: &Event) -> bool {
@@ -123,13 +150,16 @@ impl Args {
     }
 
     fn row(&self, event: &Value) -> Vec<String> {
-        let cells = print::cells(Event::KIND, event, Timestamp::now());
-        let cell = |name: &str| {
-            let at = Event::KIND.columns.iter().position(|column| column.name == name);
-            at.and_then(|at| cells.get(at)).cloned().unwrap_or_default()
-        };
+        let about = |field: &str| objects::text(event, &format!("/involvedObject/{field}"));
+        let cells = [
+            interval(event, Timestamp::now()),
+            objects::text(event, "/type").to_owned(),
+            objects::text(event, "/reason").to_owned(),
+            format!("{}/{}", about("kind"), about("name")),
+            objects::text(event, "/message").trim().to_owned(),
+        ];
         let namespace = self.all_namespaces.then(|| objects::text(event, "/metadata/namespace").to_owned());
-        namespace.into_iter().chain(COLUMNS.map(cell)).collect()
+        namespace.into_iter().chain(cells).collect()
     }
 }
 
@@ -146,12 +176,19 @@ mod tests {
             let mut event: Event = named(name);
             event.reason = name.into();
             event.r#type = kind.into();
+            event.first_timestamp_mut().seconds = seconds - 60;
             event.last_timestamp_mut().seconds = seconds;
+            event.involved_object_mut().kind = "Pod".into();
+            event.involved_object_mut().name = "p".into();
+            event.count = if name == "new" { 3 } else { 1 };
             bench.server.put(event);
         }
         let table = bench.ok("events --no-headers").await;
-        let reasons: Vec<_> = table.lines().map(|line| line.split_whitespace().nth(2).unwrap_or_default()).collect();
-        assert_eq!(reasons, ["old", "new"], "{table}");
+        let words: Vec<Vec<_>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(words[0][1..], ["Normal", "old", "Pod/p"], "{table}");
+        assert_eq!((words[1][1], words[1][2], words[1][5]), ("(x3", "over", "new"), "{table}");
+        assert!(bench.fails("events --types=Odd").await.contains("valid --types are Normal or Warning"));
+        assert!(bench.fails("events --for=p").await.contains("--for must be in resource/name form"));
         assert_eq!(bench.ok("events --types=warning --no-headers").await.lines().count(), 1);
         let session = bench.session(&[]);
         let watching = tokio::spawn(async move { crate::cli::run_line(session, &["events", "-w", "--no-headers"]).await });

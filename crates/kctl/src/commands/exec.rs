@@ -1,5 +1,6 @@
 //! `kctl exec` and `kctl attach`
 
+use anyhow::bail;
 use api::{
     Resource as _,
     core::v1::Pod,
@@ -59,6 +60,9 @@ pub struct AttachArgs {
     /// The process has a terminal
     #[arg(short = 't', long)]
     tty: bool,
+    /// Say nothing but what the process writes
+    #[arg(short = 'q', long)]
+    quiet: bool,
 }
 
 /// Runs `exec`.
@@ -78,24 +82,20 @@ pub async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
 /// What went wrong, for the user.
 pub async fn run_attach(session: &Session, args: AttachArgs) -> anyhow::Result<()> {
     let pod = pods::find(session, &args.pod).await?;
-    attach(session, &pod, args.container.as_deref(), args.stdin, args.tty).await
-}
-
-/// Connects to the main process of a pod's container.
-///
-/// # Errors
-/// What went wrong, for the user.
-pub async fn attach(session: &Session, pod: &Pod, container: Option<&str>, stdin: bool, tty: bool) -> anyhow::Result<()> {
-    let container = pods::container(session, pod, container, true)?;
-    let tty = terminal_wanted(session, tty, stdin);
-    if tty && stdin {
+    let phase = pod.status().phase.as_str();
+    if matches!(phase, "Succeeded" | "Failed") {
+        bail!("cannot attach a container in a completed pod; current phase is {phase}");
+    }
+    let container = pods::container(session, &pod, args.container.as_deref(), !args.quiet)?;
+    let tty = terminal_wanted(session, args.tty, args.stdin);
+    if tty && args.stdin && !args.quiet {
         session.console.note("If you don't see a command prompt, try pressing enter.");
     }
-    terminal::connect(session, Mode::Attach, start(pod, container, Vec::new(), stdin, tty)).await
+    terminal::connect(session, Mode::Attach, start(&pod, container, Vec::new(), args.stdin, tty)).await
 }
 
 /// A terminal makes sense only if there is one here.
-fn terminal_wanted(session: &Session, tty: bool, stdin: bool) -> bool {
+pub fn terminal_wanted(session: &Session, tty: bool, stdin: bool) -> bool {
     if tty && stdin && !terminal::is_terminal() {
         session.console.note("Unable to use a TTY - input is not a terminal or the right kind of file");
         return false;
@@ -103,7 +103,8 @@ fn terminal_wanted(session: &Session, tty: bool, stdin: bool) -> bool {
     tty
 }
 
-fn start(pod: &Pod, container: String, command: Vec<String>, stdin: bool, tty: bool) -> ExecStart {
+/// What a session with a process in a container begins with.
+pub fn start(pod: &Pod, container: String, command: Vec<String>, stdin: bool, tty: bool) -> ExecStart {
     let pod = PodRef { namespace: pod.namespace().to_owned(), name: pod.name().to_owned(), uid: pod.metadata().uid.clone() };
     ExecStart { pod: Some(pod), container, command, stdin, tty, size: None }
 }

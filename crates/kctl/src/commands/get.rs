@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 use api::Kind;
-use client::{Dynamic, ListParams};
+use client::Dynamic;
 use futures::{StreamExt as _, stream::SelectAll};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -91,7 +91,8 @@ pub async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
         if args.ignore_not_found && outcome.as_ref().is_err_and(is_not_found) {
             continue;
         }
-        found.extend(failures.check(session, outcome)?.into_iter().flatten());
+        let objects = failures.check(session, outcome)?.unwrap_or_default();
+        found.extend(objects::shown(session, &mut failures, &objects)?);
     }
     if let Some(path) = &args.sort_by {
         sort_by(&mut found, path, |(_, object)| object)?;
@@ -149,26 +150,16 @@ impl Args {
     }
 }
 
-async fn read(session: &Session, args: &Args, target: &Target) -> anyhow::Result<Vec<Shown>> {
-    let shown = |object: &Dynamic| Ok((object.kind(), objects::to_value(object)?));
+async fn read(session: &Session, args: &Args, target: &Target) -> anyhow::Result<Vec<Dynamic>> {
     let Some(name) = &target.name else {
-        let mut params = args.select.params()?.limit(args.chunk_size.max(0));
-        let mut found = Vec::new();
-        loop {
-            let list = objects::list_all(session, target.kind, &target.namespace, &params).await?;
-            found.extend(list.items.iter().map(shown).collect::<anyhow::Result<Vec<_>>>()?);
-            if list.metadata.r#continue.is_empty() {
-                return Ok(found);
-            }
-            params = ListParams { continue_token: list.metadata.r#continue, ..params };
-        }
+        let params = args.select.params()?.limit(args.chunk_size.max(0));
+        return objects::list_chunked(session, target.kind, &target.namespace, params).await;
     };
     if let Some(subresource) = &args.subresource {
         let api = session.client()?.dynamic(target.kind, &target.namespace);
-        let object: Dynamic = session.shown("reading", api.get_subresource(name, subresource)).await?;
-        return Ok(vec![shown(&object)?]);
+        return Ok(vec![session.shown("reading", api.get_subresource(name, subresource)).await?]);
     }
-    Ok(vec![shown(&objects::get(session, target.kind, &target.namespace, name).await?)?])
+    Ok(vec![objects::get(session, target.kind, &target.namespace, name).await?])
 }
 
 fn is_not_found(error: &anyhow::Error) -> bool {
@@ -218,14 +209,14 @@ async fn watch(session: &Session, args: &Args, targets: Vec<Target>) -> anyhow::
     }
     // What exists is shown together, so that its columns line up.
     let mut unsettled = streams.len();
-    let (mut waiting, mut answered) = (String::new(), false);
+    let (mut waiting, mut answered, mut failures) = (String::new(), false, Failures::default());
     loop {
         let next = streams.next();
         let next = if answered { next.await } else { session.shown("waiting for the server", next).await };
-        let Some(seen) = next else { return Ok(()) };
+        let Some(seen) = next else { return failures.finish() };
         answered = true;
         if let Some((what, object)) = seen? {
-            let value = objects::to_value(&object)?;
+            let Some(value) = failures.check(session, objects::to_value(&object))? else { continue };
             match &printer {
                 Some(printer) => {
                     let separator = if printer.separates_documents() && session.printed_before() { "---\n" } else { "" };
@@ -285,6 +276,39 @@ mod tests {
         assert!(bench.fails("get frob").await.contains("doesn't have a resource type \"frob\""));
         assert!(bench.fails("get cm a -l app=a").await.contains("name cannot be provided when a selector is specified"));
         assert!(bench.fails("get cm -l a===b").await.contains("unable to parse requirement"));
+    }
+
+    #[tokio::test]
+    async fn an_object_that_cannot_be_shown_is_named_and_hides_no_other() {
+        let bench = Bench::new();
+        bench.server.put::<Pod>(named("good"));
+        let mut bad: Pod = named("bad");
+        bad.status_mut().start_time_mut().seconds = 1 << 62;
+        bench.server.put(bad);
+        let words = ["get", "pods", "--no-headers", "-o", "name"];
+        assert_eq!(crate::cli::run_line(bench.session(&words), &words).await, 1);
+        assert_eq!(bench.output(), "pod/good\n");
+        let errors = bench.errors();
+        assert!(errors.starts_with("error: pod/bad cannot be shown as JSON: ") && errors.lines().count() == 1, "{errors}");
+
+        for (line, shown) in [
+            ("describe pods --show-events=false", "Name:            good\n"),
+            ("label pods --all a=b", "pod/good labeled\n"),
+            ("wait pods --all --for=create --timeout=50ms", "pod/good condition met\n"),
+        ] {
+            let words: Vec<&str> = line.split(' ').collect();
+            assert_eq!(crate::cli::run_line(bench.session(&words), &words).await, 1, "{line}");
+            let (output, errors) = (bench.output(), bench.errors());
+            assert!(output.contains(shown) && errors.contains("/bad"), "{line}: {output}{errors}");
+        }
+
+        let session = bench.session(&[]);
+        let watching = tokio::spawn(async move { crate::cli::run_line(session, &["get", "pods", "-w", "-o", "name"]).await });
+        bench.output_has("pod/good\n").await;
+        bench.server.put::<Pod>(named("later"));
+        bench.output_has("pod/later\n").await;
+        assert!(bench.errors().contains("pod/bad"));
+        watching.abort();
     }
 
     #[tokio::test]

@@ -58,6 +58,7 @@ struct Field {
     pointer: &'static str,
     done: &'static str,
     undone: &'static str,
+    both: &'static str,
     unchanged: &'static str,
     value_format: Option<Format>,
 }
@@ -67,6 +68,7 @@ const LABELS: Field = Field {
     pointer: "/metadata/labels",
     done: "labeled",
     undone: "unlabeled",
+    both: "modified",
     unchanged: "not labeled",
     value_format: Some(Format::LabelValue),
 };
@@ -76,6 +78,7 @@ const ANNOTATIONS: Field = Field {
     pointer: "/metadata/annotations",
     done: "annotated",
     undone: "annotated",
+    both: "annotated",
     unchanged: "annotated",
     value_format: None,
 };
@@ -109,6 +112,9 @@ async fn run(session: &Session, mut args: Common, field: &'static Field) -> anyh
     let objects = args.objects.resolve(session).await?;
     if objects.is_empty() {
         session.console.note("No resources found");
+    }
+    if objects.len() > 1 && args.resource_version.is_some() {
+        bail!("--resource-version may only be used with a single resource");
     }
     let mut failures = Failures::default();
     for named in &objects {
@@ -157,6 +163,7 @@ async fn list(session: &Session, named: &Named, field: &Field, several: bool) ->
 }
 
 async fn change(session: &Session, args: &Common, named: &Named, changes: &[Change], field: &Field) -> anyhow::Result<()> {
+    let (mut set, mut removed) = (false, false);
     let decide = |old: &Value| {
         if let Some(wanted) = &args.resource_version
             && objects::text(old, "/metadata/resourceVersion") != wanted
@@ -168,13 +175,19 @@ async fn change(session: &Session, args: &Common, named: &Named, changes: &[Chan
             );
         }
         let mut new = old.clone();
+        (set, removed) = (false, false);
         for (key, value) in changes {
             let current = old.pointer(field.pointer).and_then(|map| map.get(key)).and_then(Value::as_str);
             match value {
                 Some(value) => {
                     if let Some(current) = current.filter(|current| !args.overwrite && current != value) {
-                        bail!("'{key}' already has a value ({current}), and --overwrite is false");
+                        let found = format!("'{key}' already has a value ({current})");
+                        if field.name == "annotations" {
+                            bail!("--overwrite is false but found the following declared annotation(s): {found}");
+                        }
+                        bail!("{found}, and --overwrite is false");
                     }
+                    set = true;
                     objects::set(&mut new, &["metadata", field.name, key], value.as_str().into());
                 }
                 None => {
@@ -182,6 +195,7 @@ async fn change(session: &Session, args: &Common, named: &Named, changes: &[Chan
                         session.console.note(format!("{} \"{key}\" not found.", field.name.trim_end_matches('s')));
                     } else if let Some(Value::Object(map)) = new.pointer_mut(field.pointer) {
                         map.remove(key);
+                        removed = true;
                     }
                 }
             }
@@ -189,10 +203,11 @@ async fn change(session: &Session, args: &Common, named: &Named, changes: &[Chan
         Ok(Some(new))
     };
     let (object, changed) = args.write.change(session, named.kind, &named.namespace, &named.name, decide).await?;
-    let what = match changed {
-        false => field.unchanged,
-        true if changes.iter().all(|(_, value)| value.is_none()) => field.undone,
-        true => field.done,
+    let what = match (changed, set, removed) {
+        (false, ..) => field.unchanged,
+        (true, true, true) => field.both,
+        (true, false, _) => field.undone,
+        (true, ..) => field.done,
     };
     args.write.done(session, named.kind, &object, what)
 }
@@ -212,7 +227,9 @@ mod tests {
         assert_eq!(bench.ok("label cm/a app=web").await, "configmap/a not labeled\n");
         assert!(bench.fails("label cm a app=db").await.contains("'app' already has a value (web), and --overwrite is false"));
         assert_eq!(bench.ok("label cm a app=db --overwrite=true").await, "configmap/a labeled\n");
-        assert_eq!(bench.ok("label cm --all app- x/y-").await, "configmap/a unlabeled\n");
+        assert_eq!(bench.ok("label cm a more=1 x/y-").await, "configmap/a modified\n");
+        assert_eq!(bench.ok("label cm a app=db x/y-").await, "configmap/a not labeled\n");
+        assert_eq!(bench.ok("label cm --all app- more-").await, "configmap/a unlabeled\n");
         assert!(labels().is_empty());
         assert!(bench.fails("label cm a app=b@d").await.contains("invalid label value: \"b@d\""));
         assert!(bench.fails("label cm a").await.contains("at least one label update is required"));
@@ -221,6 +238,8 @@ mod tests {
         assert_eq!(labels()["app"], "web");
         assert_eq!(bench.ok_words(&["annotate", "cm", "a", "note=a b"]).await, "configmap/a annotated\n");
         assert_eq!(bench.ok("annotate cm a --list").await, "note=a b\n");
+        let declared = "--overwrite is false but found the following declared annotation(s): 'note' already has a value (a b)";
+        assert!(bench.fails("annotate cm a note=c").await.contains(declared));
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 pub mod api_resources;
 pub mod apply;
+pub mod attached;
 pub mod auth;
 pub mod config;
 pub mod create;

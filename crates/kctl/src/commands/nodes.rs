@@ -205,8 +205,7 @@ async fn drain_one(session: &Session, args: &DrainArgs, node: &str) -> anyhow::R
         if !owned && !done && !args.force {
             blockers.push(format!("nothing will create {name} again (use --force to delete it)"));
         }
-        let value = objects::to_value(&client::Dynamic(Box::new(pod.clone())))?;
-        let empty_dir = objects::list(&value, "/spec/volumes").iter().any(|volume| volume.get("emptyDir").is_some());
+        let empty_dir = pod.spec().volumes.iter().any(|volume| volume.volume_source().empty_dir.is_some());
         if empty_dir && !done && !args.delete_emptydir_data {
             blockers.push(format!("{name} has an emptyDir volume (use --delete-emptydir-data to lose it)"));
         }
@@ -276,6 +275,25 @@ struct Taint {
     remove: bool,
 }
 
+// === impl Taint ===
+
+impl Taint {
+    /// True if it is about this taint of a node.
+    fn is(&self, have: &Value) -> bool {
+        have["key"] == self.key && (self.effect.is_empty() || have["effect"] == self.effect)
+    }
+}
+
+impl std::fmt::Display for Taint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.key)?;
+        if !self.value.is_empty() {
+            write!(f, "={}", self.value)?;
+        }
+        if self.effect.is_empty() { Ok(()) } else { write!(f, ":{}", self.effect) }
+    }
+}
+
 /// Runs `taint`.
 ///
 /// # Errors
@@ -300,6 +318,14 @@ pub async fn taint(session: &Session, args: TaintArgs) -> anyhow::Result<()> {
         (None, false, false) => names,
         _ => bail!("name the nodes, or select them with -l or --all"),
     };
+    let clash = |add: &&Taint| {
+        let same = |gone: &&Taint| gone.remove && gone.key == add.key && (gone.effect.is_empty() || gone.effect == add.effect);
+        !add.remove && taints.iter().any(|gone| same(&gone))
+    };
+    if let Some(both) = taints.iter().find(clash) {
+        let (key, effect) = (&both.key, &both.effect);
+        bail!("can not both modify and remove the following taint(s) in the same command: {{\"{key}\":\"{effect}\"}}");
+    }
     let mut failures = Failures::default();
     for node in nodes {
         failures.check(session, taint_one(session, &args, &node, &taints).await)?;
@@ -308,19 +334,25 @@ pub async fn taint(session: &Session, args: TaintArgs) -> anyhow::Result<()> {
 }
 
 async fn taint_one(session: &Session, args: &TaintArgs, node: &str, taints: &[Taint]) -> anyhow::Result<()> {
+    let (mut added, mut removed) = (false, false);
     let decide = |old: &Value| {
         let mut list = objects::list(old, "/spec/taints").to_vec();
+        let there: Vec<&str> = taints
+            .iter()
+            .filter(|taint| !taint.remove && list.iter().any(|have| taint.is(have)))
+            .map(|taint| taint.key.as_str())
+            .collect();
+        if !there.is_empty() && !args.overwrite {
+            bail!("node {node} already has {} taint(s) with same effect(s) and --overwrite is false", there.join(","));
+        }
         for taint in taints {
-            let same = |have: &Value| have["key"] == taint.key && (taint.effect.is_empty() || have["effect"] == taint.effect);
-            let found = list.iter().find(|have| same(have));
-            match found {
-                None if taint.remove => bail!("taint \"{}\" not found", taint.key),
-                Some(found) if !taint.remove && !args.overwrite && found["value"] != taint.value => {
-                    bail!("node {node} already has {} taint(s) with same effect(s) and --overwrite is false", taint.key)
-                }
-                _ => {}
+            let before = list.len();
+            list.retain(|have| !taint.is(have));
+            match (taint.remove, list.len() < before) {
+                (true, false) => bail!("taint \"{taint}\" not found"),
+                (true, true) => removed = true,
+                (false, found) => added |= !found,
             }
-            list.retain(|have| !same(have));
             if !taint.remove {
                 list.push(json!({"key": taint.key, "value": taint.value, "effect": taint.effect}));
             }
@@ -330,7 +362,12 @@ async fn taint_one(session: &Session, args: &TaintArgs, node: &str, taints: &[Ta
         Ok(Some(new))
     };
     let (object, _) = args.write.change(session, Node::KIND, "", node, decide).await?;
-    let what = if taints.iter().all(|taint| taint.remove) { "untainted" } else { "tainted" };
+    let what = match (added, removed) {
+        _ if args.overwrite => "modified",
+        (true, true) => "modified",
+        (true, false) => "tainted",
+        (false, _) => "untainted",
+    };
     args.write.done(session, Node::KIND, &object, what)
 }
 
@@ -363,8 +400,15 @@ mod tests {
         assert_eq!(bench.ok("cordon n").await, "node/n already cordoned\n");
         assert_eq!(bench.ok("uncordon node/n").await, "node/n uncordoned\n");
         assert_eq!(bench.ok("taint node n a=b:NoSchedule").await, "node/n tainted\n");
-        assert!(bench.fails("taint node n a=c:NoSchedule").await.contains("--overwrite is false"));
-        assert_eq!(bench.ok("taint nodes --all a-").await, "node/n untainted\n");
+        let there = "error: node n already has a taint(s) with same effect(s) and --overwrite is false\n";
+        assert_eq!(bench.fails("taint node n a=c:NoSchedule").await, there);
+        // Also when nothing would change.
+        assert_eq!(bench.fails("taint node n a=b:NoSchedule").await, there);
+        assert_eq!(bench.ok("taint node n a=b:NoSchedule --overwrite").await, "node/n modified\n");
+        assert_eq!(bench.ok("taint node n x=y:NoExecute a:NoSchedule-").await, "node/n modified\n");
+        assert_eq!(bench.fails("taint node n a:NoSchedule-").await, "error: taint \"a:NoSchedule\" not found\n");
+        assert!(bench.fails("taint node n x=z:NoExecute x-").await.contains("can not both modify and remove"));
+        assert_eq!(bench.ok("taint nodes --all x-").await, "node/n untainted\n");
         assert!(bench.fails("taint node n a=b:Never").await.contains("invalid taint effect"));
 
         let mut pod: Pod = named("p");

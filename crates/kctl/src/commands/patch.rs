@@ -9,7 +9,7 @@ use super::apply::{LAST_APPLIED, remembered};
 use crate::{
     Session,
     failures::Failures,
-    manifest::{FileArgs, Manifest, Validation},
+    manifest::{FileArgs, Manifest, ValidateArgs},
     objects,
     resource_args::{Named, ObjectArgs},
     write::{WriteArgs, unchanged},
@@ -65,10 +65,8 @@ pub struct ReplaceArgs {
     /// Delete the object and create it again
     #[arg(long)]
     force: bool,
-    /// What to do about fields that the schema does not know: strict (refuse), warn, ignore
-    #[arg(long, value_enum, value_name = "HOW", default_value_t, num_args = 0..=1, default_missing_value = "strict",
-        require_equals = true, hide_possible_values = true)]
-    validate: Validation,
+    #[command(flatten)]
+    validate: ValidateArgs,
     #[command(flatten)]
     write: WriteArgs,
 }
@@ -132,12 +130,13 @@ async fn send(session: &Session, args: &Args, named: &Named, patch: &Patch) -> a
 ///
 /// # Errors
 /// What went wrong, for the user.
-pub async fn run_replace(session: &Session, args: ReplaceArgs) -> anyhow::Result<()> {
+pub async fn run_replace(session: &Session, mut args: ReplaceArgs) -> anyhow::Result<()> {
+    args.write.validation = args.validate.validate;
     if args.files.is_empty() {
         bail!("must specify -f: the file, folder or - (standard input) with what to replace");
     }
     let mut failures = Failures::default();
-    for manifest in args.files.objects(session, args.validate)? {
+    for manifest in args.files.objects(session, args.write.validation)? {
         let outcome = replace(session, &args, &manifest).await;
         failures.check(session, outcome.map_err(|error| manifest.locate(error, "replacing")))?;
     }

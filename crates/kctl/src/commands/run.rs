@@ -8,18 +8,20 @@ use api::{
     core::v1::{Pod, Service},
     meta::v1::DeleteOptions,
     names::{Format, check},
+    patch::PatchType,
 };
 use serde_json::{Value, json};
 
-use super::{create::send, exec, wait};
+use super::{
+    attached::{self, Follow},
+    create::send,
+    wait,
+};
 use crate::{
     Session, kinds, objects, pods,
     resource_args::{self, Named},
     write::{DryRun, WriteArgs},
 };
-
-/// How long a pod gets until it runs.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Run an image in a pod
 #[derive(Debug, clap::Args)]
@@ -27,7 +29,12 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
   kctl run web --image=web:1 --port=80
   kctl run shell -it --rm --image=busybox -- sh
   kctl run once --image=busybox --restart=Never --env=A=b -- env
-  kctl run web --image=web:1 --dry-run=client -o yaml")]
+  kctl run words -i --rm --restart=Never --image=busybox -- wc -w < text
+  kctl run web --image=web:1 --port=80 --expose   with a Service of the same name
+  kctl run web --image=web:1 --overrides='{\"spec\":{\"nodeName\":\"node-1\"}}'
+  kctl run web --image=web:1 --dry-run=client -o yaml
+
+With -i or --attach the exit code is that of the container.")]
 pub struct Args {
     /// Name of the pod
     name: String,
@@ -64,6 +71,31 @@ pub struct Args {
     /// Delete the pod at the end
     #[arg(long)]
     rm: bool,
+    /// Leave its standard input open when ours ends; the exit code is not the container's then
+    #[arg(long)]
+    leave_stdin_open: bool,
+    /// Say nothing but what the container writes
+    #[arg(short = 'q', long)]
+    quiet: bool,
+    /// How long the pod gets until it runs
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = super::duration)]
+    pod_running_timeout: Duration,
+    /// Also create a Service of the same name before it; needs --port
+    #[arg(long)]
+    expose: bool,
+    /// A change to the pod before it is created, JSON or YAML
+    #[arg(long, value_name = "PATCH")]
+    overrides: Option<String>,
+    /// How that change is written: merge, strategic, json
+    #[arg(long, value_name = "TYPE", default_value = "merge", value_parser = ["merge", "strategic", "json"],
+        hide_possible_values = true)]
+    override_type: String,
+    /// Annotation; can be given several times
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',')]
+    annotations: Vec<String>,
+    /// With all rights on its node
+    #[arg(long)]
+    privileged: bool,
     /// Name of its service account
     #[arg(long, value_name = "NAME", hide = true)]
     serviceaccount: Option<String>,
@@ -117,28 +149,48 @@ pub struct ExposeArgs {
 /// What went wrong, for the user.
 pub async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
     let attach = args.attach || args.stdin;
+    if args.tty && !args.stdin {
+        bail!("-i/--stdin is required for containers with -t/--tty=true");
+    }
     if args.rm && !attach {
         bail!("--rm should only be used for attached containers: add -i or --attach");
     }
+    if attach && args.write.dry_run != DryRun::None {
+        bail!("--dry-run=[server|client] can't be used with attached containers options (--attach, --stdin, or --tty)");
+    }
     let namespace = session.namespace()?;
     let pod = args.pod(&namespace)?;
-    if args.write.dry_run != DryRun::None || !attach {
+    let mut made = Vec::new();
+    if args.expose {
+        let service = args.service(&pod)?;
+        send(session, &args.write, Service::KIND, &namespace, &service).await?;
+        made.push(Named { kind: Service::KIND, namespace: namespace.clone(), name: args.name.clone() });
+    }
+    if !attach {
         return send(session, &args.write, Pod::KIND, &namespace, &pod).await;
     }
-    let api = session.client()?.dynamic(Pod::KIND, &namespace);
+    let api = args.write.api(session, Pod::KIND, &namespace)?;
     session.shown("creating the pod", api.create_json(&pod)).await?;
-    let named = Named { kind: Pod::KIND, namespace: namespace.clone(), name: args.name.clone() };
-    let outcome = follow(session, &args, &named).await;
+    let named = Named { kind: Pod::KIND, namespace, name: objects::text(&pod, "/metadata/name").to_owned() };
+    made.push(named.clone());
+    let mut outcome = follow(session, &args, &named).await;
     if args.rm {
-        // Waiting until it is gone would keep whoever has left its shell for the whole grace period.
-        let deleted = session.shown("deleting the pod", api.delete(&args.name, &DeleteOptions::default())).await;
-        let deleted =
-            deleted.map(|_| session.console.note(format!("pod \"{}\" deleted", args.name))).map_err(anyhow::Error::from);
-        // What the process ended with says more than what became of the pod.
-        outcome.and(deleted)
-    } else {
-        outcome
+        for named in made.iter().rev() {
+            // What the process ended with says more than what became of the pod.
+            outcome = outcome.and(remove(session, &args, named).await);
+        }
     }
+    outcome
+}
+
+/// Deletes what was made. Waiting until it is gone would keep whoever has left its shell for the whole grace period.
+async fn remove(session: &Session, args: &Args, named: &Named) -> anyhow::Result<()> {
+    let api = session.client()?.dynamic(named.kind, &named.namespace);
+    session.shown(&format!("deleting {}", named.display()), api.delete(&named.name, &DeleteOptions::default())).await?;
+    if !args.quiet {
+        session.console.note(format!("{} \"{}\" deleted", kinds::qualified_singular(named.kind), named.name));
+    }
+    Ok(())
 }
 
 impl Args {
@@ -161,7 +213,10 @@ impl Args {
         if !self.arguments.is_empty() {
             container[if self.command { "command" } else { "args" }] = self.arguments.clone().into();
         }
-        for (field, set) in [("stdin", self.stdin), ("stdinOnce", self.stdin), ("tty", self.tty)] {
+        if self.privileged {
+            container["securityContext"] = json!({"privileged": true});
+        }
+        for (field, set) in [("stdin", self.stdin), ("stdinOnce", self.stdin && !self.leave_stdin_open), ("tty", self.tty)] {
             if set {
                 container[field] = true.into();
             }
@@ -170,11 +225,47 @@ impl Args {
         if let Some(account) = &self.serviceaccount {
             spec["serviceAccountName"] = account.as_str().into();
         }
-        Ok(json!({
+        let mut pod = json!({
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"name": self.name, "namespace": namespace, "labels": labels},
             "spec": spec,
+        });
+        if !self.annotations.is_empty() {
+            pod["metadata"]["annotations"] = Value::Object(pairs(&self.annotations, "--annotations")?);
+        }
+        self.overridden(pod)
+    }
+
+    /// The pod as --overrides has it.
+    fn overridden(&self, pod: Value) -> anyhow::Result<Value> {
+        let Some(text) = &self.overrides else { return Ok(pod) };
+        let documents = api::yaml::parse("--overrides", text.as_bytes())?;
+        let [document] = documents.as_slice() else { bail!("--overrides: one change is wanted, found {}", documents.len()) };
+        let patch_type = match self.override_type.as_str() {
+            "strategic" => PatchType::Strategic,
+            "json" => PatchType::Json,
+            _ => PatchType::Merge,
+        };
+        let patch = api::patch::Patch::new(patch_type, document.value.clone()).context("--overrides")?;
+        let pod = patch.apply(pod, Pod::KIND.message).context("--overrides")?;
+        if (objects::text(&pod, "/apiVersion"), objects::text(&pod, "/kind")) != ("v1", "Pod") {
+            bail!("--overrides: a change of apiVersion or kind would make it something else than a v1 Pod");
+        }
+        Ok(pod)
+    }
+
+    /// The Service before the pod.
+    fn service(&self, pod: &Value) -> anyhow::Result<Value> {
+        let port = self.port.context("--port must be set when exposing a service")?;
+        Ok(json!({
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": self.name, "namespace": objects::text(pod, "/metadata/namespace")},
+            "spec": {
+                "ports": [{"port": port, "protocol": "TCP", "targetPort": port}],
+                "selector": pod.pointer("/metadata/labels").cloned().unwrap_or_else(|| json!({})),
+            },
         }))
     }
 }
@@ -183,26 +274,10 @@ impl Args {
 async fn follow(session: &Session, args: &Args, named: &Named) -> anyhow::Result<()> {
     let started = |pod: &Value| matches!(objects::text(pod, "/status/phase"), "Running" | "Succeeded" | "Failed");
     let what = format!("waiting for pod {} to run", named.name);
-    wait::until(session, named, &what, START_TIMEOUT, |pod| pod.is_some_and(started)).await?;
+    wait::until(session, named, &what, args.pod_running_timeout, |pod| Ok(pod.is_some_and(started))).await?;
     let pod = pods::find(session, &named.name).await?;
-    if pod.status().phase == "Running" {
-        return exec::attach(session, &pod, None, args.stdin, args.tty).await;
-    }
-    // It has ended already: what it wrote is still there.
-    let request = api::ferrokube::v1::LogsRequest {
-        pod: Some(api::ferrokube::v1::PodRef {
-            namespace: named.namespace.clone(),
-            name: named.name.clone(),
-            ..Default::default()
-        }),
-        ..Default::default()
-    };
-    let pods = session.client()?.pods();
-    let mut pieces = session.shown("reading what it wrote", pods.logs(request)).await?;
-    while let Some(piece) = futures::TryStreamExt::try_next(&mut pieces).await? {
-        session.console.print(piece)?;
-    }
-    Ok(())
+    let how = Follow { stdin: args.stdin, tty: args.tty, quiet: args.quiet, exit_code: !args.leave_stdin_open };
+    attached::follow(session, &pod, how).await
 }
 
 /// Runs `expose`.
@@ -311,6 +386,38 @@ mod tests {
         assert_eq!((container.env[0].value.as_str(), container.ports[0].container_port), ("b", 80));
         assert_eq!(pod.metadata().labels["run"], "web");
         assert!(bench.fails("run Web --image=i").await.contains("invalid pod name"));
+        assert!(bench.fails("run web --image=i -t").await.contains("-i/--stdin is required"));
+        assert!(bench.fails("run web --image=i --rm").await.contains("--rm should only be used for attached"));
+        assert!(bench.fails("run web --image=i -i --dry-run=client").await.contains("can't be used with attached containers"));
+    }
+
+    #[tokio::test]
+    async fn overrides_are_merged_as_their_type_says() {
+        let bench = Bench::new();
+        let pod = |name: &str| bench.server.find::<Pod>("default", name).unwrap();
+        bench.ok("run a --image=i --overrides={\"spec\":{\"nodeName\":\"n\"}} --privileged --annotations=k=v").await;
+        assert_eq!((pod("a").spec().node_name.as_str(), pod("a").spec().containers.len()), ("n", 1));
+        assert!(pod("a").spec().containers[0].security_context().privileged());
+        assert_eq!(pod("a").metadata().annotations["k"], "v");
+        let more = "{\"spec\":{\"containers\":[{\"name\":\"side\",\"image\":\"s\"}]}}";
+        bench.ok(&format!("run b --image=i --override-type=strategic --overrides={more}")).await;
+        assert_eq!(pod("b").spec().containers.len(), 2);
+        bench.ok(&format!("run c --image=i --overrides={more}")).await;
+        assert_eq!(pod("c").spec().containers[0].name, "side");
+        let add = "[{\"op\":\"add\",\"path\":\"/spec/hostname\",\"value\":\"h\"}]";
+        bench.ok(&format!("run d --image=i --override-type=json --overrides={add}")).await;
+        assert_eq!(pod("d").spec().hostname, "h");
+        assert!(bench.fails("run e --image=i --overrides={").await.contains("--overrides: document 1"));
+        assert!(bench.fails("run e --image=i --overrides={\"kind\":\"Service\"}").await.contains("v1 Pod"));
+    }
+
+    #[tokio::test]
+    async fn a_pod_is_exposed_on_its_port() {
+        let bench = Bench::new();
+        assert!(bench.fails("run web --image=i --expose").await.contains("--port must be set when exposing a service"));
+        assert_eq!(bench.ok("run web --image=i --port=80 --expose").await, "service/web created\npod/web created\n");
+        let service = bench.server.find::<Service>("default", "web").unwrap();
+        assert_eq!((service.spec().ports[0].port, service.spec().selector["run"].as_str()), (80, "web"));
     }
 
     #[tokio::test]

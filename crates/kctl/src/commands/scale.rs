@@ -97,7 +97,7 @@ async fn scale(session: &Session, args: &Args, named: &Named) -> anyhow::Result<
     let wanted = i64::from(args.replicas);
     let reached = |object: &serde_json::Value| objects::number(object, "/status/replicas") == wanted;
     let what = format!("waiting until {} has {wanted} replicas", named.display());
-    wait::until(session, named, &what, args.timeout, |object| object.is_some_and(reached)).await?;
+    wait::until(session, named, &what, args.timeout, |object| Ok(object.is_some_and(reached))).await?;
     args.write.done(session, named.kind, &objects::to_value(&read(session, named).await?)?, "scaled")
 }
 

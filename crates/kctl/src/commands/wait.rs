@@ -2,7 +2,7 @@
 
 use std::{str::FromStr, time::Duration};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use api::jsonpath::{self, Template};
 use client::{Change, Dynamic, WatchParams};
 use futures::TryStreamExt as _;
@@ -10,7 +10,6 @@ use serde_json::Value;
 
 use crate::{
     Session,
-    error::Exit,
     failures::Failures,
     objects::{self, list, text},
     resource_args::{Named, ObjectArgs},
@@ -63,20 +62,16 @@ impl FromStr for What {
             return Ok(Self::Condition { name: name.to_owned(), status: status.to_owned() });
         }
         if let Some(path) = spec.strip_prefix("jsonpath=") {
-            let path = path.trim_matches('\'');
-            // The value comes after the path's closing brace.
-            let end = path.rfind('}').map_or_else(|| path.find('=').unwrap_or(path.len()), |brace| brace + 1);
-            let (expression, rest) = path.split_at(end);
-            let value = match rest.trim_start_matches('\'') {
-                "" => None,
-                rest => Some(
-                    rest.strip_prefix("==")
-                        .or_else(|| rest.strip_prefix('='))
-                        .with_context(|| format!("{spec}: jsonpath='{{PATH}}'=VALUE is wanted"))?,
-                ),
-            };
+            let (expression, value) = split_path(path);
+            let expression = expression.trim_matches('\'');
+            if expression.is_empty() {
+                bail!("jsonpath expression cannot be empty");
+            }
             let template = Template::parse_relaxed(expression)?.allow_missing(true);
             let value = value.map(|value| value.trim_matches(['"', '\'']).to_owned());
+            if value.as_ref().is_some_and(String::is_empty) {
+                bail!("jsonpath wait has to have a value after equal sign, like --for=jsonpath='{{.status.readyReplicas}}'=3");
+            }
             return Ok(Self::Path { template, value });
         }
         bail!(
@@ -85,9 +80,31 @@ impl FromStr for What {
     }
 }
 
+/// The path, and the value after the equals sign that is neither in the path's brackets nor in quotes.
+fn split_path(text: &str) -> (&str, Option<&str>) {
+    let (mut depth, mut quote) = (0_usize, None);
+    for (i, c) in text.char_indices() {
+        match (c, quote) {
+            (_, Some(open)) if c == open => quote = None,
+            (_, Some(_)) => {}
+            ('\'' | '"', None) => quote = Some(c),
+            ('{' | '[' | '(', None) => depth += 1,
+            ('}' | ']' | ')', None) => depth = depth.saturating_sub(1),
+            ('=', None) if depth == 0 => {
+                let value = &text[i + 1..];
+                return (&text[..i], Some(value.strip_prefix('=').unwrap_or(value)));
+            }
+            _ => {}
+        }
+    }
+    (text, None)
+}
+
 impl What {
-    fn holds(&self, object: Option<&Value>) -> bool {
-        match (self, object) {
+    /// # Errors
+    /// When the path cannot say whether it holds: it leads to several values, or to an object.
+    fn holds(&self, object: Option<&Value>) -> anyhow::Result<bool> {
+        Ok(match (self, object) {
             (Self::Create, object) => object.is_some(),
             (Self::Delete, object) => object.is_none(),
             (_, None) => false,
@@ -95,20 +112,25 @@ impl What {
                 let is = |condition: &&Value| text(condition, "/type").eq_ignore_ascii_case(name);
                 let found = list(object, "/status/conditions").iter().find(is);
                 // A condition about an older state of the object says nothing.
-                let seen = |condition: &Value| condition.get("observedGeneration").and_then(Value::as_i64);
+                let seen = |condition: &Value| {
+                    let own = condition.get("observedGeneration").and_then(Value::as_i64);
+                    own.or_else(|| object.pointer("/status/observedGeneration").and_then(Value::as_i64))
+                };
                 let generation = objects::number(object, "/metadata/generation");
                 found.is_some_and(|found| {
                     text(found, "/status").eq_ignore_ascii_case(status) && seen(found).is_none_or(|seen| seen >= generation)
                 })
             }
-            (Self::Path { template, value }, Some(object)) => {
-                let Ok(found) = template.values(object) else { return false };
-                match value {
-                    None => !found.is_empty(),
-                    Some(value) => matches!(found.as_slice(), [one] if jsonpath::text(one) == *value),
+            (Self::Path { template, value }, Some(object)) => match (template.values(object)?.as_slice(), value) {
+                ([], _) => false,
+                ([_], None) => true,
+                ([Value::Array(_) | Value::Object(_)], Some(_)) => {
+                    bail!("jsonpath leads to a nested object or list which is not supported")
                 }
-            }
-        }
+                ([one], Some(value)) => jsonpath::text(one) == *value,
+                _ => bail!("given jsonpath expression matches more than one value"),
+            },
+        })
     }
 }
 
@@ -139,6 +161,13 @@ async fn wait(session: &Session, what: &What, named: &Named, timeout: Duration) 
         // An object that does not exist has no conditions, and may never have.
         objects::get(session, named.kind, &named.namespace, &named.name).await?;
     }
+    if timeout.is_zero() {
+        // Nothing to wait with is left, or was given: it is so, or it is not.
+        if !look(session, what, named).await? {
+            bail!("condition not met for {}/{}", named.kind.plural, named.name);
+        }
+        return Ok(session.console.line(format!("{} condition met", named.display()))?);
+    }
     until(session, named, &format!("waiting for {}", named.display()), timeout, |object| what.holds(object)).await?;
     session.console.line(format!("{} condition met", named.display()))?;
     Ok(())
@@ -153,21 +182,21 @@ pub async fn until(
     named: &Named,
     what: &str,
     timeout: Duration,
-    holds: impl Fn(Option<&Value>) -> bool,
+    holds: impl Fn(Option<&Value>) -> anyhow::Result<bool>,
 ) -> anyhow::Result<()> {
     let work = session.shown(what, watch(session, named, holds));
-    // A timeout of zero still looks once.
-    match tokio::time::timeout(timeout.max(Duration::from_secs(1)), work).await {
-        Ok(outcome) => outcome,
-        Err(_) => {
-            let message = format!("error: timed out waiting for the condition on {}/{}", named.kind.plural, named.name);
-            session.console.note(message);
-            Err(Exit::silent(1))
-        }
-    }
+    let late = || anyhow::anyhow!("timed out waiting for the condition on {}/{}", named.kind.plural, named.name);
+    tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| Err(late()))
 }
 
-async fn watch(session: &Session, named: &Named, holds: impl Fn(Option<&Value>) -> bool) -> anyhow::Result<()> {
+/// Looks whether `holds` is true now.
+async fn look(session: &Session, what: &What, named: &Named) -> anyhow::Result<bool> {
+    let object = objects::get_opt(session, named.kind, &named.namespace, &named.name).await?;
+    let value = object.as_ref().map(objects::to_value).transpose()?;
+    what.holds(value.as_ref())
+}
+
+async fn watch(session: &Session, named: &Named, holds: impl Fn(Option<&Value>) -> anyhow::Result<bool>) -> anyhow::Result<()> {
     let api = session.client()?.dynamic(named.kind, &named.namespace);
     let mut backoff = client::Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     loop {
@@ -183,7 +212,7 @@ async fn watch(session: &Session, named: &Named, holds: impl Fn(Option<&Value>) 
                 };
                 exists = object.is_some();
                 let value = object.as_ref().map(objects::to_value).transpose()?;
-                if holds(value.as_ref()) {
+                if holds(value.as_ref())? {
                     return Ok(true);
                 }
             }
@@ -210,16 +239,26 @@ mod tests {
 
     #[test]
     fn every_form_of_condition_is_understood() {
-        let holds = |spec: &str, object: Value| spec.parse::<What>().unwrap().holds(Some(&object));
-        let ready = serde_json::json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+        let holds = |spec: &str, object: Value| spec.parse::<What>().unwrap().holds(Some(&object)).unwrap();
+        let ready = serde_json::json!({"metadata": {"annotations": {"brace": "{a}", "equals": "a=b"}},
+            "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
         assert!(holds("condition=Ready", ready.clone()));
         assert!(holds("condition=ready=True", ready.clone()));
         assert!(!holds("condition=Ready=false", ready.clone()));
         assert!(holds("jsonpath={.status.phase}=Running", ready.clone()));
         assert!(holds("jsonpath='{.status.phase}'=Running", ready.clone()));
         assert!(holds("jsonpath={.status.phase}", ready.clone()));
-        assert!(!holds("jsonpath={.status.podIP}", ready));
-        assert!("ready".parse::<What>().is_err());
+        assert!(holds("jsonpath=.status.phase", ready.clone()));
+        assert!(!holds("jsonpath={.status.podIP}", ready.clone()));
+        assert!(holds("jsonpath=.status.conditions[?(@.type==\"Ready\")].status=True", ready.clone()));
+        assert!(!holds("jsonpath={.status.conditions[?(@.type=='Ready')].status}=False", ready.clone()));
+        assert!(holds("jsonpath={.metadata.annotations.brace}={a}", ready.clone()));
+        assert!(holds("jsonpath=.metadata.annotations.equals=a=b", ready.clone()));
+        assert!("ready".parse::<What>().is_err() && "jsonpath={.a}=".parse::<What>().is_err());
+        let error = |spec: &str| spec.parse::<What>().unwrap().holds(Some(&ready)).unwrap_err().to_string();
+        assert!(error("jsonpath={.status}=x").contains("nested object"));
+        assert!(error("jsonpath={.status.conditions[0]['type','status']}=x").contains("more than one value"));
+        assert!(error("jsonpath={.status.conditions[3].type}=x").contains("out of bounds"));
     }
 
     #[tokio::test]
@@ -227,7 +266,18 @@ mod tests {
         let bench = Bench::new();
         bench.server.put::<Pod>(named("p"));
         let errors = bench.fails("wait pod p --for=jsonpath={.status.phase}=Running --timeout=0s").await;
-        assert_eq!(errors, "error: timed out waiting for the condition on pods/p\n");
+        assert_eq!(errors, "error: condition not met for pods/p\n");
+        bench.server.put::<Pod>(named("q"));
+        let errors = bench.fails("wait pod --all --for=jsonpath={.status.phase}=Running --timeout=50ms").await;
+        let late = "error: timed out waiting for the condition on pods/p\nerror: condition not met for pods/q\n";
+        assert_eq!(errors, late);
+        let mut done: Pod = named("q");
+        done.status_mut().phase = "Running".into();
+        bench.server.put(done);
+        let words = ["wait", "pod", "--all", "--for=jsonpath={.status.phase}=Running", "--timeout=50ms"];
+        assert_eq!(crate::cli::run_line(bench.session(&words), &words).await, 1);
+        assert_eq!(bench.output(), "pod/q condition met\n");
+        assert!(bench.fails("wait pod --all -l a=b --for=create").await.contains("cannot set --all and --selector"));
         let server = bench.server.clone();
         let later = tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(50)).await;

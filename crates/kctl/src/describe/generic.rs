@@ -16,14 +16,21 @@ pub fn describe(out: &mut Text, kind: &Kind, object: &Value) {
         out.field(0, "Namespace", text(object, "/metadata/namespace"));
     }
     labels_and_annotations(out, object);
-    out.field(0, "API Version", kind.api_version);
-    out.field(0, "Kind", kind.kind);
-    out.line(0, "Metadata:");
-    for (key, value) in members(object, "/metadata").into_iter().filter(|(key, _)| !METADATA.contains(key)) {
-        member(out, 1, key, value);
-    }
-    for (key, value) in members(object, "").into_iter().filter(|(key, _)| !matches!(*key, "apiVersion" | "kind" | "metadata")) {
-        member(out, 0, key, value);
+    // By name, as kubectl has them.
+    let mut fields: Vec<(&str, &Value)> = members(object, "");
+    let (api_version, own_kind) = (Value::from(kind.api_version), Value::from(kind.kind));
+    fields.retain(|(key, _)| !matches!(*key, "apiVersion" | "kind"));
+    fields.extend([("apiVersion", &api_version), ("kind", &own_kind)]);
+    fields.sort_by_key(|(key, _)| *key);
+    for (key, value) in fields {
+        if key != "metadata" {
+            member(out, 0, key, value);
+            continue;
+        }
+        out.line(0, "Metadata:");
+        for (key, value) in members(object, "/metadata").into_iter().filter(|(key, _)| !METADATA.contains(key)) {
+            member(out, 1, key, value);
+        }
     }
 }
 
@@ -52,8 +59,11 @@ fn member(out: &mut Text, level: usize, key: &str, value: &Value) {
     }
 }
 
-/// `podCIDR` as `Pod CIDR`. Keys that are data, such as labels, stay as they are.
-fn title(key: &str) -> String {
+/// Words that are written in capitals.
+const ACRONYMS: [&str; 4] = ["API", "GUID", "UID", "URL"];
+
+/// `podCIDR` as `Pod CIDR`, `apiVersion` as `API Version`. Keys that are data, such as labels, stay as they are.
+pub fn title(key: &str) -> String {
     if !key.chars().all(|c| c.is_ascii_alphanumeric()) {
         return key.to_owned();
     }
@@ -70,7 +80,11 @@ fn title(key: &str) -> String {
         }
         if i == 0 { out.extend(c.to_uppercase()) } else { out.push(*c) }
     }
-    out
+    let word = |word: &str| {
+        let upper = word.to_uppercase();
+        if ACRONYMS.contains(&upper.as_str()) { upper } else { word.to_owned() }
+    };
+    out.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
 /// Describes a ConfigMap with all its data.
@@ -136,7 +150,7 @@ mod tests {
         assert_eq!(
             out.render(),
             "Name:         a\nNamespace:    d\nLabels:       x/y=z\nAnnotations:  <none>\nAPI Version:  coordination.k8s.io/v1\n\
-             Kind:         Lease\nMetadata:\n  Uid:  u\nSpec:\n  Holder Identity:  me\n  Items:\n    A B:  1\n\n    A B:  2\n  Pod CIDRs:\n    a\n    b\n"
+             Kind:         Lease\nMetadata:\n  UID:  u\nSpec:\n  Holder Identity:  me\n  Items:\n    A B:  1\n\n    A B:  2\n  Pod CIDRs:\n    a\n    b\n"
         );
     }
 

@@ -42,8 +42,7 @@ pub async fn namespace(session: &Session, out: &mut Text, namespace: &Value) -> 
         out.line(0, "No resource quota.");
     } else {
         out.line(0, "Resource Quotas");
-        for found in &quotas.items {
-            let quota = objects::to_value(found)?;
+        for quota in shown(out, &quotas.items) {
             out.field(1, "Name", text(&quota, "/metadata/name"));
             used(out, 1, &quota);
         }
@@ -53,11 +52,23 @@ pub async fn namespace(session: &Session, out: &mut Text, namespace: &Value) -> 
         out.line(0, "No LimitRange resource.");
     } else {
         out.line(0, "Resource Limits");
-        let ranges: Vec<Value> = ranges.items.iter().map(objects::to_value).collect::<anyhow::Result<_>>()?;
+        let ranges = shown(out, &ranges.items);
         bounds(out, 1, ranges.iter().flat_map(|range| list(range, "/spec/limits")));
     }
     out.line(0, "");
     Ok(())
+}
+
+/// The JSON of objects; one that has none gets a line that says so.
+fn shown(out: &mut Text, objects: &[client::Dynamic]) -> Vec<Value> {
+    let mut found = Vec::with_capacity(objects.len());
+    for object in objects {
+        match objects::to_value(object) {
+            Ok(value) => found.push(value),
+            Err(error) => out.line(1, format!("<{error:#}>")),
+        }
+    }
+    found
 }
 
 /// Describes a resource quota.
@@ -82,6 +93,17 @@ fn used(out: &mut Text, level: usize, quota: &Value) {
         let used = quota.pointer("/status/used").and_then(|used| used.get(resource)).map(api::jsonpath::text);
         out.line(level, format!("{resource}\t{}\t{}", used.unwrap_or_default(), api::jsonpath::text(hard)));
     }
+}
+
+/// Describes a priority class.
+pub fn priority_class(out: &mut Text, class: &Value) {
+    out.field(0, "Name", text(class, "/metadata/name"));
+    out.field(0, "Value", objects::number(class, "/value").to_string());
+    out.field(0, "GlobalDefault", (class["globalDefault"] == true).to_string());
+    out.field(0, "PreemptionPolicy", text(class, "/preemptionPolicy"));
+    out.field(0, "Description", text(class, "/description"));
+    let annotations = super::pairs(class, "/metadata/annotations", "=").join(",");
+    out.field(0, "Annotations", super::or_none(&annotations));
 }
 
 /// Describes a limit range.
@@ -124,6 +146,21 @@ mod tests {
         let rows: Vec<Vec<&str>> = text.lines().skip(5).map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(rows[1], ["Container", "cpu", "-", "1", "-", "100m", "-"], "{text}");
         assert_eq!(rows[2], ["Container", "memory", "-", "1Gi", "-", "-", "-"], "{text}");
+    }
+
+    #[test]
+    fn a_priority_class_is_described_as_in_kubectl() {
+        let mut out = Text::default();
+        let metadata = json!({"name": "high", "annotations": {"a": "b"}});
+        priority_class(
+            &mut out,
+            &json!({"metadata": metadata, "value": 1000, "preemptionPolicy": "Never", "description": "first"}),
+        );
+        assert_eq!(
+            out.render(),
+            "Name:              high\nValue:             1000\nGlobalDefault:     false\nPreemptionPolicy:  Never\n\
+             Description:       first\nAnnotations:       a=b\n"
+        );
     }
 
     #[tokio::test]

@@ -1,6 +1,8 @@
 //! What `describe` says of objects: in full for the kinds people ask about, and for every other from its fields.
 
 mod access;
+mod endpoint_slice;
+mod environment;
 mod events;
 mod generic;
 mod limits;
@@ -16,7 +18,7 @@ use api::{Kind, print};
 use jiff::Timestamp;
 use serde_json::Value;
 
-pub use self::events::last_seen;
+pub use self::events::{interval, last_seen};
 use self::text::Text;
 use crate::{
     Session,
@@ -44,6 +46,9 @@ pub async fn describe(session: &Session, kind: &'static Kind, object: &Value, wi
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => access::binding(&mut out, object),
         ("", "ConfigMap") => generic::config_map(&mut out, object),
         ("", "Secret") => generic::secret(&mut out, object),
+        ("", "Event") => events::event(&mut out, object, now),
+        ("discovery.k8s.io", "EndpointSlice") => endpoint_slice::describe(&mut out, object),
+        ("scheduling.k8s.io", "PriorityClass") => limits::priority_class(&mut out, object),
         _ => generic::describe(&mut out, kind, object),
     }
     if with_events && kind.kind != "Event" {

@@ -72,9 +72,14 @@ pub async fn describe(session: &Session, out: &mut Text, node: &Value, now: Time
     ] {
         out.field(1, key, text(node, &format!("/status/nodeInfo/{field}")));
     }
-    for (key, pointer) in [("PodCIDR", "/spec/podCIDR"), ("ProviderID", "/spec/providerID")] {
-        if !text(node, pointer).is_empty() {
-            out.field(0, key, text(node, pointer));
+    let ranges: Vec<String> = list(node, "/spec/podCIDRs").iter().map(api::jsonpath::text).collect();
+    for (key, value) in [
+        ("PodCIDR", text(node, "/spec/podCIDR")),
+        ("PodCIDRs", &ranges.join(",")),
+        ("ProviderID", text(node, "/spec/providerID")),
+    ] {
+        if !value.is_empty() {
+            out.field(0, key, value);
         }
     }
     let api = session.client()?.all::<Pod>();
@@ -90,7 +95,13 @@ async fn lease(session: &Session, out: &mut Text, node: &str) -> anyhow::Result<
         out.field(0, "Lease", "<none>");
         return Ok(());
     };
-    let lease = objects::to_value(&lease)?;
+    let lease = match objects::to_value(&lease) {
+        Ok(lease) => lease,
+        Err(error) => {
+            out.field(0, "Lease", format!("<{error:#}>"));
+            return Ok(());
+        }
+    };
     out.line(0, "Lease:");
     out.field(1, "HolderIdentity", or_unset(text(&lease, "/spec/holderIdentity")));
     for (key, pointer) in [("AcquireTime", "/spec/acquireTime"), ("RenewTime", "/spec/renewTime")] {
@@ -125,8 +136,9 @@ fn allocated(out: &mut Text, node: &Value, pods: &[Pod], now: Timestamp) {
     };
     let share = |amounts: &Amounts, name: &str| {
         let (part, whole) = (amounts.get(name).copied().unwrap_or(Quantity::ZERO), whole(name));
-        let percent = if whole.is_zero() { 0.0 } else { part.to_f64() * 100.0 / whole.to_f64() };
-        format!("{part} ({percent:.0}%)")
+        // Whole percents, rounded down.
+        let percent = (i128::from(part.milli_value()) * 100).checked_div(i128::from(whole.milli_value())).unwrap_or(0);
+        format!("{part} ({percent}%)")
     };
     out.line(0, format!("Non-terminated Pods:\t({} in total)", pods.len()));
     out.line(1, "Namespace\tName\t\tCPU Requests\tCPU Limits\tMemory Requests\tMemory Limits\tAge");
@@ -167,7 +179,8 @@ mod tests {
         let bench = Bench::new();
         let amount = |text: &str| Quantity { string: text.to_owned() };
         let mut node: Node = named("n");
-        node.status_mut().allocatable = [("cpu".to_owned(), amount("2")), ("memory".to_owned(), amount("1Gi"))].into();
+        node.status_mut().allocatable = [("cpu".to_owned(), amount("2600m")), ("memory".to_owned(), amount("1Gi"))].into();
+        node.spec_mut().pod_cidrs = vec!["10.1.0.0/24".into(), "fd00::/64".into()];
         bench.server.put(node);
         for name in ["a", "b"] {
             let mut pod: Pod = named(name);
@@ -180,9 +193,10 @@ mod tests {
         }
         let text = bench.ok("describe node n").await;
         let row = |name: &str| text.lines().rfind(|line| line.trim_start().starts_with(name)).unwrap_or_default().to_owned();
-        assert_eq!(row("cpu").split_whitespace().collect::<Vec<_>>(), ["cpu", "500m", "(25%)", "0", "(0%)"], "{text}");
+        assert_eq!(row("cpu").split_whitespace().collect::<Vec<_>>(), ["cpu", "500m", "(19%)", "0", "(0%)"], "{text}");
         assert_eq!(row("memory").split_whitespace().collect::<Vec<_>>(), ["memory", "0", "(0%)", "512Mi", "(50%)"], "{text}");
         assert!(text.contains("Non-terminated Pods:") && text.contains("(2 in total)"), "{text}");
-        assert!(text.contains("\nLease:"), "{text}");
+        assert!(text.contains("\nLease:") && text.contains("\nPodCIDRs:"), "{text}");
+        assert!(text.contains("10.1.0.0/24,fd00::/64\n"), "{text}");
     }
 }

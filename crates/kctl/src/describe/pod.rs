@@ -1,5 +1,6 @@
 //! A pod: where it is, its containers and how they fare, its volumes.
 
+use api::{meta::v1::LabelSelector, selector::Selector};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -11,7 +12,11 @@ pub fn describe(out: &mut Text, pod: &Value, now: Timestamp) {
     out.field(0, "Name", text(pod, "/metadata/name"));
     out.field(0, "Namespace", text(pod, "/metadata/namespace"));
     out.field(0, "Priority", number(pod, "/spec/priority").to_string());
-    for (key, pointer) in [("Priority Class Name", "/spec/priorityClassName"), ("Service Account", "/spec/serviceAccountName")] {
+    for (key, pointer) in [
+        ("Priority Class Name", "/spec/priorityClassName"),
+        ("Runtime Class Name", "/spec/runtimeClassName"),
+        ("Service Account", "/spec/serviceAccountName"),
+    ] {
         if !text(pod, pointer).is_empty() {
             out.field(0, key, text(pod, pointer));
         }
@@ -33,6 +38,9 @@ pub fn describe(out: &mut Text, pod: &Value, now: Timestamp) {
         if !text(pod, pointer).is_empty() {
             out.field(0, key, text(pod, pointer));
         }
+    }
+    if !text(pod, "/spec/securityContext/seccompProfile/type").is_empty() {
+        out.field(0, "SeccompProfile", text(pod, "/spec/securityContext/seccompProfile/type"));
     }
     out.field(0, "IP", text(pod, "/status/podIP"));
     match list(pod, "/status/podIPs") {
@@ -57,21 +65,47 @@ pub fn describe(out: &mut Text, pod: &Value, now: Timestamp) {
             out.line(0, format!("{title}:"));
             for container in list(pod, spec) {
                 let status = list(pod, status).iter().find(|status| text(status, "/name") == text(container, "/name"));
-                template::container(out, 1, container, status);
+                template::container(out, 1, container, status, Some(pod));
             }
+        }
+    }
+    if !list(pod, "/spec/readinessGates").is_empty() {
+        out.line(0, "Readiness Gates:");
+        out.line(1, "Type\tStatus");
+        for gate in list(pod, "/spec/readinessGates") {
+            let found = list(pod, "/status/conditions").iter().find(|have| have["type"] == gate["conditionType"]);
+            let status = found.map(|found| text(found, "/status")).unwrap_or_default();
+            out.line(1, format!("{} \t{}", text(gate, "/conditionType"), or_none(status)));
         }
     }
     if !list(pod, "/status/conditions").is_empty() {
         out.line(0, "Conditions:");
         out.line(1, "Type\tStatus");
         for condition in list(pod, "/status/conditions") {
-            out.line(1, format!("{}\t{}", text(condition, "/type"), text(condition, "/status")));
+            out.line(1, format!("{} \t{}", text(condition, "/type"), text(condition, "/status")));
         }
     }
     volumes::describe(out, 0, list(pod, "/spec/volumes"));
     out.field(0, "QoS Class", or_none(text(pod, "/status/qosClass")));
     out.entries(0, "Node-Selectors", pairs(pod, "/spec/nodeSelector", "="));
     out.entries(0, "Tolerations", list(pod, "/spec/tolerations").iter().map(toleration));
+    let spread = list(pod, "/spec/topologySpreadConstraints");
+    if !spread.is_empty() {
+        out.entries(0, "Topology Spread Constraints", spread.iter().map(constraint));
+    }
+}
+
+/// `zone:DoNotSchedule when max skew 1 is exceeded for selector app=web`.
+fn constraint(constraint: &Value) -> String {
+    let (key, what) = (text(constraint, "/topologyKey"), text(constraint, "/whenUnsatisfiable"));
+    let mut out = format!("{key}:{what} when max skew {} is exceeded", number(constraint, "/maxSkew"));
+    if let Some(selector) = constraint.get("labelSelector")
+        && let Ok(selector) = serde_json::from_value::<LabelSelector>(selector.clone())
+        && let Ok(selector) = Selector::from_label_selector(Some(&selector))
+    {
+        out += &format!(" for selector {selector}");
+    }
+    out
 }
 
 /// `key=value:Effect op=Exists for 300s`.
@@ -133,21 +167,26 @@ Containers:
       cpu:     1
     Liveness:  http-get http://:80/ delay=0s timeout=1s period=10s #success=1 #failure=3
     Environment:
-      A:   b
-      IP:  (v1:status.podIP)
+      A:     b
+      NAME:  web (v1:metadata.name)
+      IP:     (v1:status.podIP)
+      CPU:   1 (limits.cpu)
+      MEM:   node allocatable (limits.memory)
+      KEY:   <set to the key 'k' of config map 'm'>  Optional: false
     Mounts:
       /v from v (ro)
 Conditions:
-  Type   Status
-  Ready  True
+  Type    Status
+  Ready   True
 Volumes:
   v:
-    Type:        EmptyDir (a temporary directory that shares a pod's lifetime)
+    Type:                     EmptyDir (a temporary directory that shares a pod's lifetime)
     Medium:
-    SizeLimit:   <unset>
-QoS Class:       Burstable
-Node-Selectors:  <none>
-Tolerations:     k:NoExecute op=Exists for 300s
+    SizeLimit:                <unset>
+QoS Class:                    Burstable
+Node-Selectors:               <none>
+Tolerations:                  k:NoExecute op=Exists for 300s
+Topology Spread Constraints:  zone:DoNotSchedule when max skew 1 is exceeded for selector app=web
 ";
 
     #[test]
@@ -158,11 +197,18 @@ Tolerations:     k:NoExecute op=Exists for 300s
             "spec": {"nodeName": "n1", "serviceAccountName": "default",
                 "containers": [{"name": "c", "image": "i:1", "ports": [{"containerPort": 80, "protocol": "TCP"}],
                     "resources": {"limits": {"cpu": "1"}},
-                    "env": [{"name": "A", "value": "b"}, {"name": "IP", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.podIP"}}}],
+                    "env": [{"name": "A", "value": "b"},
+                        {"name": "NAME", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}},
+                        {"name": "IP", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.podIP"}}},
+                        {"name": "CPU", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "0"}}},
+                        {"name": "MEM", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory"}}},
+                        {"name": "KEY", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "k"}}}],
                     "livenessProbe": {"httpGet": {"path": "/", "port": 80, "scheme": "HTTP"}, "timeoutSeconds": 1, "periodSeconds": 10,
                         "successThreshold": 1, "failureThreshold": 3},
                     "volumeMounts": [{"name": "v", "mountPath": "/v", "readOnly": true}]}],
                 "volumes": [{"name": "v", "emptyDir": {}}],
+                "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule",
+                    "labelSelector": {"matchLabels": {"app": "web"}}}],
                 "tolerations": [{"key": "k", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}]},
             "status": {"phase": "Running", "hostIP": "1.2.3.4", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}], "qosClass": "Burstable",
                 "startTime": "2024-01-01T10:00:00Z",

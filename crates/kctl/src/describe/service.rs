@@ -33,9 +33,12 @@ pub async fn describe(session: &Session, out: &mut Text, service: &Value) -> any
     if !external.is_empty() {
         out.field(0, "External IPs", external);
     }
-    if !text(service, "/spec/externalName").is_empty() {
-        out.field(0, "External Name", text(service, "/spec/externalName"));
+    optional(out, service, "Desired LoadBalancer IP", "/spec/loadBalancerIP");
+    let ingress: Vec<String> = list(service, "/status/loadBalancer/ingress").iter().map(ingress).collect();
+    if !ingress.is_empty() {
+        out.field(0, "LoadBalancer Ingress", ingress.join(", "));
     }
+    optional(out, service, "External Name", "/spec/externalName");
     let api = session.client()?.namespaced::<Endpoints>(namespace);
     let endpoints = session.shown("reading endpoints", api.get_opt(name)).await?;
     for port in list(service, "/spec/ports") {
@@ -51,14 +54,32 @@ pub async fn describe(session: &Session, out: &mut Text, service: &Value) -> any
         out.field(0, "Endpoints", addresses(endpoints.as_ref(), port_name));
     }
     out.field(0, "Session Affinity", text(service, "/spec/sessionAffinity"));
-    for (key, pointer) in
-        [("External Traffic Policy", "/spec/externalTrafficPolicy"), ("Internal Traffic Policy", "/spec/internalTrafficPolicy")]
-    {
-        if !text(service, pointer).is_empty() {
-            out.field(0, key, text(service, pointer));
-        }
+    optional(out, service, "External Traffic Policy", "/spec/externalTrafficPolicy");
+    optional(out, service, "Internal Traffic Policy", "/spec/internalTrafficPolicy");
+    optional(out, service, "Traffic Distribution", "/spec/trafficDistribution");
+    if number(service, "/spec/healthCheckNodePort") > 0 {
+        out.field(0, "HealthCheck NodePort", number(service, "/spec/healthCheckNodePort").to_string());
+    }
+    if !list(service, "/spec/loadBalancerSourceRanges").is_empty() {
+        out.field(0, "LoadBalancer Source Ranges", joined(&service["spec"]["loadBalancerSourceRanges"]));
     }
     Ok(())
+}
+
+/// A field that is shown only if it is set.
+fn optional(out: &mut Text, object: &Value, key: &str, pointer: &str) {
+    if !text(object, pointer).is_empty() {
+        out.field(0, key, text(object, pointer));
+    }
+}
+
+/// `192.0.2.1 (VIP)`, or the name of the host.
+fn ingress(point: &Value) -> String {
+    let address = if text(point, "/ip").is_empty() { text(point, "/hostname") } else { text(point, "/ip") };
+    match text(point, "/ipMode") {
+        "" => address.to_owned(),
+        mode => format!("{address} ({mode})"),
+    }
 }
 
 /// Describes endpoints.
@@ -101,4 +122,32 @@ fn addresses(endpoints: Option<&Endpoints>, port_name: &str) -> String {
     all.truncate(SHOWN);
     let shown = all.join(",");
     if more > 0 { format!("{shown} + {more} more...") } else { or_none(&shown).to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::core::v1::{LoadBalancerIngress, Service};
+
+    use crate::testing::{Bench, named};
+
+    #[tokio::test]
+    async fn a_load_balancer_is_described_with_its_addresses_and_who_may_come() {
+        let bench = Bench::new();
+        let mut service: Service = named("web");
+        let spec = service.spec_mut();
+        spec.r#type = "LoadBalancer".into();
+        spec.load_balancer_source_ranges = vec!["10.0.0.0/8".into(), "192.0.2.0/24".into()];
+        let at = |ip: &str, mode: Option<&str>, hostname: &str| LoadBalancerIngress {
+            ip: ip.into(),
+            ip_mode: mode.map(str::to_owned),
+            hostname: hostname.into(),
+            ..LoadBalancerIngress::default()
+        };
+        service.status_mut().load_balancer_mut().ingress = vec![at("192.0.2.1", Some("VIP"), ""), at("", None, "lb.example")];
+        bench.server.put(service);
+        let text = bench.ok("describe svc web").await;
+        let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
+        assert_eq!(value("LoadBalancer Ingress:"), Some("192.0.2.1 (VIP), lb.example"), "{text}");
+        assert_eq!(value("LoadBalancer Source Ranges:"), Some("10.0.0.0/8,192.0.2.0/24"), "{text}");
+    }
 }

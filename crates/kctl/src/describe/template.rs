@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{moment, or_none, pairs, text::Text, volumes};
+use super::{environment, moment, or_none, pairs, text::Text, volumes};
 use crate::objects::{list, number, text};
 
 /// Describes a pod template.
@@ -19,15 +19,15 @@ pub fn describe(out: &mut Text, template: &Value) {
     for (title, pointer) in [("Init Containers", "/spec/initContainers"), ("Containers", "/spec/containers")] {
         if !list(template, pointer).is_empty() {
             out.line(1, format!("{title}:"));
-            list(template, pointer).iter().for_each(|c| container(out, 2, c, None));
+            list(template, pointer).iter().for_each(|c| container(out, 2, c, None, None));
         }
     }
     volumes::describe(out, 1, list(template, "/spec/volumes"));
     out.entries(1, "Node-Selectors", pairs(template, "/spec/nodeSelector", "="));
 }
 
-/// Describes a container and, if it is known, how it fares.
-pub fn container(out: &mut Text, level: usize, container: &Value, status: Option<&Value>) {
+/// Describes a container and, if they are known, how it fares and the pod that it is in.
+pub fn container(out: &mut Text, level: usize, container: &Value, status: Option<&Value>, pod: Option<&Value>) {
     out.line(level, format!("{}:", text(container, "/name")));
     let level = level + 1;
     if let Some(status) = status {
@@ -73,8 +73,9 @@ pub fn container(out: &mut Text, level: usize, container: &Value, status: Option
             out.field(level, title, describe_probe(probe));
         }
     }
-    environment(out, level, container);
-    let mounts = list(container, "/volumeMounts");
+    environment::describe(out, level, container, pod);
+    let mut mounts: Vec<&Value> = list(container, "/volumeMounts").iter().collect();
+    mounts.sort_by_key(|mount| text(mount, "/mountPath"));
     if mounts.is_empty() {
         out.field(level, "Mounts", "<none>");
     } else {
@@ -145,52 +146,4 @@ fn describe_probe(probe: &Value) -> String {
         "unknown".to_owned()
     };
     format!("{what} {timing}")
-}
-
-fn environment(out: &mut Text, level: usize, container: &Value) {
-    let from = list(container, "/envFrom");
-    if !from.is_empty() {
-        out.line(level, "Environment Variables from:");
-        for source in from {
-            let (kind, source_ref) = match source.get("configMapRef") {
-                Some(map) => ("ConfigMap", map),
-                None => ("Secret", source.get("secretRef").unwrap_or(&Value::Null)),
-            };
-            let prefix = text(source, "/prefix");
-            let with = if prefix.is_empty() { String::new() } else { format!(" with prefix '{prefix}'") };
-            out.line(
-                level + 1,
-                format!("{}\t{kind}{with}\tOptional: {}", text(source_ref, "/name"), source_ref["optional"] == true),
-            );
-        }
-    }
-    let variables = list(container, "/env");
-    if variables.is_empty() {
-        out.field(level, "Environment", "<none>");
-        return;
-    }
-    out.line(level, "Environment:");
-    for variable in variables {
-        let value = match variable.get("valueFrom") {
-            None => text(variable, "/value").to_owned(),
-            Some(from) => {
-                let key_of = |name: &str, kind: &str| {
-                    let source = from.get(name)?;
-                    let place = format!("<set to the key '{}' in {kind} '{}'>", text(source, "/key"), text(source, "/name"));
-                    Some(format!("{place}  Optional: {}", source["optional"] == true))
-                };
-                let field = || {
-                    let source = from.get("fieldRef")?;
-                    Some(format!("({}:{})", or(text(source, "/apiVersion"), "v1"), text(source, "/fieldPath")))
-                };
-                let resource = || {
-                    let source = from.get("resourceFieldRef")?;
-                    Some(format!("({})", text(source, "/resource")))
-                };
-                let known = key_of("configMapKeyRef", "config map").or_else(|| key_of("secretKeyRef", "secret"));
-                known.or_else(field).or_else(resource).unwrap_or_default()
-            }
-        };
-        out.field(level + 1, text(variable, "/name"), value);
-    }
 }

@@ -55,6 +55,12 @@ fn source(out: &mut Text, level: usize, volume: &Value) {
         }
     } else if volume.get("downwardAPI").is_some() {
         out.field(level, "Type", "DownwardAPI (a volume populated by information about the pod)");
+        out.line(level, "Items:");
+        for item in list(volume, "/downwardAPI/items") {
+            let field = text(item, "/fieldRef/fieldPath");
+            let source = if field.is_empty() { text(item, "/resourceFieldRef/resource") } else { field };
+            out.line(level + 1, format!("{source} -> {}", text(item, "/path")));
+        }
     } else if let Some(claim) = volume.get("persistentVolumeClaim") {
         out.field(level, "Type", "PersistentVolumeClaim (a reference to a PersistentVolumeClaim in the same namespace)");
         out.field(level, "ClaimName", text(claim, "/claimName"));

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{labels_and_annotations, pairs, template, text::Text};
 use crate::{
     Session,
-    objects::{number, text},
+    objects::{list, number, text},
 };
 
 /// Describes a replication controller.
@@ -42,6 +42,15 @@ pub async fn describe(session: &Session, out: &mut Text, rc: &Value) -> anyhow::
     }
     if let Some(found) = rc.pointer("/spec/template") {
         template::describe(out, found);
+    }
+    if !list(rc, "/status/conditions").is_empty() {
+        out.line(0, "Conditions:");
+        out.line(1, "Type\tStatus\tReason");
+        out.line(1, "----\t------\t------");
+        for condition in list(rc, "/status/conditions") {
+            let cell = |pointer| text(condition, pointer);
+            out.line(1, format!("{} \t{}\t{}", cell("/type"), cell("/status"), cell("/reason")));
+        }
     }
     Ok(())
 }

@@ -86,10 +86,20 @@ impl FromStr for Format {
     }
 }
 
-/// A template for printing; an expression without braces gets them.
+/// A template for printing. What is not in braces is text.
 fn template(text: &str) -> anyhow::Result<Template> {
-    let parsed = if text.contains('{') { Template::parse(text) } else { Template::parse_relaxed(text) };
-    Ok(parsed?.allow_missing(true))
+    Ok(Template::parse(text)?.allow_missing(true))
+}
+
+/// What a template makes of a value; what goes wrong is said as kubectl says it.
+fn execute(template: &Template, value: &Value) -> anyhow::Result<String> {
+    template.print(value).map_err(|why| {
+        let text = template.text();
+        anyhow::anyhow!(
+            "error executing jsonpath {text:?}: Error executing template: {why}. Printing more information for debugging the template:\n\
+             \ttemplate was:\n\t\t{text}\n\tobject given to jsonpath engine was:\n\t\t{value}\n"
+        )
+    })
 }
 
 fn custom_columns(spec: &str) -> anyhow::Result<Vec<(String, Template)>> {
@@ -97,9 +107,8 @@ fn custom_columns(spec: &str) -> anyhow::Result<Vec<(String, Template)>> {
         bail!("custom-columns format specified but no custom columns given");
     }
     let column = |part: &str| match part.split_once(':') {
-        Some((name, path)) if !name.is_empty() && !path.is_empty() => {
-            Ok((name.to_owned(), Template::parse_relaxed(path)?.allow_missing(true)))
-        }
+        // A heading may be empty.
+        Some((name, path)) => Ok((name.to_owned(), Template::parse_relaxed(path)?.allow_missing(true))),
         _ => bail!("unexpected custom-columns spec: {part}, expected <header>:<json-path-expr>"),
     };
     spec.split(',').map(column).collect()
@@ -164,7 +173,7 @@ impl Printer {
     pub fn value(&self, value: &Value) -> anyhow::Result<String> {
         Ok(match &self.format {
             Format::Json => json_text(value)? + "\n",
-            Format::JsonPath(template) => template.print(value)?,
+            Format::JsonPath(template) => execute(template, value)?,
             _ => yaml::to_yaml(value),
         })
     }
@@ -226,8 +235,18 @@ mod tests {
         assert_eq!(printed("yaml"), "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\nspec:\n  \"n\": 1\n");
         assert!(printed("json").starts_with("{\n    \"apiVersion\": \"v1\",\n"));
         assert_eq!(printed("jsonpath={.metadata.name}{.missing}"), "a");
-        assert_eq!(printed("jsonpath=.spec.n"), "1");
+        assert_eq!(printed("jsonpath=.spec.n"), ".spec.n");
+        assert_eq!(printed("custom-columns=:.metadata.name,B:.spec.n"), "      B\na     1\n");
         assert_eq!(printed("custom-columns=A:.metadata.name,B:spec.n,C:.x"), "A     B     C\na     1     <none>\n");
+    }
+
+    #[test]
+    fn a_template_that_does_not_fit_is_an_error_as_kubectls() {
+        let args = OutputArgs { output: Some("jsonpath={.l[3]}".parse().unwrap()), show_managed_fields: false };
+        let error = args.printer().unwrap().one(Pod::KIND, json!({"l": [1]})).unwrap_err().to_string();
+        let begin =
+            "error executing jsonpath \"{.l[3]}\": Error executing template: array index out of bounds: index 3, length 1. ";
+        assert!(error.starts_with(begin) && error.contains("\ttemplate was:\n\t\t{.l[3]}\n"), "{error}");
     }
 
     #[test]

@@ -132,7 +132,7 @@ impl Batch {
     }
 
     fn new_rule(&mut self, chain: &Name, rule: &Rule) {
-        let encoded = encode::rule(self.family, rule, self.set_id + 1);
+        let encoded = encode::rule(self.family, rule, self.set_id + 1, rand::random());
         for set in encoded.anonymous {
             self.set_id = set.id;
             self.set(set.name, set.id, set.attributes);

@@ -67,19 +67,21 @@ fn conntrack(family: Family, message: ConntrackMessage) -> NetfilterMessage {
 fn parse(flow: &[u8]) -> Option<(Flow, Vec<Tuple>)> {
     let mut original = None;
     let mut reply = None;
-    let mut translated = false;
+    let (mut translated, mut masqueraded) = (false, false);
     for attribute in NlasIterator::new(flow) {
         match ConntrackAttribute::parse(&attribute.ok()?).ok()? {
             ConntrackAttribute::CtaTupleOrig(tuple) => original = Some(tuple),
             ConntrackAttribute::CtaTupleReply(tuple) => reply = Some(tuple),
-            ConntrackAttribute::CtaStatus(status) => translated = status.contains(Status::DstNat),
+            ConntrackAttribute::CtaStatus(status) => {
+                (translated, masqueraded) = (status.contains(Status::DstNat), status.contains(Status::SrcNat));
+            }
             _ => {}
         }
     }
     let original = original?;
     let (_, destination) = ends(&original)?;
     let (backend, _) = ends(&reply?)?;
-    Some((Flow { destination, backend, translated }, original))
+    Some((Flow { destination, backend, translated, masqueraded }, original))
 }
 
 fn ends(tuple: &[Tuple]) -> Option<(Backend, Backend)> {

@@ -94,7 +94,7 @@ fn parse_key(family: Family, set: SetKind, bytes: &[u8]) -> Option<Key> {
             let address = take(0)?;
             (take(family.address_len())? == address).then_some(Key::Address(address))
         }
-        SetKind::Services | SetKind::Unserved => {
+        SetKind::Services | SetKind::External | SetKind::Unserved | SetKind::UnservedExternal => {
             let (protocol, port) = port(family.address_len())?;
             Some(Key::Frontend(take(0)?, protocol, port))
         }

@@ -21,6 +21,7 @@ pub struct Encoded {
     pub expressions: Vec<Expr>,
     /// The anonymous sets they look into, in the order of their ids.
     pub anonymous: Vec<Anonymous>,
+    start: u32,
 }
 
 /// An anonymous set of a rule.
@@ -49,18 +50,19 @@ const TYPE_VERDICT: u32 = 0xffff_ff00;
 /// Tells nft that the key is in host byte order (type 0, length, number of that order).
 const HOST_ORDER_KEY: [u8; 6] = [0, 4, 1, 0, 0, 0];
 
-/// Encodes a rule whose anonymous sets get the ids from `first_id` on.
-pub fn rule(family: Family, rule: &Rule, first_id: u32) -> Encoded {
-    let mut out = Encoded { expressions: Vec::with_capacity(rule.len() * 3), anonymous: Vec::new() };
+/// Encodes a rule whose anonymous sets get the ids from `first_id` on. What comes in turn begins with the choice at `start`, counted round: the
+/// kernel begins each rule that is written at its first turn, so with a fixed order the first choice would get more than its share.
+pub fn rule(family: Family, rule: &Rule, first_id: u32, start: u32) -> Encoded {
+    let mut out = Encoded { expressions: Vec::with_capacity(rule.len() * 3), anonymous: Vec::new(), start };
     for statement in rule {
         out.statement(family, statement, first_id);
     }
     out
 }
 
-/// A number that differs (as good as surely) for rules that are encoded differently. Stable across processes and builds.
+/// A number that differs (as good as surely) for rules that are encoded differently, wherever they start. Stable across processes and builds.
 pub fn fingerprint(family: Family, rule: &Rule) -> u64 {
-    let encoded = self::rule(family, rule, 0);
+    let encoded = self::rule(family, rule, 0, 0);
     let mut hash = Fnv::default();
     hash.add(encoded.expressions.as_slice());
     for set in &encoded.anonymous {
@@ -138,8 +140,9 @@ impl Encoded {
             Statement::SourceIn(cidr) => self.prefix(Field::Source, *cidr, Operator::Equal),
             Statement::SourceNotIn(cidr) => self.prefix(Field::Source, *cidr, Operator::NotEqual),
             Statement::DestinationNotIn(cidr) => self.prefix(Field::Destination, *cidr, Operator::NotEqual),
-            Statement::SourceLocal => self.local(true),
-            Statement::DestinationLocal => self.local(false),
+            Statement::SourceLocal => self.local(true, Operator::Equal),
+            Statement::DestinationLocal => self.local(false, Operator::Equal),
+            Statement::DestinationElsewhere => self.local(false, Operator::NotEqual),
             Statement::NewConnection => {
                 const NEW: u32 = 1 << 3;
                 self.push(expr::ct_state(KEY));
@@ -214,10 +217,10 @@ impl Encoded {
         self.push(expr::cmp(KEY, operator, octets(cidr.address())));
     }
 
-    fn local(&mut self, source: bool) {
+    fn local(&mut self, source: bool, operator: Operator) {
         const RTN_LOCAL: u32 = 2;
         self.push(expr::fib_type(source, KEY));
-        self.push(expr::cmp(KEY, Operator::Equal, host(RTN_LOCAL)));
+        self.push(expr::cmp(KEY, operator, host(RTN_LOCAL)));
     }
 
     fn lookup(&mut self, family: Family, set: SetKind, to: Option<Register>) {
@@ -253,8 +256,9 @@ impl Encoded {
     }
 
     /// Loads, or obeys, one of `choices` after the other.
-    fn in_turn(&mut self, choices: Vec<DataAttribute>, data: [SetAttribute; 2], to: Register, first_id: u32) {
+    fn in_turn(&mut self, mut choices: Vec<DataAttribute>, data: [SetAttribute; 2], to: Register, first_id: u32) {
         let count = len_u32(choices.len());
+        choices.rotate_left(self.start.checked_rem(count).unwrap_or(0) as usize);
         let elements = (0..count).zip(choices).map(|(turn, choice)| {
             ListAttribute::Element(vec![
                 SetElementAttribute::Key(DataAttribute::Value(host(turn))),

@@ -32,6 +32,7 @@ pub fn base(node: &Node) -> Fragment {
         dispatch.push(rule);
     }
     dispatch.push(vec![Statement::Dispatch(SetKind::Services)]);
+    dispatch.push(vec![Statement::DestinationElsewhere, Statement::Dispatch(SetKind::External)]);
     let mut node_ports = vec![Statement::DestinationLocal];
     node_ports.extend(loopback(node.family).map(Statement::DestinationNotIn));
     node_ports.push(Statement::Dispatch(SetKind::NodePorts));
@@ -47,6 +48,7 @@ pub fn base(node: &Node) -> Fragment {
         &UNSERVED.into(),
         vec![
             vec![Statement::Dispatch(SetKind::Unserved)],
+            vec![Statement::DestinationElsewhere, Statement::Dispatch(SetKind::UnservedExternal)],
             vec![Statement::DestinationLocal, Statement::Dispatch(SetKind::UnservedNodePorts)],
             vec![Statement::Member(SetKind::ClusterIps), Statement::Goto(REJECT.into())],
         ],
@@ -65,13 +67,15 @@ fn loopback(family: Family) -> Option<Cidr> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
     fn strangers_are_marked_only_when_the_pods_prefix_is_known() {
-        let unknown = Node { family: Family::V4, pod_cidrs: vec![], zone: None };
+        let unknown = Node { family: Family::V4, pod_cidrs: vec![], zone: None, api_servers: BTreeSet::new() };
         let known = Node { pod_cidrs: vec!["10.244.0.0/16".parse().unwrap(), "fd00::/64".parse().unwrap()], ..unknown.clone() };
-        assert_eq!(base(&unknown).chains[SERVICES].rules.len(), 2);
+        assert_eq!(base(&unknown).chains[SERVICES].rules.len(), 3);
         let rules = &base(&known).chains[SERVICES].rules;
         assert_eq!(
             rules[0],
@@ -81,7 +85,7 @@ mod tests {
 
     #[test]
     fn every_chain_gone_to_is_there() {
-        let table = base(&Node { family: Family::V4, pod_cidrs: vec![], zone: None });
+        let table = base(&Node { family: Family::V4, pod_cidrs: vec![], zone: None, api_servers: BTreeSet::new() });
         for rule in table.chains.values().flat_map(|chain| &chain.rules) {
             for statement in rule {
                 if let Statement::Goto(name) | Statement::Jump(name) = statement {

@@ -51,10 +51,12 @@ fn backends(endpoints: Vec<&Endpoint>) -> Vec<Backend> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn node(zone: Option<&str>) -> Node {
-        Node { family: Family::V4, pod_cidrs: vec![], zone: zone.map(Into::into) }
+        Node { family: Family::V4, pod_cidrs: vec![], zone: zone.map(Into::into), api_servers: BTreeSet::new() }
     }
 
     fn endpoint(last: u8) -> Endpoint {

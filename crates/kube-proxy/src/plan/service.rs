@@ -66,7 +66,7 @@ impl<'a> PortPlan<'a> {
     /// External and load-balancer addresses and the node port: all enter by the `ext` chain.
     fn external(&self, fragment: &mut Fragment) {
         let frontend = |address| Key::Frontend(address, self.port.protocol, self.port.port);
-        let addresses: Vec<Key> = of_family(&self.service.external_ips, self.node.family).map(frontend).collect();
+        let addresses: Vec<Key> = self.external_ips().map(frontend).collect();
         let balancers: Vec<Key> = of_family(&self.service.load_balancer_ips, self.node.family).map(frontend).collect();
         let node_port = self.port.node_port.map(|port| Key::NodePort(self.port.protocol, port));
         if addresses.is_empty() && balancers.is_empty() && node_port.is_none() {
@@ -76,7 +76,7 @@ impl<'a> PortPlan<'a> {
             let entry = self.entry(fragment);
             let guard = if balancers.is_empty() { entry.clone() } else { self.guard(&entry, fragment) };
             for key in &addresses {
-                fragment.element(SetKind::Services, *key, Verdict::Goto(entry.clone()));
+                fragment.element(SetKind::External, *key, Verdict::Goto(entry.clone()));
             }
             for key in &balancers {
                 fragment.element(SetKind::Services, *key, Verdict::Goto(guard.clone()));
@@ -87,13 +87,21 @@ impl<'a> PortPlan<'a> {
         }
         let served = if self.service.external_local { &self.choice.local } else { &self.choice.cluster };
         if served.is_empty() {
-            for key in addresses.into_iter().chain(balancers) {
+            for key in addresses {
+                fragment.element(SetKind::UnservedExternal, key, self.refusal());
+            }
+            for key in balancers {
                 fragment.element(SetKind::Unserved, key, self.refusal());
             }
             if let Some(key) = node_port {
                 fragment.element(SetKind::UnservedNodePorts, key, self.refusal());
             }
         }
+    }
+
+    /// The external addresses that the Service may have.
+    fn external_ips(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        of_family(&self.service.external_ips, self.node.family).filter(|address| !self.node.is_taken(*address))
     }
 
     fn entry(&self, fragment: &mut Fragment) -> Name {
@@ -176,8 +184,9 @@ impl<'a> PortPlan<'a> {
             return;
         }
         let backends: BTreeSet<Backend> = self.choice.cluster.iter().chain(&self.choice.local).copied().collect();
-        let addresses = [&self.service.cluster_ips, &self.service.external_ips, &self.service.load_balancer_ips];
-        for address in addresses.into_iter().flat_map(|list| of_family(list, self.node.family)) {
+        let given = [&self.service.cluster_ips, &self.service.load_balancer_ips];
+        let given = given.into_iter().flat_map(|list| of_family(list, self.node.family));
+        for address in given.chain(self.external_ips()) {
             let frontend = Frontend { address: Some(address), port: self.port.port };
             fragment.udp.insert(frontend, backends.clone());
         }
@@ -201,7 +210,7 @@ mod tests {
     use crate::ruleset::ElementId;
 
     fn node() -> Node {
-        Node { family: Family::V4, pod_cidrs: vec!["10.244.1.0/24".parse().unwrap()], zone: None }
+        Node { family: Family::V4, pod_cidrs: vec!["10.244.1.0/24".parse().unwrap()], zone: None, api_servers: BTreeSet::new() }
     }
 
     fn endpoint(last: u8, local: bool) -> Endpoint {
@@ -253,8 +262,10 @@ mod tests {
         service.external_ips = vec![[203, 0, 113, 1].into()];
         let fragment = plan(&service);
         assert_eq!(unserved(&fragment, [10, 96, 0, 1]), Some(&Verdict::Drop));
-        assert_eq!(unserved(&fragment, [203, 0, 113, 1]), Some(&Verdict::Drop));
-        assert!(services(&fragment, [203, 0, 113, 1]).is_some(), "pods of this node still reach it");
+        let external =
+            |set| fragment.elements.get(&ElementId::new(set, Key::Frontend([203, 0, 113, 1].into(), Protocol::Tcp, 80)));
+        assert_eq!(external(SetKind::UnservedExternal), Some(&Verdict::Drop));
+        assert!(external(SetKind::External).is_some(), "pods of this node still reach it");
         assert!(!fragment.chains.contains_key("local/default/web/tcp/80"));
     }
 
@@ -267,6 +278,25 @@ mod tests {
     }
 
     #[test]
+    fn an_external_address_takes_nothing_that_is_somebody_elses() {
+        let mut service = web(vec![endpoint(5, true)]);
+        service.ports[0].protocol = Protocol::Udp;
+        service.external_ips = [[203, 0, 113, 1], [192, 0, 2, 100], [10, 244, 1, 9]].map(Into::into).into();
+        let node = Node { api_servers: BTreeSet::from([[192, 0, 2, 100].into()]), ..node() };
+        let external = |service: &Service| {
+            let fragment = super::service(&ServiceKey::new("default", "web"), service, &node);
+            let claims = fragment.elements.keys().filter(|id| matches!(id.set, SetKind::External | SetKind::UnservedExternal));
+            let claims: Vec<Key> = claims.map(|id| id.key).collect();
+            assert_eq!(fragment.udp.len(), 3, "ClusterIP, node port and one external address");
+            claims
+        };
+        let only = vec![Key::Frontend([203, 0, 113, 1].into(), Protocol::Udp, 80)];
+        assert_eq!(external(&service), only);
+        service.ports[0].endpoints.clear();
+        assert_eq!(external(&service), only, "nor does it refuse on their behalf");
+    }
+
+    #[test]
     fn source_ranges_guard_the_load_balancer_address_only() {
         let mut service = web(vec![endpoint(5, true)]);
         service.load_balancer_ips = vec![[203, 0, 113, 9].into()];
@@ -274,7 +304,8 @@ mod tests {
         service.source_ranges = vec!["198.51.100.0/24".parse().unwrap()];
         let fragment = plan(&service);
         assert_eq!(services(&fragment, [203, 0, 113, 9]), Some(&Verdict::Goto("lb/default/web/tcp/80".into())));
-        assert_eq!(services(&fragment, [203, 0, 113, 1]), Some(&Verdict::Goto("ext/default/web/tcp/80".into())));
+        let external = ElementId::new(SetKind::External, Key::Frontend([203, 0, 113, 1].into(), Protocol::Tcp, 80));
+        assert_eq!(fragment.elements.get(&external), Some(&Verdict::Goto("ext/default/web/tcp/80".into())));
         assert_eq!(fragment.chains["lb/default/web/tcp/80"].rules.last().unwrap(), &[Statement::Drop]);
     }
 

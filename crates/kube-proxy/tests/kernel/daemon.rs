@@ -30,6 +30,7 @@ impl Running {
             node_name: "node-1".into(),
             family: Family::V4,
             pod_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
+            api_servers: vec![],
             min_sync_period: Duration::from_millis(20),
         };
         let handle = runtime.handle().clone();

@@ -2,7 +2,7 @@
 //!
 //! Pods hold their address as a /32 behind the node's bridge, with hairpin mode on: what the kubelet sets up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -90,7 +90,12 @@ impl World {
 
     /// A syncer for the node's table.
     pub fn proxy(&self) -> Syncer<Netlink> {
-        let node = Node { family: Family::V4, pod_cidrs: vec!["10.244.1.0/24".parse().unwrap()], zone: None };
+        let node = Node {
+            family: Family::V4,
+            pod_cidrs: vec!["10.244.1.0/24".parse().unwrap()],
+            zone: None,
+            api_servers: BTreeSet::new(),
+        };
         Syncer::new(node, self.run("node", || Netlink::open(Family::V4).unwrap()))
     }
 

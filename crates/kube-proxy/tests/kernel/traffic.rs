@@ -1,7 +1,7 @@
 //! What connections through a Service meet.
 
-use std::io::ErrorKind;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::io::{ErrorKind, Write as _};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::time::{Duration, Instant};
 
 use crate::net::{CLIENT, NODE, NODE_PORT, PORT, SERVICE, World, address, change, counts, endpoint, web};
@@ -222,15 +222,67 @@ fn a_udp_flow_moves_on_when_its_pod_leaves() {
 fn a_udp_flow_that_began_before_its_service_finds_it() {
     let world = World::new(2);
     world.serve();
+    let (external, balancer) = (Ipv4Addr::new(203, 0, 113, 1), Ipv4Addr::new(203, 0, 113, 2));
+    let mut service = web(&[1]);
+    service.external_ips = vec![external.into()];
+    service.load_balancer_ips = vec![balancer.into()];
+    for from in ["2", "client", "node"] {
+        for (to, port) in [(SERVICE, PORT), (external, PORT), (balancer, PORT), (NODE, NODE_PORT)] {
+            let mut proxy = world.proxy();
+            proxy.sync(change(None)).unwrap();
+            world.run(from, || {
+                // The socket is bound, so that all it sends is one flow.
+                let socket = udp();
+                for _ in 0..2 {
+                    // Unreachable or silent: nobody answers.
+                    drop(socket.send_to(b"x", (to, port)));
+                    assert!(socket.recv(&mut [0; 8]).is_err(), "{from} to {to}:{port}");
+                }
+                proxy.sync(change(Some(service.clone()))).unwrap();
+                socket.connect((to, port)).unwrap();
+                assert_eq!(ask_udp(&socket), 1, "{from} to {to}:{port}");
+            });
+        }
+    }
+}
+
+#[test]
+fn traffic_spreads_over_all_pods_while_one_of_them_comes_and_goes() {
+    let world = World::new(4);
+    world.serve();
     let mut proxy = world.proxy();
-    world.run("2", || {
-        let socket = udp();
-        socket.connect((SERVICE, PORT)).unwrap();
-        socket.send(b"x").unwrap();
-        assert!(socket.recv(&mut [0; 8]).is_err());
-        proxy.sync(change(Some(web(&[1])))).unwrap();
-        assert_eq!(ask_udp(&socket), 1);
+    let mut pods = Vec::new();
+    for round in 0..60 {
+        let ready: &[u8] = if round % 2 == 0 { &[1, 2, 3] } else { &[1, 2] };
+        proxy.sync(change(Some(web(ready)))).unwrap();
+        pods.extend(world.pods("4", SERVICE, PORT, 1));
+    }
+    // 25, 25 and 10 are expected; the bounds are some five standard deviations away.
+    let counts = counts(&pods);
+    let count = |pod| counts.get(&pod).copied().unwrap_or_default();
+    assert!(count(1) > 5 && count(2) > 5 && count(3) > 0 && count(1) < 45 && count(2) < 45, "{counts:?}");
+}
+
+#[test]
+fn an_external_address_never_takes_what_is_this_hosts_own() {
+    let world = World::new(1);
+    world.serve();
+    // Someone listens on the host itself.
+    let own = world.run("node", || TcpListener::bind((NODE, PORT)).unwrap());
+    std::thread::spawn(move || {
+        for stream in own.incoming() {
+            writeln!(stream.unwrap(), "0 {NODE}").unwrap();
+        }
     });
+    let mut proxy = world.proxy();
+    for pods in [&[1][..], &[]] {
+        let mut service = web(pods);
+        service.external_ips = vec![NODE.into()];
+        proxy.sync(change(Some(service))).unwrap();
+        for from in ["client", "1", "node"] {
+            assert_eq!(world.ask(from, NODE, PORT).unwrap().0, 0, "{from}");
+        }
+    }
 }
 
 fn udp() -> UdpSocket {

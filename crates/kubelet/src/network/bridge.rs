@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use super::{
     Cidr, Error, PodNetwork, Result,
     ipam::Ipam,
-    link::{Netlink, PeerRoute},
+    link::{Netlink, PeerRoute, hardware_address},
     masquerade,
     netns::netlink_of,
 };
@@ -72,8 +72,7 @@ impl Bridge {
         if pods.pod_addresses() == 0 {
             return Err(Error::BadCidr(pods.to_string()));
         }
-        let [a, b, c, d] = pods.gateway().octets();
-        let bridge = self.netlink.ensure_bridge(BRIDGE, [0x0a, 0x58, a, b, c, d]).await?;
+        let bridge = self.netlink.ensure_bridge(BRIDGE, hardware_address(pods.gateway())).await?;
         self.netlink.set_only_address(bridge.index, pods.gateway(), pods.prefix()).await?;
         // Pods of one bridge reach each other through the gateway on purpose; telling them of a shorter way would take Service answers past
         // the translation.
@@ -186,10 +185,6 @@ impl PodNetwork for Bridge {
 
     fn sweep<'a>(&'a self, live: &'a BTreeSet<String>) -> BoxFuture<'a, Result<()>> {
         self.remove_orphans(live).boxed()
-    }
-
-    fn is_ready(&self) -> bool {
-        self.node.lock().is_some()
     }
 }
 

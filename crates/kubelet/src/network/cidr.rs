@@ -44,6 +44,11 @@ impl Cidr {
         Ipv4Addr::from_bits(self.network.to_bits().wrapping_add(2).wrapping_add(index))
     }
 
+    /// Whether all of another network lies within.
+    pub fn covers(self, other: Self) -> bool {
+        other.prefix >= self.prefix && self.contains(other.network)
+    }
+
     /// Whether the address lies within.
     pub fn contains(self, address: Ipv4Addr) -> bool {
         address.to_bits() & self.mask().to_bits() == self.network.to_bits()

@@ -68,8 +68,4 @@ impl PodNetwork for FakeNetwork {
         }
         .boxed()
     }
-
-    fn is_ready(&self) -> bool {
-        !self.inner.lock().broken
-    }
 }

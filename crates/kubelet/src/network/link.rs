@@ -40,6 +40,12 @@ pub(super) struct PeerRoute {
     pub gateway: Ipv4Addr,
 }
 
+/// The hardware address of whoever holds an address on the bridge: locally administered, with the address in it.
+pub(super) fn hardware_address(address: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = address.octets();
+    [0x0a, 0x58, a, b, c, d]
+}
+
 fn failed(action: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> Error {
     let action = action.into();
     move |source| Error::Netlink { action, source }
@@ -144,12 +150,15 @@ impl Netlink {
     }
 
     /// Configures a pod's end from within its namespace: loopback, address, route to the gateway and through it.
+    ///
+    /// The hardware address follows from the address, so that whoever still remembers the last pod of that address is right about this one.
     pub(super) async fn configure_pod(&self, address: Ipv4Addr, gateway: Ipv4Addr) -> Result<()> {
         let loopback = self.require("lo").await?;
         self.set_up(loopback.index).await?;
         let eth0 = self.require("eth0").await?;
         self.add_address(eth0.index, address, 32).await?;
-        self.set_up(eth0.index).await?;
+        let message = LinkUnspec::new_with_index(eth0.index).address(hardware_address(address).to_vec()).up().build();
+        self.handle.link().set(message).execute().await.map_err(failed("set eth0 up"))?;
         let to_gateway = RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(gateway, 32)
             .output_interface(eth0.index)

@@ -38,8 +38,6 @@ pub trait PodNetwork: Send + Sync {
     fn address(&self, pod_uid: &str, attempt: u32) -> Option<Ipv4Addr>;
     /// Removes what belongs to no pod of `live`.
     fn sweep<'a>(&'a self, live: &'a BTreeSet<String>) -> BoxFuture<'a, Result<()>>;
-    /// Whether the node's pod CIDR is set up, so that pods can be connected.
-    fn is_ready(&self) -> bool;
 }
 
 /// A failed network operation.

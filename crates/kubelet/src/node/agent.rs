@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 use tracing::{info, warn};
 
@@ -17,13 +17,12 @@ use super::{
     machine::{Machine, architecture},
     status::{Facts, same, status},
 };
-use crate::{
-    network::PodNetwork,
-    runtime::{EngineInfo, Runtime},
-};
+use crate::runtime::{EngineInfo, Runtime};
 
 /// How often an unchanged status is written.
 const REPORT_INTERVAL: Duration = Duration::from_secs(300);
+/// How long after a start the parts may take to become known before they are reported as they are.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Pause before a failed write is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -58,9 +57,9 @@ pub struct Agent {
     pub runtime: Arc<dyn Runtime>,
     /// Whether the runtime answers.
     pub runtime_state: watch::Receiver<Result<(), String>>,
-    /// The pod network.
-    pub network: Arc<dyn PodNetwork>,
-    /// Rung when something changed that the status shows (network, images).
+    /// Whether pods can be put on the network; `None` until that is known.
+    pub network_state: watch::Receiver<Option<Result<(), String>>>,
+    /// Rung when the images have changed, which the status shows.
     pub changed: Arc<Notify>,
     /// All nodes, ours among them: others may write its status, such as that it stopped posting.
     pub nodes: Informer<Node>,
@@ -139,18 +138,25 @@ impl Agent {
     pub async fn run(mut self, node: Node, reported: Gate) {
         let (mut stored, mut stored_at) = (node.status().clone(), version(&node));
         let mut news = self.nodes.subscribe();
-        let mut written_at: Option<Instant> = None;
         self.recorder.event(&node, EventType::Normal, "Starting", "Starting kubelet.");
+        // Until the parts are known, what was last reported stands. When that takes long it is news.
+        match timeout(PATIENCE, self.network_state.wait_for(Option::is_some)).await {
+            Ok(Err(_)) => return,
+            Ok(Ok(_)) | Err(_) => {}
+        }
+        let mut written_at = Instant::now();
         loop {
             let derived = self.derive(&stored).await;
-            let due = written_at.is_none_or(|at| at.elapsed() >= REPORT_INTERVAL);
-            let mut next = written_at.unwrap_or_else(Instant::now) + REPORT_INTERVAL;
-            if due || !same(&derived, &stored) {
+            let due = written_at.elapsed() >= REPORT_INTERVAL;
+            let mut next = written_at + REPORT_INTERVAL;
+            if !due && same(&derived, &stored) {
+                reported.open();
+            } else {
                 match self.write(&stored, &derived).await {
                     Ok(written) => {
                         self.announce(&node, &stored, written.status());
                         (stored, stored_at) = (written.status().clone(), version(&written));
-                        written_at = Some(Instant::now());
+                        written_at = Instant::now();
                         next = Instant::now() + REPORT_INTERVAL;
                         reported.open();
                     }
@@ -169,6 +175,7 @@ impl Agent {
                 () = sleep_until(next) => {}
                 () = self.changed.notified() => {}
                 changed = self.runtime_state.changed() => if changed.is_err() { return },
+                changed = self.network_state.changed() => if changed.is_err() { return },
                 // Cancel safe: what is passed over is not about us.
                 () = newer(&mut news, &self.config.name, stored_at) => {
                     // The local copy is without what is large; a failure is noticed with the next write.
@@ -198,11 +205,11 @@ impl Agent {
         if let Err(message) = state {
             problems.push(format!("container runtime is down: {message}"));
         }
-        if !self.network.is_ready() {
-            problems.push(
-                "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:the node has no pod CIDR assigned yet"
-                    .to_owned(),
-            );
+        let network = self.network_state.borrow().clone();
+        if let Err(message) = network.unwrap_or_else(|| Err("it has not been looked at yet".to_owned())) {
+            problems.push(format!(
+                "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:{message}"
+            ));
         }
         let engine = self.runtime.info().await.unwrap_or_else(|_| {
             let version = old.node_info().container_runtime_version.trim_start_matches("docker://").to_owned();

@@ -1,6 +1,7 @@
 //! This machine as a node of the cluster: its registration, its status, its lease, and what it learns of the other nodes.
 
 mod agent;
+mod claims;
 mod lease;
 mod machine;
 mod peers;
@@ -10,5 +11,5 @@ pub use self::{
     agent::{Agent, NodeConfig},
     lease::keep_lease,
     machine::{Machine, address_towards, has_app_armor, oom_score_floor},
-    peers::follow_peers,
+    peers::{NetworkState, follow_peers},
 };

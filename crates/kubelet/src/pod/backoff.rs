@@ -19,6 +19,12 @@ pub struct Backoff {
 // === impl Backoff ===
 
 impl Backoff {
+    /// The delay in force after so many tries, the last of them at `tried`: what it was before it was forgotten.
+    pub fn after(tries: u32, tried: Timestamp) -> Self {
+        let delay = |tries: u32| INITIAL.saturating_mul(1 << (tries - 1).min(16)).min(LONGEST);
+        Self { state: (tries > 0).then(|| (delay(tries), tried)) }
+    }
+
     /// The time before which what failed at `failed_at` must not be tried again; `None` if it may be at once.
     pub fn blocked_until(&self, failed_at: Timestamp) -> Option<Timestamp> {
         let (delay, _) = self.state.filter(|(_, tried)| !expired(*tried, failed_at))?;
@@ -75,6 +81,8 @@ mod tests {
             now = failed + seconds;
             assert_eq!(backoff.blocked_until(at(failed)), Some(at(now)));
         }
+        assert_eq!(Backoff::after(0, at(0)).delay(), Duration::ZERO);
+        assert_eq!([1, 2, 5, 6, 900].map(|tries| Backoff::after(tries, at(0)).delay().as_secs()), [10, 20, 160, 300, 300]);
     }
 
     #[test]

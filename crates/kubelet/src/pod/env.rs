@@ -7,6 +7,21 @@ use api::core::v1::{Container, EnvVar, Pod, Service};
 use super::fields::{self, NodeFacts};
 use crate::cluster::{self, Cluster};
 
+/// The most bytes of environment, command and arguments of a container, `$(NAME)` replaced: half of what the kernel takes by default. A few
+/// hundred bytes of spec could otherwise ask for gigabytes.
+pub const EXPANDED_MAX: usize = 1 << 20;
+
+/// Environment, command and arguments come to more than [`EXPANDED_MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "environment, command and arguments come to more than {EXPANDED_MAX} bytes after $(NAME) is replaced; make the values smaller, or mount them as files"
+)]
+pub struct TooLarge;
+
+/// What is left of [`EXPANDED_MAX`].
+#[derive(Clone, Copy, Debug)]
+pub struct Budget(usize);
+
 /// A container's environment cannot be made. The text is what people see in the container's status.
 #[derive(Debug, thiserror::Error)]
 pub enum EnvError {
@@ -42,6 +57,34 @@ pub enum EnvError {
     /// The API server could not be asked.
     #[error(transparent)]
     Cluster(#[from] cluster::Error),
+    /// It comes to too much.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
+}
+
+// === impl Budget ===
+
+impl Budget {
+    /// What is left beside these variables.
+    ///
+    /// # Errors
+    /// When they come to more than all.
+    pub fn beside(variables: &BTreeMap<String, String>) -> Result<Self, TooLarge> {
+        let mut budget = Self::default();
+        variables.iter().try_for_each(|(name, value)| budget.take(name.len() + value.len() + 2))?;
+        Ok(budget)
+    }
+
+    fn take(&mut self, bytes: usize) -> Result<(), TooLarge> {
+        self.0 = self.0.checked_sub(bytes).ok_or(TooLarge)?;
+        Ok(())
+    }
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self(EXPANDED_MAX)
+    }
 }
 
 /// Variables by name; later ones replace earlier ones of the same name.
@@ -85,11 +128,13 @@ pub async fn environment(
             }
         }
     }
+    let mut budget = Budget::beside(&variables)?;
     for variable in &container.env {
-        if let Some(value) = value_of(cluster, node, pod, container, variable, &variables).await? {
+        if let Some(value) = value_of(cluster, node, pod, container, variable, &variables, &mut budget).await? {
             variables.insert(variable.name.clone(), value);
         }
     }
+    Budget::beside(&variables)?;
     Ok(variables)
 }
 
@@ -105,8 +150,9 @@ async fn value_of(
     container: &Container,
     variable: &EnvVar,
     earlier: &Variables,
+    budget: &mut Budget,
 ) -> Result<Option<String>, EnvError> {
-    let Some(source) = &variable.value_from else { return Ok(Some(expand(&variable.value, earlier))) };
+    let Some(source) = &variable.value_from else { return Ok(Some(expand(&variable.value, earlier, budget)?)) };
     let namespace = &pod.metadata().namespace;
     if let Some(selector) = &source.field_ref {
         return Ok(Some(fields::pod_field(pod, &selector.field_path, node)?));
@@ -154,28 +200,32 @@ fn text(name: &str, bytes: &[u8]) -> Result<String, EnvError> {
 }
 
 /// Replaces `$(NAME)` by the variable's value; a name that is unknown stays as it is, `$$` is a dollar sign.
-pub fn expand(input: &str, variables: &Variables) -> String {
-    let mut out = String::with_capacity(input.len());
+///
+/// # Errors
+/// When the result is longer than what is left.
+pub fn expand(input: &str, variables: &Variables, budget: &mut Budget) -> Result<String, TooLarge> {
+    let mut out = String::new();
+    let mut add = |text: &str| budget.take(text.len()).map(|()| out.push_str(text));
     let mut rest = input;
     while let Some(at) = rest.find('$') {
-        out.push_str(&rest[..at]);
+        add(&rest[..at])?;
         let after = &rest[at + 1..];
         if let Some(tail) = after.strip_prefix('$') {
-            out.push('$');
+            add("$")?;
             rest = tail;
         } else if let Some((name, tail)) = after.strip_prefix('(').and_then(|inner| inner.split_once(')')) {
             match variables.get(name) {
-                Some(value) => out.push_str(value),
-                None => out.extend(["$(", name, ")"]),
+                Some(value) => add(value)?,
+                None => ["$(", name, ")"].into_iter().try_for_each(&mut add)?,
             }
             rest = tail;
         } else {
-            out.push('$');
+            add("$")?;
             rest = after;
         }
     }
-    out.push_str(rest);
-    out
+    add(rest)?;
+    Ok(out)
 }
 
 /// The Services that a pod is told of, in order: the API server's always, and those of its namespace if it wants them. One of its own
@@ -237,8 +287,23 @@ mod tests {
             ("$(B)", "$(A)"),
             ("", ""),
         ] {
-            assert_eq!(expand(input, &variables), output, "{input}");
+            assert_eq!(expand(input, &variables, &mut Budget::default()).unwrap(), output, "{input}");
         }
+    }
+
+    #[test]
+    fn a_few_bytes_do_not_become_gigabytes() {
+        let mut variables = Variables::from([("V0".to_owned(), "x".repeat(1000))]);
+        let mut budget = Budget::beside(&variables).unwrap();
+        let grown = (1..100).try_for_each(|n| {
+            let value = expand(&format!("$(V{})", n - 1).repeat(10), &variables, &mut budget)?;
+            variables.insert(format!("V{n}"), value);
+            Ok(())
+        });
+        assert_eq!(grown, Err(TooLarge));
+        assert!(Budget::beside(&variables).is_ok(), "what was made is within the bound");
+        variables.insert("LARGE".to_owned(), "x".repeat(EXPANDED_MAX));
+        assert!(Budget::beside(&variables).is_err(), "also without any expansion");
     }
 
     #[test]

@@ -1,18 +1,23 @@
 //! The files that the kubelet writes for a pod besides its volumes: `/etc/hosts`, `/etc/resolv.conf`, termination messages.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read as _, Seek as _, Write as _},
     net::Ipv4Addr,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
 use api::core::v1::Pod;
 
+use crate::volumes::private_dir;
+
 /// The longest host name that Linux takes.
 const KERNEL_HOSTNAME_MAX: usize = 64;
 /// The longest termination message that is read from a file, in bytes.
-const MESSAGE_MAX: usize = 4096;
+const MESSAGE_MAX: u64 = 4096;
+/// How a file that containers may write is opened: whatever has become of it, nothing else is meant and nothing is waited for.
+const WARY: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
 /// The first line of the files, so that people know who writes them.
 const HEADER: &str = "# Kubernetes-managed hosts file.\n";
 
@@ -53,7 +58,7 @@ impl PodFiles {
 
     /// Makes the files; `hosts` stays empty until the pod has its address.
     pub fn prepare(&self, pod: &Pod, dns: &Dns) -> io::Result<()> {
-        fs::create_dir_all(&self.dir)?;
+        private_dir(&self.dir)?;
         let host = fs::read_to_string(&dns.host_file).unwrap_or_default();
         write_in_place(&self.resolv_conf(), &resolv_conf(pod, dns, &host))?;
         if !self.hosts().exists() {
@@ -83,29 +88,40 @@ impl PodFiles {
     pub fn prepare_message(&self, container: &str, attempt: u32) -> io::Result<PathBuf> {
         let path = self.message(container, attempt);
         if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent)?;
+            private_dir(parent)?;
         }
         fs::write(&path, "")?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
         Ok(path)
     }
 
-    /// The termination message that a container left, cut to its greatest length; empty if there is none.
+    /// The termination message that a container left: its end, if it is longer than the greatest length; empty if there is none.
     pub fn read_message(&self, container: &str, attempt: u32) -> String {
-        use io::Read as _;
         let mut bytes = Vec::new();
-        let read = fs::File::open(self.message(container, attempt))
-            .and_then(|file| file.take(MESSAGE_MAX as u64).read_to_end(&mut bytes));
+        let read =
+            fs::OpenOptions::new().read(true).custom_flags(WARY).open(self.message(container, attempt)).and_then(|mut file| {
+                let start = file.metadata()?.len().saturating_sub(MESSAGE_MAX);
+                file.seek(io::SeekFrom::Start(start))?;
+                file.take(MESSAGE_MAX).read_to_end(&mut bytes)
+            });
         if read.is_ok() { String::from_utf8_lossy(&bytes).into_owned() } else { String::new() }
     }
 }
 
-/// Writes a file that containers may have mounted: its content changes, it is never replaced.
+/// Writes a file that containers may have mounted: its content changes, it is never replaced. What they made of it is never read beyond the length of
+/// what it should be.
 fn write_in_place(path: &Path, text: &str) -> io::Result<()> {
-    if fs::read_to_string(path).is_ok_and(|old| old == text) {
+    let mut file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).custom_flags(WARY).open(path)?;
+    let mut old = Vec::new();
+    if file.metadata()?.len() == text.len() as u64 {
+        (&file).take(text.len() as u64).read_to_end(&mut old)?;
+    }
+    if old == text.as_bytes() && !text.is_empty() {
         return Ok(());
     }
-    fs::write(path, text)
+    file.set_len(0)?;
+    file.rewind()?;
+    file.write_all(text.as_bytes())
 }
 
 /// The pod's name in its own `/etc/hosts`.
@@ -237,9 +253,27 @@ mod tests {
         files.prepare(&pod(""), &Dns::default()).unwrap();
         files.write_hosts(&pod(""), Some(Ipv4Addr::new(10, 0, 0, 7)), "").unwrap();
         assert!(fs::read_to_string(files.hosts()).unwrap().contains("10.0.0.7\tweb-0\n"));
-        fs::write(files.prepare_message("main", 2).unwrap(), "x".repeat(5000)).unwrap();
-        assert_eq!(files.read_message("main", 2).len(), MESSAGE_MAX);
+        fs::write(files.prepare_message("main", 2).unwrap(), format!("{}END", "x".repeat(5000))).unwrap();
+        let message = files.read_message("main", 2);
+        assert!(message.len() == MESSAGE_MAX as usize && message.ends_with("xEND"), "the end of it");
         assert_eq!(files.read_message("main", 3), "");
+    }
+
+    #[test]
+    fn what_a_container_writes_is_never_read_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = PodFiles::new(dir.path().join("pod"));
+        files.prepare(&pod(""), &Dns::default()).unwrap();
+        let message = files.prepare_message("main", 0).unwrap();
+        for file in [files.hosts(), files.resolv_conf(), message] {
+            // A terabyte with nothing in it takes a container a moment.
+            fs::OpenOptions::new().write(true).open(file).unwrap().set_len(1 << 40).unwrap();
+        }
+        files.prepare(&pod(""), &Dns::default()).unwrap();
+        files.write_hosts(&pod(""), Some(Ipv4Addr::new(10, 0, 0, 7)), "").unwrap();
+        assert!(fs::read_to_string(files.hosts()).unwrap().ends_with("10.0.0.7\tweb-0\n"));
+        assert!(fs::metadata(files.resolv_conf()).unwrap().len() < 4096);
+        assert_eq!(files.read_message("main", 0).len(), MESSAGE_MAX as usize);
     }
 
     #[test]

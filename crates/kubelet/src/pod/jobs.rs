@@ -9,14 +9,16 @@ use std::{net::Ipv4Addr, sync::Arc};
 use api::core::v1::{Container as Spec, Pod, PodIp};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 use super::{
     Context, env,
     files::{self, PodFiles},
     plan::TearDown,
     pull_secrets,
-    spec::{ContainerInput, container_spec, sandbox_spec},
+    spec::{ContainerInput, container_spec, sandbox_spec, sub_paths},
     state::Observed,
+    worker::short,
 };
 use crate::{
     cluster::PodEvent,
@@ -91,7 +93,7 @@ pub(super) async fn create_sandbox(
         .map_err(|error| failed("cannot make its control group", &error))?
         .map_err(|error| failed("cannot make its control group", &error))?;
     let spec = sandbox_spec(&pod, &ctx.pause_image, &hostname, attempt, &parent, &ctx.node);
-    let id = match ctx.runtime.create(spec.clone()).await {
+    let id = match ctx.metrics.timed("run_podsandbox", ctx.runtime.create(spec.clone())).await {
         // Left by a kubelet that died before it could start it.
         Err(runtime::Error::Conflict { .. }) => {
             remove_by_name(&ctx, &spec.labels).await.map_err(|error| failed("cannot remove its leftover", &error))?;
@@ -113,7 +115,11 @@ pub(super) async fn connect_sandbox(
     stage: Arc<watch::Sender<SandboxStage>>,
 ) -> Result<(Container, Option<Ipv4Addr>), String> {
     let failed = |what: &str, error: &dyn std::error::Error| format!("Failed to create pod sandbox: {what}: {}", chain(error));
-    let inspected = ctx.runtime.inspect(&id).await.map_err(|error| failed("cannot inspect the sandbox container", &error))?;
+    let inspected = ctx
+        .metrics
+        .timed("podsandbox_status", ctx.runtime.inspect(&id))
+        .await
+        .map_err(|error| failed("cannot inspect the sandbox container", &error))?;
     let container = inspected.filter(Container::is_running).ok_or("Failed to create pod sandbox: its container ended at once")?;
     let address = if pod.spec().host_network {
         None
@@ -170,6 +176,9 @@ pub(super) async fn start_container(ctx: Arc<Context>, job: StartJob) -> Result<
     // Messages and subPaths touch the disk.
     let made = tokio::task::spawn_blocking(move || {
         files.prepare_message(&spec.name, attempt).map_err(|error| error.to_string())?;
+        let asked = sub_paths(&spec, &variables).map_err(|error| error.to_string())?;
+        let uid = &owned.metadata().uid;
+        let sub_paths = context.volumes.mount_sub_paths(uid, &spec, &mounted, &asked).map_err(|error| error.to_string())?;
         let input = ContainerInput {
             pod: &owned,
             container: &spec,
@@ -178,6 +187,7 @@ pub(super) async fn start_container(ctx: Arc<Context>, job: StartJob) -> Result<
             image: &image,
             variables,
             volumes: &mounted,
+            sub_paths,
             files: &files,
             node: &context.node,
             cgroup_parent: &parent,
@@ -188,7 +198,7 @@ pub(super) async fn start_container(ctx: Arc<Context>, job: StartJob) -> Result<
     if cancel.is_cancelled() {
         return Err(StartFailure::Aborted);
     }
-    let id = match ctx.runtime.create(made.clone()).await {
+    let id = match ctx.metrics.timed("create_container", ctx.runtime.create(made.clone())).await {
         Err(runtime::Error::Conflict { .. }) => {
             remove_by_name(&ctx, &made.labels).await.map_err(StartFailure::Create)?;
             ctx.runtime.create(made).await
@@ -206,7 +216,8 @@ pub(super) async fn start_container(ctx: Arc<Context>, job: StartJob) -> Result<
         return Err(aborted);
     }
     // preStart hooks would run here, postStart hooks after the start.
-    ctx.runtime.start(&id).await.map_err(StartFailure::Run)?;
+    ctx.metrics.timed("start_container", ctx.runtime.start(&id)).await.map_err(StartFailure::Run)?;
+    info!(container = name, id = short(&id), attempt, "container started");
     ctx.cluster.event(&pod, PodEvent::normal("Started", format!("Started container {name}")).about(&name));
     let gone = || StartFailure::Run(runtime::Error::NotFound { message: "the container vanished".to_owned() });
     ctx.runtime.inspect(&id).await.map_err(StartFailure::Run)?.ok_or_else(gone)
@@ -221,6 +232,8 @@ async fn ensure_image(ctx: &Context, pod: &Pod, spec: &Spec) -> Result<Image, St
     let message = match present.pulled {
         None => format!("Container image {image:?} already present on machine"),
         Some(took) => {
+            info!(container = spec.name, image, seconds = took.as_secs_f64(), "image pulled");
+            ctx.metrics.image_pulled(took);
             let took = format!("{:.3}s", took.as_secs_f64());
             format!(
                 "Successfully pulled image {image:?} in {took} ({took} including waiting). Image size: {} bytes.",
@@ -298,8 +311,8 @@ pub(super) async fn tear_down(ctx: Arc<Context>, uid: String, what: TearDown) ->
 /// Looks at all containers of a pod.
 pub(super) async fn observe(ctx: &Context, uid: &str) -> runtime::Result<Observed> {
     let mut containers = Vec::new();
-    for summary in ctx.runtime.list(Some(uid)).await? {
-        containers.extend(ctx.runtime.inspect(&summary.id).await?);
+    for summary in ctx.metrics.timed("list_containers", ctx.runtime.list(Some(uid))).await? {
+        containers.extend(ctx.metrics.timed("container_status", ctx.runtime.inspect(&summary.id)).await?);
     }
     let mut observed = Observed::new(containers);
     observed.address = observed.sandbox().and_then(|sandbox| ctx.network.address(uid, sandbox.labels.attempt));

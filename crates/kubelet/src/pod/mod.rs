@@ -3,10 +3,12 @@
 //! Each pod has one task ([`worker`]) that goes round: observe, [`plan`], act, report. The plan is a pure function; acting ([`jobs`]) is spawned, so
 //! that nothing slow keeps the task from hearing of the next event; the [`status`] is derived. What a pod's task knows lies in [`state`].
 
+pub mod admission;
 pub mod backoff;
 pub mod env;
 pub mod fields;
 pub mod files;
+mod http;
 mod jobs;
 mod mailbox;
 pub mod plan;
@@ -25,8 +27,8 @@ use std::sync::Arc;
 
 pub use self::{mailbox::Mailbox, worker::run};
 use crate::{
-    cgroups::Cgroups, cluster::Cluster, images::Images, metrics::KubeletMetrics, network::PodNetwork, runtime::Runtime,
-    volumes::Volumes,
+    cgroups::Cgroups, cluster::Cluster, images::Images, metrics::KubeletMetrics, network::PodNetwork, running::Running,
+    runtime::Runtime, volumes::Volumes,
 };
 
 /// What all pods of the node share.
@@ -45,6 +47,8 @@ pub struct Context {
     pub cgroups: Cgroups,
     /// What is counted.
     pub metrics: KubeletMetrics,
+    /// What runs.
+    pub running: Running,
     /// The node.
     pub node: Arc<fields::NodeFacts>,
     /// Name resolution.

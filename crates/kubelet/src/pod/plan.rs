@@ -15,7 +15,6 @@ use super::{
     backoff::later,
     spec::spec_hash,
     state::{Memory, Observed, Task, VolumeState},
-    unsupported::rejection,
 };
 use crate::runtime::{Container, ContainerId, State};
 
@@ -105,6 +104,20 @@ pub enum Why {
     Superfluous,
 }
 
+impl Why {
+    /// The reason in words, for the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PodEnds => "the pod ends",
+            Self::Changed => "its definition changed",
+            Self::SandboxChanged => "its sandbox is no more",
+            Self::NotLive => "its liveness probe failed",
+            Self::NotStarted => "its startup probe failed",
+            Self::Superfluous => "it is superfluous",
+        }
+    }
+}
+
 /// How much to take down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TearDown {
@@ -173,7 +186,7 @@ pub fn life(situation: &Situation<'_>) -> Life {
     if is_terminal(pod) {
         return Life::Terminal;
     }
-    if rejection(pod).is_some() {
+    if situation.memory.rejection.is_some() {
         return Life::Rejected;
     }
     if deadline(situation).is_some_and(|deadline| situation.now >= deadline) {

@@ -3,17 +3,15 @@
 //! Each probe of a container is a task of its own with its own period, so a probe that hangs delays nothing. It says only what changes, past its
 //! thresholds; what follows from that is the planner's business.
 
-use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use api::core::v1::{Container as Spec, HttpGetAction, Pod, Probe};
 use futures::StreamExt as _;
-use http_body_util::{BodyExt as _, Empty};
-use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
-use tokio::{io::AsyncRead, io::AsyncWrite, net::TcpStream, sync::mpsc, time};
+use tokio::{sync::mpsc, time};
 use tracing::debug;
 
-use super::tls::accept_any_certificate;
+use super::http::{self, Found};
 use crate::{
     cluster::{Cluster, PodEvent},
     runtime::{ContainerId, ExecSpec, Runtime},
@@ -53,15 +51,6 @@ enum Failure {
     Unknown(String),
 }
 
-/// Where an HTTP probe goes.
-struct Target {
-    host: String,
-    port: u16,
-    secure: bool,
-    path: String,
-    url: String,
-}
-
 /// A probe of one incarnation of a container.
 pub struct Prober {
     /// The runtime, for exec.
@@ -94,7 +83,8 @@ impl Kind {
         }
     }
 
-    fn title(self) -> &'static str {
+    /// How it is called, for people.
+    pub fn title(self) -> &'static str {
         match self {
             Self::Startup => "Startup",
             Self::Liveness => "Liveness",
@@ -132,13 +122,16 @@ impl Prober {
                 debug!(container = self.id, error = &error as &dyn std::error::Error, "cannot kill the command of a probe");
             }
             let (title, known) = (self.kind.title(), !matches!(&result, Err(Failure::Unknown(_))));
-            let message = match &result {
-                Ok(()) => None,
-                Err(Failure::Bad(output)) => Some(format!("{title} probe failed: {}", output.trim_end())),
-                Err(Failure::Unknown(error)) => Some(format!("{title} probe errored and resulted in unknown state: {error}")),
+            let news = match &result {
+                Ok(Found::Fine) => None,
+                Ok(Found::LedAway(output)) => Some(("ProbeWarning", format!("{title} probe warning: {output}"))),
+                Err(Failure::Bad(output)) => Some(("Unhealthy", format!("{title} probe failed: {}", output.trim_end()))),
+                Err(Failure::Unknown(error)) => {
+                    Some(("Unhealthy", format!("{title} probe errored and resulted in unknown state: {error}")))
+                }
             };
-            if let Some(message) = message {
-                self.cluster.event(&self.pod, PodEvent::warning("Unhealthy", message).about(&self.spec.name));
+            if let Some((reason, message)) = news {
+                self.cluster.event(&self.pod, PodEvent::warning(reason, message).about(&self.spec.name));
             }
             if !known {
                 continue;
@@ -174,7 +167,7 @@ impl Prober {
         }
         match &handler.http_get {
             Some(get) => {
-                let url = self.target(get).map(|target| target.url).unwrap_or_default();
+                let url = self.url(get).unwrap_or_default();
                 format!("Get {url:?}: context deadline exceeded (Client.Timeout exceeded while awaiting headers)")
             }
             None => "dial tcp: i/o timeout".to_owned(),
@@ -182,18 +175,19 @@ impl Prober {
     }
 
     /// Probes once. `running` names the exec session while there is one.
-    async fn once(&self, probe: &Probe, running: &mut Option<String>) -> Result<(), Failure> {
+    async fn once(&self, probe: &Probe, running: &mut Option<String>) -> Result<Found, Failure> {
         let handler = probe.handler();
         if let Some(exec) = &handler.exec {
-            return self.exec(exec.command.clone(), running).await;
+            return self.exec(exec.command.clone(), running).await.map(|()| Found::Fine);
         }
         if let Some(get) = &handler.http_get {
-            return self.http(get).await.map_err(Failure::Bad);
+            let url = self.url(get).map_err(Failure::Unknown)?;
+            return http::get(&url, &get.http_headers).await.map_err(Failure::Bad);
         }
         if let Some(tcp) = &handler.tcp_socket {
             let host = if tcp.host.is_empty() { &self.address } else { &tcp.host };
             let port = self.port(tcp.port()).map_err(Failure::Unknown)?;
-            return connect(host, port).await.map(drop).map_err(Failure::Bad);
+            return http::connect(host, port).await.map(|_| Found::Fine).map_err(Failure::Bad);
         }
         // gRPC probes have their place here; pods that have one are refused.
         Err(Failure::Unknown("this kind of probe is not supported by this kubelet yet".to_owned()))
@@ -218,39 +212,13 @@ impl Prober {
         }
     }
 
-    fn target(&self, get: &HttpGetAction) -> Result<Target, String> {
-        let host = if get.host.is_empty() { self.address.clone() } else { get.host.clone() };
+    fn url(&self, get: &HttpGetAction) -> Result<String, String> {
+        let host = if get.host.is_empty() { &self.address } else { &get.host };
+        let host = if host.contains(':') { format!("[{}]", host.trim_matches(['[', ']'])) } else { host.clone() };
         let port = self.port(get.port())?;
-        let secure = get.scheme.eq_ignore_ascii_case("https");
-        let path = if get.path.starts_with('/') { get.path.clone() } else { format!("/{}", get.path) };
-        let url = format!("{}://{host}:{port}{path}", if secure { "https" } else { "http" });
-        Ok(Target { host, port, secure, path, url })
-    }
-
-    async fn http(&self, get: &HttpGetAction) -> Result<(), String> {
-        let Target { host, port, secure, path, url } = self.target(get)?;
-        let mut request = hyper::Request::get(&path)
-            .header("User-Agent", "kube-probe/1.33")
-            .header("Accept", "*/*")
-            .header("Connection", "close");
-        if !get.http_headers.iter().any(|header| header.name.eq_ignore_ascii_case("host")) {
-            request = request.header("Host", format!("{host}:{port}"));
-        }
-        for header in &get.http_headers {
-            request = request.header(&header.name, &header.value);
-        }
-        let request = request.body(Empty::new()).map_err(|error| error.to_string())?;
-        let failed = |error: String| format!("Get {url:?}: {error}");
-        let stream = connect(&host, port).await.map_err(failed)?;
-        let status = if secure {
-            ask(accept_any_certificate(stream, &host).await.map_err(|error| failed(error.to_string()))?, request).await
-        } else {
-            ask(stream, request).await
-        };
-        match status.map_err(failed)? {
-            200..400 => Ok(()),
-            code => Err(format!("HTTP probe failed with statuscode: {code}")),
-        }
+        let scheme = if get.scheme.eq_ignore_ascii_case("https") { "https" } else { "http" };
+        let slash = if get.path.starts_with('/') { "" } else { "/" };
+        Ok(format!("{scheme}://{host}:{port}{slash}{}", get.path))
     }
 
     fn port(&self, port: &api::intstr::IntOrString) -> Result<u16, String> {
@@ -262,45 +230,5 @@ impl Prober {
             }
         };
         u16::try_from(number).ok().filter(|number| *number > 0).ok_or_else(|| format!("invalid port number: {number}"))
-    }
-}
-
-async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
-    let refused = |error: std::io::Error| format!("dial tcp {host}:{port}: connect: {}", plain(&error));
-    match host.parse() {
-        Ok(ip) => TcpStream::connect(SocketAddr::new(ip, port)).await.map_err(refused),
-        Err(_) => TcpStream::connect((host, port)).await.map_err(refused),
-    }
-}
-
-/// An error without the number that Rust appends.
-fn plain(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_lowercase()
-}
-
-async fn ask(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send,
-    request: hyper::Request<Empty<bytes::Bytes>>,
-) -> Result<u16, String> {
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-    let mut connection = pin!(connection);
-    let exchange = async {
-        let mut response = sender.send_request(request).await.map_err(|error| error.to_string())?;
-        // Some of the body, so that the server can finish its answer.
-        let mut read = 0;
-        while let Some(Ok(frame)) = response.body_mut().frame().await {
-            read += frame.data_ref().map_or(0, bytes::Bytes::len);
-            if read > OUTPUT_MAX {
-                break;
-            }
-        }
-        Ok(response.status().as_u16())
-    };
-    let mut exchange = pin!(exchange);
-    tokio::select! {
-        result = &mut exchange => result,
-        _ = &mut connection => exchange.await,
     }
 }

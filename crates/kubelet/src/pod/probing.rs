@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use api::core::v1::Pod;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
 
 use super::{
     Context,
@@ -65,7 +66,7 @@ impl Probing {
                         address,
                         kind,
                     };
-                    AbortOnDropHandle::new(tokio::spawn(prober.run(self.sender.clone())))
+                    AbortOnDropHandle::new(tokio::spawn(prober.run(self.sender.clone()).in_current_span()))
                 });
             }
         }

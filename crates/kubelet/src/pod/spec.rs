@@ -1,12 +1,9 @@
 //! From a pod's spec to what the runtime is told.
 
-use std::{
-    collections::BTreeMap,
-    path::{Component, Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use api::{
-    core::v1::{Container, Pod, SecurityContext, VolumeMount},
+    core::v1::{Container, Pod, SecurityContext},
     pod::Qos,
 };
 use prost::Message as _;
@@ -23,12 +20,9 @@ pub enum SpecError {
     /// A mount names no volume of the pod.
     #[error("cannot find volume {0:?} to mount into container")]
     NoVolume(String),
-    /// A subPath leads out of its volume.
-    #[error("invalid subPath {0:?}: it must be relative and must not contain \"..\"")]
-    SubPath(String),
-    /// A subPath cannot be made.
-    #[error("failed to create subPath directory for volumeMount {0:?}: {1}")]
-    SubPathIo(String, String),
+    /// The command and arguments come to too much.
+    #[error(transparent)]
+    TooLarge(#[from] env::TooLarge),
     /// runAsNonRoot, and it would be root.
     #[error("container has runAsNonRoot and image will run as root")]
     Root,
@@ -107,6 +101,8 @@ pub struct ContainerInput<'a> {
     pub variables: BTreeMap<String, String>,
     /// The pod's volumes.
     pub volumes: &'a Mounted,
+    /// Where the subPaths that [`sub_paths`] tells of are mounted, by the mounts' places in the spec.
+    pub sub_paths: BTreeMap<usize, PathBuf>,
     /// The pod's own files.
     pub files: &'a PodFiles,
     /// The node.
@@ -120,7 +116,10 @@ pub fn container_spec(input: ContainerInput<'_>) -> Result<ContainerSpec, SpecEr
     let ContainerInput { pod, container, sandbox, image, .. } = input;
     let (metadata, spec) = (pod.metadata(), pod.spec());
     let security = container.security_context();
-    let expand = |list: &[String]| list.iter().map(|text| env::expand(text, &input.variables)).collect::<Vec<_>>();
+    let mut budget = env::Budget::beside(&input.variables)?;
+    let mut expand =
+        |list: &[String]| list.iter().map(|text| env::expand(text, &input.variables, &mut budget)).collect::<Result<Vec<_>, _>>();
+    let (entrypoint, args) = (expand(&container.command)?, expand(&container.args)?);
     let joined = format!("container:{sandbox}");
     let labels = Labels {
         kind: ContainerKind::Application,
@@ -137,8 +136,8 @@ pub fn container_spec(input: ContainerInput<'_>) -> Result<ContainerSpec, SpecEr
     Ok(ContainerSpec {
         labels,
         image: image.id.clone(),
-        entrypoint: expand(&container.command),
-        args: expand(&container.args),
+        entrypoint,
+        args,
         env: input.variables.iter().map(|(name, value)| format!("{name}={value}")).collect(),
         working_dir: container.working_dir.clone(),
         user: user(pod, security, image)?,
@@ -242,18 +241,13 @@ fn security_options(pod: &Pod, security: &SecurityContext, app_armor: bool) -> R
 fn mounts(input: &ContainerInput<'_>) -> Result<Vec<Mount>, SpecError> {
     let ContainerInput { container, files, volumes, .. } = input;
     let mut mounts = Vec::new();
-    for mount in &container.volume_mounts {
+    for (index, mount) in container.volume_mounts.iter().enumerate() {
         let volume = volumes.paths.get(&mount.name).ok_or_else(|| SpecError::NoVolume(mount.name.clone()))?;
-        let sub_path = if mount.sub_path_expr.is_empty() {
-            mount.sub_path.clone()
-        } else {
-            env::expand(&mount.sub_path_expr, &input.variables)
-        };
-        let host_path = if sub_path.is_empty() { volume.clone() } else { sub_path_of(volume, &sub_path, mount)? };
+        let host_path = input.sub_paths.get(&index).unwrap_or(volume);
         mounts.push(Mount {
             host_path: host_path.to_string_lossy().into_owned(),
             container_path: absolute(&mount.mount_path),
-            read_only: mount.read_only,
+            read_only: mount.read_only || volumes.read_only.contains(&mount.name),
             propagation: match mount.mount_propagation.as_deref() {
                 Some("HostToContainer") => Propagation::HostToContainer,
                 Some("Bidirectional") => Propagation::Bidirectional,
@@ -280,25 +274,21 @@ fn mounts(input: &ContainerInput<'_>) -> Result<Vec<Mount>, SpecError> {
     Ok(mounts)
 }
 
-/// A path below a volume, made as a directory if it is not there. It must not leave the volume, not through a symbolic link either.
-fn sub_path_of(volume: &Path, sub_path: &str, mount: &VolumeMount) -> Result<PathBuf, SpecError> {
-    let outside = || SpecError::SubPath(sub_path.to_owned());
-    if !Path::new(sub_path).components().all(|component| matches!(component, Component::Normal(_))) {
-        return Err(outside());
+/// The subPaths of a container's mounts, by the mounts' places in its spec.
+///
+/// # Errors
+/// When one is longer than an environment may be.
+pub fn sub_paths(container: &Container, variables: &BTreeMap<String, String>) -> Result<BTreeMap<usize, String>, env::TooLarge> {
+    let mut found = BTreeMap::new();
+    for (index, mount) in container.volume_mounts.iter().enumerate() {
+        if !mount.sub_path_expr.is_empty() {
+            let expanded = env::expand(&mount.sub_path_expr, variables, &mut env::Budget::default())?;
+            found.insert(index, expanded);
+        } else if !mount.sub_path.is_empty() {
+            found.insert(index, mount.sub_path.clone());
+        }
     }
-    let failed = |error: std::io::Error| SpecError::SubPathIo(mount.name.clone(), error.to_string());
-    let root = volume.canonicalize().map_err(failed)?;
-    let path = root.join(sub_path);
-    let missing: Vec<&Path> = path.ancestors().take_while(|above| !above.exists()).collect();
-    // Links inside the volume (as ours through ..data) are followed once and for all, and nothing is made where they lead out.
-    let within = |path: &Path| path.canonicalize().map_err(failed).map(|real| real.starts_with(&root).then_some(real));
-    within(path.ancestors().nth(missing.len()).unwrap_or(&root))?.ok_or_else(outside)?;
-    // Who may write in the volume may write in what is made there.
-    let mode = std::fs::metadata(&root).map_err(failed)?.permissions();
-    for directory in missing.into_iter().rev() {
-        std::fs::create_dir(directory).and_then(|()| std::fs::set_permissions(directory, mode.clone())).map_err(failed)?;
-    }
-    within(&path)?.ok_or_else(outside)
+    Ok(found)
 }
 
 /// Upstream takes a relative mount path as one from the root.
@@ -308,8 +298,6 @@ fn absolute(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     fn user_of(run_as: Option<i64>, non_root: bool, image_user: &str) -> Result<String, SpecError> {
@@ -347,25 +335,6 @@ mod tests {
         );
         security.seccomp_profile_mut().r#type = "Localhost".into();
         assert_eq!(security_options(&pod, &security, true), Err(SpecError::Seccomp("Localhost".into())));
-    }
-
-    #[test]
-    fn sub_paths_cannot_leave_their_volume() {
-        let volume = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink("/etc", volume.path().join("out")).unwrap();
-        let mount = VolumeMount::default();
-        let sub = |path| sub_path_of(volume.path(), path, &mount);
-        std::fs::set_permissions(volume.path(), std::fs::Permissions::from_mode(0o2777)).unwrap();
-        for made in ["made", "made/here"] {
-            let metadata = std::fs::metadata(sub(made).unwrap()).unwrap();
-            assert!(metadata.is_dir() && metadata.permissions().mode() & 0o7777 == 0o2777, "as writable as its volume");
-        }
-        assert_eq!(sub("../x"), Err(SpecError::SubPath("../x".into())));
-        assert_eq!(sub("out"), Err(SpecError::SubPath("out".into())));
-        let target = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink(target.path(), volume.path().join("away")).unwrap();
-        assert_eq!(sub("away/x"), Err(SpecError::SubPath("away/x".into())));
-        assert!(!target.path().join("x").exists(), "nothing is made outside");
     }
 
     #[test]

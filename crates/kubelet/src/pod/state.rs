@@ -13,7 +13,7 @@ use std::{
 use api::core::v1::Pod;
 use jiff::Timestamp;
 
-use super::backoff::Backoff;
+use super::{admission::Rejection, backoff::Backoff};
 use crate::{
     runtime::{Container, ContainerId},
     volumes::Mounted,
@@ -42,6 +42,8 @@ pub struct Observed {
 /// What the machine remembers of a pod.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
+    /// Why this node does not take the pod, decided when it was first seen.
+    pub rejection: Option<Rejection>,
     /// By container name.
     pub containers: BTreeMap<String, ContainerMemory>,
     /// Results of probes, by the container they are about.

@@ -14,7 +14,6 @@ use super::{
     fields::NodeFacts,
     plan::{Life, Situation, life, reported, restart_blocked_until, restarts},
     state::{Memory, Task},
-    unsupported::rejection,
 };
 use crate::runtime::{Container, State};
 
@@ -54,9 +53,9 @@ pub fn status(situation: &Situation<'_>, node: &NodeFacts) -> PodStatus {
     status.phase = match life {
         Life::Terminal => old.phase.clone(),
         Life::Rejected => {
-            if let Some(rejection) = rejection(pod) {
-                status.reason = rejection.reason.into();
-                status.message = rejection.message;
+            if let Some(rejection) = &memory.rejection {
+                status.reason = rejection.reason.clone().into_owned();
+                status.message.clone_from(&rejection.message);
             }
             "Failed".into()
         }

@@ -236,7 +236,7 @@ impl Kubelet for NodeService {
     }
 
     async fn stats(&self, request: Request<StatsRequest>) -> Result<Response<StatsResponse>, Status> {
-        Ok(Response::new(self.stats.measure(request.into_inner().node_only).await.map_err(failed)?))
+        Ok(Response::new(self.stats.measure(request.into_inner().node_only).await))
     }
 }
 

@@ -1,16 +1,20 @@
 //! Writes the files of a volume so that readers see all of the old or all of the new, never a mixture.
 //!
 //! The files live in a directory with the time in its name; the symbolic link `..data` leads to it, and what users see are links through
-//! `..data`. A change writes a new directory and renames the link. The layout is the one that Kubernetes' users know.
+//! `..data`. A change writes a new directory and renames the link. The layout is the one that Kubernetes' users know. Everything is reached by
+//! handles from the volume's directory: whatever a container makes of it, nothing outside is read or written.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink},
-    path::{Component, Path, PathBuf},
+    ffi::OsStr,
+    io::{self, Read as _, Write as _},
+    os::unix::fs::PermissionsExt as _,
+    path::{Component, Path},
 };
 
 use jiff::Timestamp;
+
+use super::dir::Dir;
 
 const DATA: &str = "..data";
 const DATA_NEXT: &str = "..data_tmp";
@@ -39,96 +43,112 @@ const GROUP_READS: u32 = 0o440;
 
 /// Makes the directory hold exactly these files; says whether that changed anything. With `for_group` the directory's group, which the files
 /// inherit, may read them whatever their mode says. Blocks on the file system.
-pub(super) fn write(dir: &Path, files: &Payload, for_group: bool) -> io::Result<bool> {
-    let data = dir.join(DATA);
-    let old = fs::read_link(&data).ok();
+pub(super) fn write(dir: &Dir, files: &Payload, for_group: bool) -> io::Result<bool> {
     let extra = if for_group { GROUP_READS } else { 0 };
-    if old.is_some() && is_current(&data, files, extra) {
+    if is_current(dir, files, extra) {
         link_entries(dir, files)?;
         return Ok(false);
     }
     let name = format!("..{}", Timestamp::now().strftime("%Y_%m_%d_%H_%M_%S.%9f"));
-    let fresh = dir.join(&name);
-    fs::DirBuilder::new().mode(0o755).create(&fresh)?;
+    let fresh = dir.make(&name, 0o755)?;
     for (path, file) in files {
-        write_file(&fresh.join(path), &file.data, file.mode | extra)?;
+        write_file(&fresh, path, &file.data, file.mode | extra)?;
     }
-    let next = dir.join(DATA_NEXT);
-    remove(&next)?;
-    symlink(&name, &next)?;
-    fs::rename(&next, &data)?;
+    dir.remove(DATA_NEXT)?;
+    dir.link(&name, DATA_NEXT)?;
+    dir.replace(DATA_NEXT, DATA)?;
     link_entries(dir, files)?;
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let stale =
-            entry.file_name().to_string_lossy().starts_with("..") && entry.file_type()?.is_dir() && entry.file_name() != *name;
-        if stale {
-            fs::remove_dir_all(entry.path())?;
+    for entry in dir.entries()? {
+        let (entry, kind) = entry?;
+        if entry.to_string_lossy().starts_with("..") && kind.is_dir() && entry != *name {
+            dir.remove(entry)?;
         }
     }
     Ok(true)
 }
 
-fn write_file(path: &Path, data: &[u8], mode: u32) -> io::Result<()> {
-    use io::Write as _;
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent)?;
+fn write_file(fresh: &Dir, path: &str, data: &[u8], mode: u32) -> io::Result<()> {
+    let path = Path::new(path);
+    let mut parent: Option<Dir> = None;
+    for part in path.parent().into_iter().flat_map(Path::components) {
+        parent = Some(parent.as_ref().unwrap_or(fresh).make(part, 0o755)?);
     }
-    let mut open = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-    open.write_all(data)?;
-    // The mode given to open is cut by the umask.
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    parent.as_ref().unwrap_or(fresh).create(name, mode)?.write_all(data)
 }
 
-fn is_current(data: &Path, files: &Payload, extra: u32) -> bool {
-    let same = |(path, file): (&String, &File)| {
-        let path = data.join(path);
-        fs::read(&path).is_ok_and(|old| old == file.data)
-            && fs::metadata(&path).is_ok_and(|meta| meta.permissions().mode() & 0o777 == (file.mode | extra) & 0o777)
-    };
-    files.iter().all(same) && count_files(data).is_ok_and(|count| count == files.len())
+/// Whether the link leads to a directory that holds exactly these files.
+fn is_current(dir: &Dir, files: &Payload, extra: u32) -> bool {
+    let Ok(Some(name)) = dir.read_link(DATA) else { return false };
+    // Ours lead to a neighbour; a path is somebody else's.
+    let Ok(data) = dir.at(&name) else { return false };
+    let same = |(path, file): (&String, &File)| is_same(&data, path, file, extra).unwrap_or(false);
+    let depth = files.keys().map(|path| path.matches('/').count()).max().unwrap_or(0);
+    let mut left = files.len();
+    files.iter().all(same) && count_down(&data, &mut left, depth).is_ok_and(|counted| counted) && left == 0
 }
 
-fn count_files(dir: &Path) -> io::Result<usize> {
-    let mut count = 0;
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        count += if entry.file_type()?.is_dir() { count_files(&entry.path())? } else { 1 };
+fn is_same(data: &Dir, path: &str, file: &File, extra: u32) -> io::Result<bool> {
+    let open = data.file(path)?;
+    let found = open.metadata()?;
+    if !found.is_file()
+        || found.len() != file.data.len() as u64
+        || found.permissions().mode() & 0o777 != (file.mode | extra) & 0o777
+    {
+        return Ok(false);
     }
-    Ok(count)
+    let mut old = Vec::with_capacity(file.data.len());
+    open.take(found.len()).read_to_end(&mut old)?;
+    Ok(old == file.data)
+}
+
+/// Takes the number of files in a tree from `left`; false when there are more, or when it is deeper than `depth`.
+fn count_down(dir: &Dir, left: &mut usize, depth: usize) -> io::Result<bool> {
+    for entry in dir.entries()? {
+        let (name, kind) = entry?;
+        if kind.is_dir() {
+            if depth == 0 || !count_down(&dir.at(name)?, left, depth - 1)? {
+                return Ok(false);
+            }
+        } else {
+            match left.checked_sub(1) {
+                Some(fewer) => *left = fewer,
+                None => return Ok(false),
+            }
+        }
+    }
+    Ok(true)
 }
 
 /// Makes the visible links: one for the first component of each path.
-fn link_entries(dir: &Path, files: &Payload) -> io::Result<()> {
+fn link_entries(dir: &Dir, files: &Payload) -> io::Result<()> {
     let wanted: BTreeSet<&str> = files.keys().filter_map(|path| path.split('/').next()).collect();
     for name in &wanted {
-        let (link, target) = (dir.join(name), PathBuf::from(DATA).join(name));
-        if fs::read_link(&link).ok().as_deref() != Some(&target) {
-            remove(&link)?;
-            symlink(&target, &link)?;
+        let target = format!("{DATA}/{name}");
+        if dir.read_link(name)?.as_deref() != Some(OsStr::new(&target)) {
+            dir.remove(name)?;
+            dir.link(&target, name)?;
         }
     }
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if !name.starts_with("..") && entry.file_type()?.is_symlink() && !wanted.contains(&*name) {
-            remove(&entry.path())?;
+    for entry in dir.entries()? {
+        let (name, kind) = entry?;
+        let shown = name.to_string_lossy();
+        if !shown.starts_with("..") && kind.is_symlink() && !wanted.contains(&*shown) {
+            dir.remove(&name)?;
         }
     }
     Ok(())
 }
 
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
     use super::*;
+
+    fn write_at(dir: &Path, files: &Payload) -> bool {
+        write(&Dir::open(dir).unwrap(), files, false).unwrap()
+    }
 
     fn payload(files: &[(&str, &str)]) -> Payload {
         files.iter().map(|(path, text)| ((*path).to_owned(), File { data: (*text).into(), mode: 0o640 })).collect()
@@ -137,16 +157,50 @@ mod tests {
     #[test]
     fn readers_see_whole_changes_through_one_link() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(write(dir.path(), &payload(&[("a", "1"), ("sub/b", "2")]), false).unwrap());
+        assert!(write_at(dir.path(), &payload(&[("a", "1"), ("sub/b", "2")])));
         let first = fs::read_link(dir.path().join(DATA)).unwrap();
         assert_eq!(fs::read_to_string(dir.path().join("sub/b")).unwrap(), "2");
         assert_eq!(fs::metadata(dir.path().join("a")).unwrap().permissions().mode() & 0o777, 0o640);
-        assert!(!write(dir.path(), &payload(&[("a", "1"), ("sub/b", "2")]), false).unwrap(), "nothing to do");
-        assert!(write(dir.path(), &payload(&[("a", "3")]), false).unwrap());
+        assert!(!write_at(dir.path(), &payload(&[("a", "1"), ("sub/b", "2")])), "nothing to do");
+        assert!(write_at(dir.path(), &payload(&[("a", "3")])));
         assert_eq!(fs::read_to_string(dir.path().join("a")).unwrap(), "3");
         assert!(!dir.path().join("sub").exists() && !dir.path().join(first).exists());
-        assert!(write(dir.path(), &payload(&[]), false).unwrap(), "also to nothing at all");
+        assert!(write_at(dir.path(), &payload(&[])), "also to nothing at all");
         assert!(!dir.path().join("a").exists());
+    }
+
+    #[test]
+    fn what_somebody_made_of_a_volume_is_put_right_and_nothing_else_touched() {
+        let (dir, away) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (old, new) = (payload(&[("a", "1"), ("sub/b", "2")]), payload(&[("a", "3"), ("sub/b", "4")]));
+        fs::create_dir(away.path().join("sub")).unwrap();
+        fs::write(away.path().join("a"), "theirs").unwrap();
+        let (data, spoilt) = (dir.path().join(DATA), dir.path().join("..2020_spoilt"));
+        for attack in 0..4 {
+            write_at(dir.path(), &old);
+            match attack {
+                0 => {
+                    fs::remove_file(&data).unwrap();
+                    symlink(away.path(), &data).unwrap();
+                }
+                1 => {
+                    fs::remove_file(&data).unwrap();
+                    fs::create_dir_all(data.join("x/y")).unwrap();
+                }
+                2 => symlink(away.path(), dir.path().join(DATA_NEXT)).unwrap(),
+                _ => {
+                    fs::create_dir(&spoilt).unwrap();
+                    symlink(away.path(), spoilt.join("sub")).unwrap();
+                    fs::remove_file(dir.path().join("a")).unwrap();
+                    fs::create_dir_all(dir.path().join("a/full")).unwrap();
+                }
+            }
+            assert!(write_at(dir.path(), &new), "{attack}");
+            assert_eq!(fs::read_to_string(dir.path().join("a")).unwrap(), "3");
+            assert_eq!(fs::read_to_string(dir.path().join("sub/b")).unwrap(), "4");
+            assert_eq!(fs::read_to_string(away.path().join("a")).unwrap(), "theirs");
+            assert_eq!(fs::read_dir(away.path().join("sub")).unwrap().count(), 0);
+        }
     }
 
     #[test]

@@ -4,35 +4,41 @@
 //!
 //! ```text
 //! volumes/kubernetes.io~<kind>/<name>/   what is mounted into containers
+//! volume-subpaths/<volume>/<container>/<index>   subPaths, by descriptor
 //! containers/<name>/<attempt>            termination messages
 //! etc-hosts, resolv.conf
 //! ```
 //!
-//! *Invariant:* [`Volumes::prepare`] can be repeated at any time; it changes only what differs. Secrets lie in memory file systems only.
+//! *Invariants:* [`Volumes::prepare`] can be repeated at any time; it changes only what differs. Secrets lie in memory file systems only. Where a
+//! container can write, nothing is reached by a path. What the kubelet fills, containers cannot write. Nobody but root comes below the root.
 
 mod atomic;
+mod dir;
 mod host_path;
 mod mount;
 mod payload;
+mod sub_path;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use api::{
-    core::v1::{EmptyDirVolumeSource, Pod, Volume, VolumeSource},
+    core::v1::{Container, EmptyDirVolumeSource, Pod, Volume, VolumeSource},
     quantity::Quantity,
 };
 use jiff::Timestamp;
 
 use self::{
     atomic::Payload,
+    dir::Dir,
     payload::{DEFAULT_MODE, SharedCluster, Source},
 };
+pub use self::{mount::reaches_the_host, sub_path::SubPathError};
 use crate::{
     cluster,
     pod::{
@@ -40,6 +46,9 @@ use crate::{
         qos,
     },
 };
+
+/// Permission bits of the kubelet's own directories, upstream's: other users of the host must not see what is in them.
+const PRIVATE: u32 = 0o750;
 
 /// Makes and removes the volumes of this node's pods.
 pub struct Volumes {
@@ -53,6 +62,8 @@ pub struct Volumes {
 pub struct Mounted {
     /// Host path of each volume by its name.
     pub paths: BTreeMap<String, PathBuf>,
+    /// Those that the kubelet fills and keeps up to date: containers have them read-only, whatever they ask for.
+    pub read_only: BTreeSet<String>,
     /// When [`Volumes::prepare`] must run again because a token ends.
     pub renew_at: Option<Timestamp>,
 }
@@ -138,6 +149,9 @@ impl Volumes {
             let failed = |problem| Error { volume: volume.name.clone(), problem };
             let (path, renew_at) = self.prepare_one(pod, volume).await.map_err(failed)?;
             mounted.renew_at = [mounted.renew_at, renew_at].into_iter().flatten().min();
+            if is_filled(volume.volume_source()) {
+                mounted.read_only.insert(volume.name.clone());
+            }
             mounted.paths.insert(volume.name.clone(), path);
         }
         Ok(mounted)
@@ -166,6 +180,27 @@ impl Volumes {
         let target = dir.clone();
         blocking(move || write_files(&target, in_memory, &payload, group)).await?;
         Ok((dir, renew_at))
+    }
+
+    /// Mounts the subPaths of a container's mounts, given by the mounts' places in the spec, where no container reaches them; says where. Blocks on
+    /// the file system.
+    pub fn mount_sub_paths(
+        &self,
+        uid: &str,
+        container: &Container,
+        mounted: &Mounted,
+        asked: &BTreeMap<usize, String>,
+    ) -> Result<BTreeMap<usize, PathBuf>, SubPathError> {
+        let mut found = BTreeMap::new();
+        for (&index, sub_path) in asked {
+            let volume = container.volume_mounts.get(index).map_or("", |mount| mount.name.as_str());
+            // One that is missing is told of when the container's spec is made.
+            let Some(path) = mounted.paths.get(volume) else { continue };
+            let target = self.pod_dir(uid).join("volume-subpaths").join(volume).join(&container.name).join(index.to_string());
+            sub_path::mount(path, sub_path, &target)?;
+            found.insert(index, target);
+        }
+        Ok(found)
     }
 
     /// Removes everything of a pod from the host. No error if nothing is there.
@@ -214,6 +249,11 @@ fn kind_of(source: &VolumeSource) -> Result<(&'static str, bool), Problem> {
     }
 }
 
+/// Whether the kubelet fills a volume, rather than its containers.
+fn is_filled(source: &VolumeSource) -> bool {
+    source.config_map.is_some() || source.secret.is_some() || source.downward_api.is_some() || source.projected.is_some()
+}
+
 async fn read_payload(reader: &mut Source<'_>, source: &VolumeSource) -> Result<Payload, Problem> {
     if let Some(map) = &source.config_map {
         let mode = map.default_mode.unwrap_or(DEFAULT_MODE);
@@ -252,7 +292,7 @@ fn empty_dir(dir: &Path, memory: Option<u64>, group: Option<i64>) -> Result<(), 
     }
     // It appears only when it is whole, so that one cut short is made anew.
     let fresh = dir.with_extension("new");
-    fs::create_dir_all(&fresh).map_err(failed)?;
+    private_dir(&fresh).map_err(failed)?;
     set_owner(&fresh, 0o777, group).map_err(failed)?;
     fs::rename(&fresh, dir).map_err(failed)
 }
@@ -262,9 +302,9 @@ fn write_files(dir: &Path, in_memory: bool, payload: &Payload, group: Option<i64
     if in_memory {
         mount::mount_tmpfs(dir, None, 0o755, None).map_err(failed)?;
     }
-    fs::create_dir_all(dir).map_err(failed)?;
+    private_dir(dir).map_err(failed)?;
     set_owner(dir, 0o755, group).map_err(failed)?;
-    atomic::write(dir, payload, group.is_some()).map_err(failed)?;
+    Dir::open(dir).and_then(|dir| atomic::write(&dir, payload, group.is_some())).map_err(failed)?;
     Ok(())
 }
 
@@ -274,14 +314,34 @@ fn mode_with(mode: u32, group: Option<i64>) -> u32 {
 }
 
 fn set_owner(dir: &Path, mode: u32, group: Option<i64>) -> io::Result<()> {
-    if let Some(group) = group {
-        std::os::unix::fs::chown(dir, None, Some(group as u32))?;
+    Dir::open(dir)?.set_owner(mode_with(mode, group), group.map(|group| group as u32))
+}
+
+/// Makes a directory, and those above it that are missing, for the kubelet alone.
+///
+/// # Errors
+/// When the file system refuses.
+pub fn private_dir(dir: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(PRIVATE).create(dir)
+}
+
+/// Makes the kubelet's root directory, and shuts out other users from it and from what an earlier kubelet left open in it.
+///
+/// # Errors
+/// When the file system refuses.
+pub fn private_root(root: &Path) -> io::Result<()> {
+    private_dir(&root.join("pods"))?;
+    let mut below = Vec::new();
+    for dir in [root.to_owned(), root.join("pods")] {
+        fs::set_permissions(&dir, fs::Permissions::from_mode(PRIVATE))?;
+        for entry in fs::read_dir(&dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                below.push(entry.path());
+            }
+        }
     }
-    let mode = mode_with(mode, group);
-    if fs::metadata(dir)?.permissions().mode() & 0o7777 != mode {
-        fs::set_permissions(dir, fs::Permissions::from_mode(mode))?;
-    }
-    Ok(())
+    below.iter().try_for_each(|dir| fs::set_permissions(dir, fs::Permissions::from_mode(PRIVATE)))
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Problem> + Send + 'static) -> Result<T, Problem> {
@@ -320,6 +380,20 @@ mod tests {
             write_files(&dir, false, &payload, group).unwrap();
             let file = fs::metadata(dir.join("d/f")).unwrap();
             assert_eq!((file.permissions().mode() & 0o777, file.gid()), (wanted, group.unwrap_or(0) as u32));
+        }
+    }
+
+    #[test]
+    fn other_users_are_shut_out_of_what_is_there_already_too() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().join("kubelet");
+        for dir in ["network/addresses", "pods/u1/volumes"] {
+            fs::create_dir_all(root.join(dir)).unwrap();
+        }
+        private_root(&root).unwrap();
+        private_root(&root).unwrap();
+        for dir in ["", "network", "pods", "pods/u1"] {
+            assert_eq!(mode(&root.join(dir)), 0o750, "{dir}");
         }
     }
 

@@ -4,6 +4,9 @@
 //! status is under way at most, and the last one written is the last one derived.
 
 mod outcomes;
+mod telling;
+
+pub(super) use self::telling::short;
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,11 +18,12 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{Instrument as _, debug, info};
 
 use super::{
     Context, Mailbox,
-    backoff::later,
+    admission::Rejection,
+    backoff::{Backoff, later},
     jobs::{self, SandboxStage, StartFailure, StartJob, VolumeStage},
     plan::{Life, Plan, Situation, Start, Stop, TearDown, Why, life, plan, reported},
     probe::{Kind, Report},
@@ -27,7 +31,6 @@ use super::{
     spec::spec_hash,
     state::{Desired, Memory, Observed, Probes, Stopping, Task, VolumeState},
     status::status,
-    unsupported::rejection,
 };
 use crate::{
     cluster::{self, PodEvent},
@@ -83,8 +86,8 @@ struct Worker {
     starting_since: Option<Instant>,
 }
 
-/// Runs a pod until nothing of it is left. `mailbox` must hold what is wanted.
-pub async fn run(ctx: Arc<Context>, mailbox: Mailbox) {
+/// Runs a pod until nothing of it is left. `mailbox` must hold what is wanted; `rejection` says why the node does not take it.
+pub async fn run(ctx: Arc<Context>, mailbox: Mailbox, rejection: Option<Rejection>) {
     let Some(desired) = mailbox.take().desired else { return };
     let uid = desired.pod.metadata().uid.clone();
     let (volumes, sandbox) = (watch::Sender::new(VolumeStage::Pending), Arc::new(watch::Sender::new(SandboxStage::Pending)));
@@ -95,7 +98,7 @@ pub async fn run(ctx: Arc<Context>, mailbox: Mailbox) {
         uid,
         desired,
         observed: Observed::default(),
-        memory: Memory { seen_at: Some(Timestamp::now()), ..Memory::default() },
+        memory: Memory { rejection, seen_at: Some(Timestamp::now()), ..Memory::default() },
         jobs: JoinSet::new(),
         probing: Probing::new(),
         sandbox,
@@ -110,7 +113,7 @@ pub async fn run(ctx: Arc<Context>, mailbox: Mailbox) {
         starting_since,
     };
     worker.look_at_all().await;
-    worker.recall_probes();
+    worker.recall();
     worker.note_rejection();
     worker.live(&mailbox).await;
 }
@@ -132,7 +135,8 @@ impl Worker {
             let wanted = !self.desired.gone && life(&self.situation(now)) == Life::Runs;
             self.probing.sync(&self.ctx, &self.desired.pod, &self.observed, &self.memory, wanted);
             if finished && self.desired.gone && self.jobs.is_empty() {
-                debug!(uid = self.uid, "pod gone");
+                info!("pod gone");
+                self.ctx.running.remove(&self.uid);
                 return;
             }
             let pause = wake_at.map(|at| Instant::now() + at.duration_since(now).try_into().unwrap_or(Duration::ZERO));
@@ -255,7 +259,9 @@ impl Worker {
     }
 
     async fn set_observed(&mut self, observed: Observed) {
-        self.observed = observed;
+        let before = std::mem::replace(&mut self.observed, observed);
+        self.tell_ended(&before);
+        self.ctx.running.set(&self.uid, &self.observed);
         self.memory.forget_removed(&self.observed);
         let sandbox = self.observed.sandbox().map(|sandbox| sandbox.id.clone());
         let host_network = self.desired.pod.spec().host_network;
@@ -296,28 +302,28 @@ impl Worker {
         String::from_utf8_lossy(&end).into_owned()
     }
 
-    /// Tells whoever looks at the pod that it cannot be run here.
-    fn note_rejection(&self) {
-        if life(&self.situation(Timestamp::now())) == Life::Rejected
-            && let Some(rejection) = rejection(&self.desired.pod)
-        {
-            self.event(PodEvent::warning(rejection.reason, rejection.message));
-        }
-    }
-
-    /// After a restart of the kubelet, what was reported of a container that still runs is the last word of its probes.
-    fn recall_probes(&mut self) {
+    /// After a restart of the kubelet, what was reported of a container is what is remembered of it: the last word of its probes if it still runs,
+    /// and that it is held back.
+    fn recall(&mut self) {
         for spec in &self.desired.pod.spec().containers {
-            let Some(container) = self.observed.newest(&spec.name).filter(|container| container.is_running()) else { continue };
+            let Some(container) = self.observed.newest(&spec.name) else { continue };
             let Some(status) = reported(&self.desired.pod, &spec.name) else { continue };
-            if status.container_id.ends_with(&container.id) {
+            if !status.container_id.ends_with(&container.id) {
+                continue;
+            }
+            if container.is_running() {
                 let probes = Probes { started: status.started.filter(|started| *started), live: None, ready: Some(status.ready) };
                 self.memory.probes.insert(container.id.clone(), probes);
+            } else if status.state().waiting().reason == "CrashLoopBackOff" {
+                let tried = container.started_at.unwrap_or(container.created_at);
+                let restarts = Backoff::after(container.labels.attempt, tried);
+                self.memory.containers.entry(spec.name.clone()).or_default().restarts = restarts;
             }
         }
     }
 
     fn hear(&mut self, report: Report) {
+        self.tell_probe(&report);
         let probes = self.memory.probes.entry(report.container).or_default();
         match report.kind {
             Kind::Startup => probes.started = Some(report.good),
@@ -333,7 +339,7 @@ impl Worker {
         if plan.prepare_volumes {
             self.memory.busy.insert(Task::Volumes);
             let work = jobs::prepare_volumes(self.ctx.clone(), pod.clone());
-            self.jobs.spawn(async move { Done::Volumes(work.await) });
+            self.spawn(async move { Done::Volumes(work.await) });
         }
         if let Some(attempt) = plan.create_sandbox {
             if attempt > 0 {
@@ -342,13 +348,13 @@ impl Worker {
             self.memory.busy.insert(Task::Sandbox);
             self.sandbox.send_replace(SandboxStage::Pending);
             let work = jobs::create_sandbox(self.ctx.clone(), pod.clone(), attempt, self.sandbox.clone());
-            self.jobs.spawn(async move { Done::Sandbox(work.await) });
+            self.spawn(async move { Done::Sandbox(work.await) });
         } else if plan.connect_sandbox
             && let Some(id) = self.observed.sandbox().map(|sandbox| sandbox.id.clone())
         {
             self.memory.busy.insert(Task::Sandbox);
             let work = jobs::connect_sandbox(self.ctx.clone(), pod.clone(), id, self.sandbox.clone());
-            self.jobs.spawn(async move { Done::Sandbox(work.await) });
+            self.spawn(async move { Done::Sandbox(work.await) });
         }
         for start in plan.start {
             self.start(&pod, start, now);
@@ -360,20 +366,21 @@ impl Worker {
             if let Some(stopping) = self.memory.stopping.get_mut(&id) {
                 (stopping.forced, stopping.failed) = (true, false);
             }
+            self.tell_forced(&id);
             self.signal(id, "SIGKILL".to_owned());
         }
         for id in plan.remove {
             self.memory.busy.insert(Task::Remove(id.clone()));
             let ctx = self.ctx.clone();
-            self.jobs.spawn(async move {
-                let result = ctx.runtime.remove(&id).await;
+            self.spawn(async move {
+                let result = ctx.metrics.timed("remove_container", ctx.runtime.remove(&id)).await;
                 Done::Remove(id, result)
             });
         }
         if let Some(what) = plan.tear_down.filter(|_| self.retry_at.is_none()) {
             self.memory.busy.insert(Task::TearDown);
             let work = jobs::tear_down(self.ctx.clone(), self.uid.clone(), what);
-            self.jobs.spawn(async move { Done::TearDown(what, work.await) });
+            self.spawn(async move { Done::TearDown(what, work.await) });
         }
     }
 
@@ -395,7 +402,7 @@ impl Worker {
             cancel: self.cancel.clone(),
         };
         let (hash, work) = (spec_hash(&job.spec), jobs::start_container(self.ctx.clone(), job));
-        self.jobs.spawn(async move { Done::Start(start, hash, work.await) });
+        self.spawn(async move { Done::Start(start, hash, work.await) });
     }
 
     fn stop(&mut self, stop: Stop, now: Timestamp) {
@@ -406,6 +413,7 @@ impl Worker {
         if self.memory.stopping.insert(stop.id.clone(), stopping).is_some() && !forced {
             return;
         }
+        self.tell_stop(&stop);
         let name = &stop.container;
         let message = match stop.why {
             Why::NotLive => format!("Container {name} failed liveness probe, will be restarted"),
@@ -423,8 +431,8 @@ impl Worker {
     fn signal(&mut self, id: ContainerId, signal: String) {
         self.memory.busy.insert(Task::Signal(id.clone()));
         let ctx = self.ctx.clone();
-        self.jobs.spawn(async move {
-            let result = ctx.runtime.signal(&id, &signal).await;
+        self.spawn(async move {
+            let result = ctx.metrics.timed("stop_container", ctx.runtime.signal(&id, &signal)).await;
             Done::Signal(id, result)
         });
     }
@@ -441,43 +449,23 @@ impl Worker {
                 return;
             }
             self.writing = true;
+            self.tell_phase(&derived);
             self.note_back_offs(&derived);
             let (ctx, pod) = (self.ctx.clone(), self.desired.pod.clone());
-            self.jobs.spawn(async move {
+            self.spawn(async move {
                 let result = ctx.cluster.write_status(&pod, &derived).await;
                 Done::Status(Box::new(derived), result)
             });
         } else if finished && self.retry_at.is_none() {
             self.writing = true;
             let (ctx, pod) = (self.ctx.clone(), self.desired.pod.clone());
-            self.jobs.spawn(async move { Done::Deleted(ctx.cluster.delete_pod(&pod).await) });
+            self.spawn(async move { Done::Deleted(ctx.cluster.delete_pod(&pod).await) });
         }
     }
 
-    /// Says once per restart that it is being held back.
-    fn note_back_offs(&self, derived: &PodStatus) {
-        let was = |name: &str| {
-            let old = self.written.container_statuses.iter().find(|status| status.name == name)?;
-            Some(old.state().waiting().reason.clone())
-        };
-        let metadata = self.desired.pod.metadata();
-        for container in &derived.container_statuses {
-            if container.state().waiting().reason == "CrashLoopBackOff"
-                && was(&container.name).as_deref() != Some("CrashLoopBackOff")
-            {
-                let message = format!(
-                    "Back-off restarting failed container {} in pod {}_{}({})",
-                    container.name, metadata.name, metadata.namespace, metadata.uid
-                );
-                self.event(PodEvent::warning("BackOff", message).about(&container.name));
-            }
-        }
-    }
-
-    fn event(&self, event: PodEvent) {
-        if !self.desired.gone {
-            self.ctx.cluster.event(&self.desired.pod, event);
-        }
+    /// Starts a job of the pod.
+    fn spawn(&mut self, job: impl Future<Output = Done> + Send + 'static) {
+        self.jobs.spawn(job.in_current_span());
     }
 
     fn soon(&self, delay: Duration) -> Timestamp {

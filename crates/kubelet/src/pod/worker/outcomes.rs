@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use api::core::v1::PodStatus;
 use jiff::Timestamp;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::{Done, RETRY, RUN_ERROR, SANDBOX_RETRY_MAX, Worker};
 use crate::{
@@ -123,8 +123,14 @@ impl Worker {
 
     async fn finish_sandbox(&mut self, result: Result<(Container, Option<std::net::Ipv4Addr>), String>) {
         match result {
-            Ok(_) => (self.memory.sandbox, self.memory.sandbox_failures) = (None, 0),
+            Ok((container, address)) => {
+                self.tell_sandbox(&container, address);
+                self.ctx.metrics.sandbox_made(true);
+                (self.memory.sandbox, self.memory.sandbox_failures) = (None, 0);
+            }
             Err(message) => {
+                self.tell_failure("", self.memory.sandbox.as_ref(), "FailedCreatePodSandBox", &message);
+                self.ctx.metrics.sandbox_made(false);
                 self.sandbox.send_replace(SandboxStage::Failed);
                 self.event(PodEvent::warning("FailedCreatePodSandBox", message.clone()));
                 self.memory.sandbox_failures += 1;
@@ -139,11 +145,16 @@ impl Worker {
         match result {
             Ok(mounted) => {
                 self.memory.volume_failures = 0;
+                if !matches!(&*self.volumes.borrow(), VolumeStage::Ready(_)) {
+                    info!(volumes = self.desired.pod.spec().volumes.len(), "volumes mounted");
+                }
                 let mounted = Arc::new(mounted);
                 self.memory.volumes = VolumeState::Ready(mounted.clone());
                 self.volumes.send_replace(VolumeStage::Ready(mounted));
             }
             Err(message) => {
+                let last = if let VolumeState::Failed(last) = &self.memory.volumes { Some(last) } else { None };
+                self.tell_failure("", last, "FailedMount", &message);
                 self.event(PodEvent::warning("FailedMount", message.clone()));
                 self.memory.volume_failures += 1;
                 let retry_at = self.soon(retry_delay(self.memory.volume_failures));
@@ -167,6 +178,7 @@ impl Worker {
         let now = Timestamp::now();
         let failure = match result {
             Ok(container) => {
+                self.ctx.metrics.container_started(Ok(()));
                 let memory = self.memory.container(name);
                 memory.failure = None;
                 memory.create_failures = 0;
@@ -207,6 +219,8 @@ impl Worker {
             StartFailure::Run(error) => (RUN_ERROR, jobs::chain(error), retry_at),
             StartFailure::Aborted => return,
         };
+        self.ctx.metrics.container_started(Err(reason));
+        self.tell_failure(name, self.memory.containers.get(name).and_then(|memory| memory.failure.as_ref()), reason, &message);
         match &failure {
             StartFailure::Image(ImageError::Pull(_)) => {
                 self.event(PodEvent::warning("Failed", format!("Failed to pull image {image:?}: {message}")).about(name));

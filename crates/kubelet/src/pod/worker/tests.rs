@@ -1,7 +1,8 @@
 use api::core::v1::{
-    ConfigMapKeySelector, Container as Spec, EnvVar, LocalObjectReference, Probe, ServiceAccountTokenProjection, VolumeProjection,
+    ConfigMapKeySelector, Container as Spec, EnvVar, LocalObjectReference, Node, Probe, ServiceAccountTokenProjection,
+    VolumeProjection,
 };
-use api::meta::v1::Time;
+use api::{meta::v1::Time, quantity::Quantity};
 
 use super::*;
 use crate::{
@@ -10,8 +11,10 @@ use crate::{
     images::Images,
     metrics::KubeletMetrics,
     network::fake::FakeNetwork,
+    pod::admission::refusal,
     pod::fields::NodeFacts,
     pod::files::Dns,
+    running::Running,
     runtime::fake::{Exec, FakeRuntime},
     volumes::Volumes,
 };
@@ -23,6 +26,7 @@ struct Harness {
     network: FakeNetwork,
     cluster: FakeCluster,
     mailbox: Mailbox,
+    rejection: Option<Rejection>,
     task: Option<tokio::task::JoinHandle<()>>,
     _dir: tempfile::TempDir,
 }
@@ -31,6 +35,7 @@ impl Harness {
     fn new(pod: Pod) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (runtime, network, cluster) = (FakeRuntime::new(&["app:1", "pause"]), FakeNetwork::default(), FakeCluster::default());
+        let metrics = KubeletMetrics::new(&daemon::Metrics::new());
         let node = Arc::new(NodeFacts { name: "n1".into(), address: "192.0.2.1".into(), ..NodeFacts::default() });
         let ctx = Arc::new(Context {
             runtime: Arc::new(runtime.clone()),
@@ -39,13 +44,15 @@ impl Harness {
             volumes: Volumes::new(dir.path(), Arc::new(cluster.clone()), node.clone()),
             images: Images::new(Arc::new(runtime.clone()), Arc::default()),
             cgroups: Cgroups::at(&dir.path().join("cgroup"), false),
-            metrics: KubeletMetrics::new(&daemon::Metrics::new()),
+            running: Running::new(metrics.clone()),
+            metrics,
             node,
             dns: Dns::default(),
             pause_image: "pause".into(),
         });
+        let rejection = refusal(&roomy_node(), [], &pod);
         let mailbox = Mailbox::new(Desired { pod: Arc::new(pod), gone: false });
-        let mut harness = Self { ctx, runtime, network, cluster, mailbox, task: None, _dir: dir };
+        let mut harness = Self { ctx, runtime, network, cluster, mailbox, rejection, task: None, _dir: dir };
         harness.launch();
         harness
     }
@@ -59,7 +66,7 @@ impl Harness {
                 mailbox.container_changed(event.id);
             }
         });
-        let work = run(self.ctx.clone(), self.mailbox.clone());
+        let work = run(self.ctx.clone(), self.mailbox.clone(), self.rejection.clone());
         self.task = Some(tokio::spawn(async move {
             work.await;
             feeder.abort();
@@ -73,6 +80,7 @@ impl Harness {
             drop(task.await);
         }
         pod.status = Some(self.cluster.status());
+        self.rejection = None;
         self.mailbox = Mailbox::new(Desired { pod: Arc::new(pod), gone: false });
         self.launch();
     }
@@ -94,6 +102,12 @@ impl Harness {
     fn waiting(&self) -> String {
         self.cluster.status().container_statuses.first().map(|status| status.state().waiting().reason.clone()).unwrap_or_default()
     }
+}
+
+fn roomy_node() -> Node {
+    let mut node = Node::default();
+    node.status_mut().allocatable.insert("pods".into(), Quantity::from_value(10).into());
+    node
 }
 
 fn pod(containers: &[&str], policy: &str) -> Pod {
@@ -203,10 +217,33 @@ async fn a_pod_that_asks_for_what_is_not_there_is_refused_with_the_field() {
     assert_eq!((status.reason.as_str(), status.message.as_str()), ("FieldNotSupported", said));
     assert!(status.container_statuses.is_empty(), "no container is being created");
     assert_eq!(harness.cluster.events(), [format!("FieldNotSupported: {said}")]);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(harness.cluster.statuses().len(), 1, "told once");
     assert!(harness.runtime.containers().is_empty(), "nothing half done");
     harness.mailbox.set_desired(deleted(pod, 30));
     harness.until("deletion", |h| h.cluster.is_deleted()).await;
     assert!(harness.cluster.status().container_statuses.is_empty());
+}
+
+#[tokio::test]
+async fn a_container_that_is_held_back_stays_so_when_the_kubelet_restarts() {
+    let pod = pod(&["a"], "Always");
+    let mut harness = Harness::new(pod.clone());
+    harness.until("readiness", Harness::ready).await;
+    harness.runtime.exit(&harness.runtime.newest("a").unwrap().id, 1);
+    harness.until("a restart", |h| h.cluster.status().container_statuses[0].restart_count == 1 && h.ready()).await;
+    harness.runtime.exit(&harness.runtime.newest("a").unwrap().id, 1);
+    harness.until("a back-off", |h| h.waiting() == "CrashLoopBackOff").await;
+    let (before, events) = (harness.cluster.statuses().len(), harness.cluster.events().len());
+    harness.restart_kubelet(pod).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(
+        (harness.cluster.statuses().len(), harness.cluster.events().len()),
+        (before, events),
+        "{:#?}",
+        harness.cluster.events()
+    );
+    assert_eq!(harness.waiting(), "CrashLoopBackOff");
 }
 
 #[tokio::test]
