@@ -33,7 +33,8 @@ install_packages() {
     )
     if [[ -d /run/systemd/system ]]; then
         # Only what came just now: a Docker Engine that was here before is somebody's.
-        dpkg -L "${missing[@]}" | sed -n 's#.*/systemd/system/\([^/]*\.\(service\|socket\)\)$#\1#p' |
+        # A unit with an @ is a template, which cannot run.
+        dpkg -L "${missing[@]}" | sed -n 's#.*/systemd/system/\([^/@]*\.\(service\|socket\)\)$#\1#p' |
             xargs -r systemctl --quiet disable --now
     fi
 }

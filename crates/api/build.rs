@@ -29,10 +29,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     assert!(without.is_empty(), "option go_package is missing, without which Go cannot use these files: {without:?}");
     let with_comments = compiler.file_descriptor_set();
 
-    // Served by reflection, where comments are dead weight.
+    // Served by reflection, with the comments, of which tools make documentation; where what stands is of no use to them.
     let mut reflected = with_comments.clone();
-    for file in &mut reflected.file {
-        file.source_code_info = None;
+    for info in reflected.file.iter_mut().filter_map(|file| file.source_code_info.as_mut()) {
+        info.location.retain(|location| location.leading_comments.is_some());
     }
     fs::write(out.join("descriptors.bin"), reflected.encode_to_vec())?;
 

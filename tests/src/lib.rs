@@ -24,6 +24,8 @@ pub mod net;
 pub mod pki;
 pub mod process;
 pub mod progress;
+#[cfg(test)]
+mod tidy;
 pub mod topology;
 mod up;
 pub mod wait;

@@ -1,7 +1,7 @@
 //! Every daemon killed again and again, and stopped in its tracks, under load: no acknowledged write is lost, watchers are told of every change
 //! once and in order, no request through a Service goes unanswered, no pod notices.
 //!
-//! `FERROKUBE_KILLS` is how many times something is killed (72 unless it is set, 200 with `scripts/test --full`), `FERROKUBE_SEED` repeats an order.
+//! `FERROKUBE_KILLS` is how many times something is killed (100 unless it is set, 200 with `scripts/test --full`), `FERROKUBE_SEED` repeats an order.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,10 +10,11 @@
     reason = "tests state their claims by unwrapping, in their helpers too"
 )]
 
-use std::{fs, thread, time::Duration};
+use std::{collections::BTreeMap, fs, thread, time::Duration};
 
 use anyhow::{Context, ensure};
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
+use serde_json::Value;
 use tests::{
     Cluster, Daemon, Host, daemons, etcd, http,
     kube::{self, Namespace, PODS_READY, Pod},
@@ -56,13 +57,25 @@ impl<'a> Application<'a> {
         Self { cluster, namespace, pods, addresses }
     }
 
-    /// Runs the test under load; the pods it began with are as they were.
+    /// When each node became Ready.
+    fn ready_since(&self) -> BTreeMap<String, String> {
+        let nodes = self.cluster.kctl_json(&["get", "nodes"]).unwrap();
+        let since = |node: &Value| {
+            let ready = node["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == "Ready")?;
+            Some((node["metadata"]["name"].to_string(), format!("{} {}", ready["status"], ready["lastTransitionTime"])))
+        };
+        nodes["items"].as_array().into_iter().flatten().filter_map(since).collect()
+    }
+
+    /// Runs the test under load; the pods it began with are as they were, and no node was ever not Ready.
     fn under_load(&self, test: impl FnOnce()) {
+        let ready_since = self.ready_since();
         let account = load::around(self.cluster, &self.namespace, &self.addresses, test).unwrap();
         println!("{account:?}");
         assert!(account.writes > 50 && account.answers > 200, "too little was done to judge by: {account:?}");
         let after = self.namespace.wait_pods("app=web", self.pods.len(), READY).unwrap();
         assert_eq!(after, self.pods);
+        assert_eq!(self.ready_since(), ready_since);
     }
 
     /// Scheduler, controller manager and kubelets do their work: a new pod runs, and is gone again.
@@ -110,7 +123,7 @@ fn number(name: &str) -> Option<u64> {
 fn nothing_is_lost_however_often_a_daemon_is_killed() {
     let cluster = Cluster::for_tests().unwrap();
     let (kills, seed) =
-        (number("FERROKUBE_KILLS").unwrap_or(72), number("FERROKUBE_SEED").unwrap_or_else(|| rand::rng().random()));
+        (number("FERROKUBE_KILLS").unwrap_or(100), number("FERROKUBE_SEED").unwrap_or_else(|| rand::rng().random()));
     println!("{kills} kills, FERROKUBE_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let everything: Vec<_> =

@@ -212,6 +212,17 @@ fn the_deployment_guide_works_as_it_is_written() {
     let left = it.json("get nodes").unwrap();
     assert_eq!(left["items"].as_array().unwrap().len(), 1, "{left}");
     it.wait_guestbook(&nodes[..1]);
+
+    // And back: the steps for all hosts, and those for nodes, for this one only.
+    for block in blocks(&it.guide, "## 3. Hosts", "sh").into_iter().filter(|block| block.contains(" node-1 node-2; do")) {
+        let lines = block.lines().map(|line| if line.starts_with("for host in ") { "for host in node-2; do" } else { line });
+        it.operator.run(&lines.collect::<Vec<_>>().join("\n")).unwrap();
+    }
+    it.wait_ready();
+    it.operator.run("kctl wait nodes --all --for=condition=Ready --timeout=60s && kctl scale rc guestbook --replicas=5").unwrap();
+    let pods = it.wait_pods("app=guestbook", 5);
+    assert!(pods.iter().any(|pod| pod.node == "node-2"), "{pods:?}");
+    it.wait_guestbook(&nodes);
 }
 
 /// Servers show their new certificates without a restart, and after one every daemon can still read its keys.

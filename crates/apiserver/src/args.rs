@@ -91,6 +91,9 @@ pub struct Args {
     /// Most requests that are handled at once, watches and other streams aside; more are refused with TooManyRequests
     #[arg(long, value_name = "N", default_value_t = 600)]
     pub max_requests_inflight: usize,
+    /// Most watches, logs and other streams that one user may have open at once; more are refused with TooManyRequests
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub max_streams_per_user: usize,
 }
 
 impl Args {

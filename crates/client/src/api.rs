@@ -14,11 +14,12 @@ use api::{
         ResourceName, UpdateRequest, WriteOptions,
     },
     google::protobuf::Any,
-    meta::v1::{DeleteOptions, ListMeta},
+    meta::v1::{DeleteOptions, ListMeta, ObjectMeta, Preconditions},
 };
 use futures::{Stream, StreamExt, TryStreamExt};
 use serde_json::Value;
 
+use self::item::read_one;
 pub use self::{
     item::{Body, Dynamic, Item, Metadata},
     params::{ListParams, Patch, WatchParams, delete},
@@ -26,7 +27,6 @@ pub use self::{
 };
 use crate::{
     Client,
-    client::within,
     error::{Error, Result},
 };
 
@@ -117,7 +117,7 @@ impl<T> Api<T> {
         };
         let answer = self.client.read(|| async {
             let request = self.client.request(request.clone());
-            Ok(within(self.client.objects().get(request)).await?.into_inner())
+            Ok(self.client.within(self.client.objects().get(request)).await?.into_inner())
         });
         self.stored(answer.await?)
     }
@@ -132,7 +132,7 @@ impl<T> Api<T> {
             json,
             options: Some(self.options.clone()),
         })?;
-        self.stored(within(self.client.objects().create(request)).await?.into_inner())
+        self.stored(self.client.within(self.client.objects().create(request)).await?.into_inner())
     }
 
     async fn update_any<B: Item>(&self, name: &str, subresource: &str, object: Option<Any>, json: Bytes) -> Result<B> {
@@ -145,7 +145,7 @@ impl<T> Api<T> {
             json,
             options: Some(self.options.clone()),
         })?;
-        self.stored(within(self.client.objects().update(request)).await?.into_inner())
+        self.stored(self.client.within(self.client.objects().update(request)).await?.into_inner())
     }
 
     /// Reads a subresource, such as `scale`.
@@ -162,6 +162,14 @@ impl<T> Api<T> {
     /// See [`Error`].
     pub async fn create_subresource<B: Resource>(&self, name: &str, subresource: &str, body: &B) -> Result<B> {
         self.create_any(name, subresource, Some(body.to_any()), Bytes::new()).await
+    }
+
+    /// As [`Self::create_subresource`], from JSON.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn create_subresource_json<B: Item>(&self, name: &str, subresource: &str, body: &Value) -> Result<B> {
+        self.create_any(name, subresource, None, body.to_string().into()).await
     }
 
     /// Replaces a subresource, such as `scale`.
@@ -186,7 +194,7 @@ impl<T> Api<T> {
             patch: patch.encode(),
             options: Some(self.options.clone()),
         })?;
-        self.stored(within(self.client.objects().patch(request)).await?.into_inner())
+        self.stored(self.client.within(self.client.objects().patch(request)).await?.into_inner())
     }
 
     /// Reads how many replicas there are and should be.
@@ -264,7 +272,7 @@ impl<T: Item> Api<T> {
         let chunks = self.client.objects().list(request).await?.into_inner();
         Ok(chunks.map(move |chunk| {
             let ListResponse { items, metadata, .. } = chunk?;
-            let items = items.into_iter().map(|any| T::read(kind, any)).collect::<Result<_>>()?;
+            let items = items.into_iter().map(|any| read_one(kind, any)).collect::<Result<_>>()?;
             Ok(List { items, metadata: metadata.unwrap_or_default() })
         }))
     }
@@ -307,9 +315,23 @@ impl<T: Item> Api<T> {
             options: Some(options.clone()),
             as_json: false,
         })?;
-        let answer = within(self.client.objects().delete(request)).await?.into_inner();
+        let answer = self.client.within(self.client.objects().delete(request)).await?.into_inner();
         let object = answer.object.map(|any| T::read(self.kind, any)).transpose()?;
         Ok(Deleted { object, gone: answer.deleted })
+    }
+
+    /// Deletes the very version of an object that `seen` is of, in the way `options` say. An object that is gone is no error.
+    ///
+    /// # Errors
+    /// Conflict if the object has changed since, or is another one of that name: what was decided on the old state must be decided anew.
+    /// Else see [`Error`].
+    pub async fn delete_seen(&self, seen: &ObjectMeta, mut options: DeleteOptions) -> Result<()> {
+        let (uid, resource_version) = (Some(seen.uid.clone()), Some(seen.resource_version.clone()));
+        options.preconditions = Some(Preconditions { uid, resource_version });
+        match self.delete(&seen.name, &options).await {
+            Err(error) if error.is_not_found() => Ok(()),
+            outcome => outcome.map(drop),
+        }
     }
 
     /// Deletes every object that the selectors match. Returns how many.

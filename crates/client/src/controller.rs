@@ -124,7 +124,7 @@ impl<R: Reconcile> Controller<R> {
                 () = shutdown.started() => break,
                 work = self.queue.next(), if running.len() < self.workers => {
                     let Some(work) = work else { break };
-                    let span = tracing::info_span!("reconcile", key = ?work.key());
+                    let span = tracing::info_span!("reconcile", key = %work.key());
                     let attempt = attempt(self.name, self.reconciler.clone(), self.queue.clone(), self.metrics.clone(), work);
                     running.spawn(attempt.instrument(span));
                 }
@@ -275,10 +275,10 @@ mod tests {
     struct Late(Arc<AtomicUsize>);
 
     impl Reconcile for Late {
-        type Key = ();
+        type Key = u8;
         type Error = Error;
 
-        async fn reconcile(&self, (): &()) -> Result<Requeue, Error> {
+        async fn reconcile(&self, _: &u8) -> Result<Requeue, Error> {
             self.0.fetch_add(1, Ordering::SeqCst);
             let cause = StatusCause { reason: "NamespaceTerminating".into(), ..StatusCause::default() };
             Err(StatusError::new(Reason::Forbidden, "it is being terminated").with_cause(cause).into())
@@ -289,7 +289,7 @@ mod tests {
     async fn work_in_a_namespace_that_goes_is_given_up() {
         let (attempts, shutdown) = (Arc::<AtomicUsize>::default(), Shutdown::new());
         let controller = Controller::new("late", Late(attempts.clone()), &ControllerMetrics::register(&Metrics::new()));
-        controller.queue().add(());
+        controller.queue().add(0);
         let run = tokio::spawn(controller.run(shutdown.clone()));
         tokio::time::sleep(Duration::from_secs(60)).await;
         shutdown.start();
@@ -300,10 +300,10 @@ mod tests {
     struct Broken;
 
     impl Reconcile for Broken {
-        type Key = ();
+        type Key = u8;
         type Error = Infallible;
 
-        async fn reconcile(&self, (): &()) -> Result<Requeue, Infallible> {
+        async fn reconcile(&self, _: &u8) -> Result<Requeue, Infallible> {
             panic!("broken")
         }
     }
@@ -312,7 +312,7 @@ mod tests {
     async fn a_panic_ends_the_process_through_the_kit() {
         let kit = Kit::new();
         let controller = Controller::new("broken", Broken, &ControllerMetrics::register(&kit.metrics));
-        controller.queue().add(());
+        controller.queue().add(0);
         controller.spawn(&kit);
         assert!(kit.tasks.failure().await.to_string().contains("broken"));
     }

@@ -20,6 +20,17 @@ pub enum Error {
         #[source]
         source: Option<prost::DecodeError>,
     },
+    /// One object of several cannot be read; what comes after it can.
+    #[error("cannot read the {kind} {key}")]
+    Unreadable {
+        /// Its kind, as `apiVersion/kind`.
+        kind: String,
+        /// Which one; empty if not even that can be read.
+        key: crate::ObjectKey,
+        /// Why.
+        #[source]
+        source: Box<Error>,
+    },
     /// An object has no JSON form, or JSON is not an object.
     #[error("cannot convert between JSON and an object")]
     Json(#[source] json::Error),
@@ -87,6 +98,11 @@ impl Error {
     pub fn is_namespace_terminating(&self) -> bool {
         self.status()
             .is_some_and(|status| status.status().details().causes.iter().any(|cause| cause.reason == "NamespaceTerminating"))
+    }
+
+    /// True if the request took longer than the configuration allows.
+    pub(crate) fn is_out_of_time(&self) -> bool {
+        matches!(self, Self::Transport(status) if crate::transport::is_out_of_time(status))
     }
 
     /// True if the same request may succeed a little later: no answer, or a server that is busy or going down.

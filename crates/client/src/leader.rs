@@ -12,12 +12,14 @@ use api::{
 };
 use daemon::{Kit, Shutdown, TaskFailure, Tasks};
 use parking_lot::Mutex;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 
 use crate::{
     Client,
     error::Error,
     fence::{Fence, Guard},
+    metrics,
 };
 
 /// How one process takes part in an election.
@@ -35,6 +37,8 @@ pub struct LeaderElection {
     pub renew_deadline: Duration,
     /// Time between attempts.
     pub retry_period: Duration,
+    /// Reports 1 while we lead, else 0; see [`Self::reported`].
+    pub leads: Gauge,
 }
 
 /// The lease is ours, until [`Leadership::lead`] says otherwise.
@@ -85,15 +89,24 @@ struct Observed {
 impl LeaderElection {
     /// With upstream's times, in `kube-system`, as `<host name>_<random>`.
     pub fn new(name: &str) -> Self {
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        // From the kernel: a service manager may hide the files that say it too.
+        let host = nix::unistd::gethostname().unwrap_or_default();
         Self {
             namespace: SYSTEM_NAMESPACE.to_owned(),
             name: name.to_owned(),
-            identity: format!("{}_{}", host.trim(), uuid::Uuid::new_v4()),
+            identity: format!("{}_{}", host.to_string_lossy(), uuid::Uuid::new_v4()),
             lease_duration: Duration::from_secs(15),
             renew_deadline: Duration::from_secs(10),
             retry_period: Duration::from_secs(2),
+            leads: Gauge::default(),
         }
+    }
+
+    /// Reports who leads, under upstream's name `leader_election_master_status`; once a process.
+    #[must_use]
+    pub fn reported(mut self, metrics: &daemon::Metrics) -> Self {
+        self.leads = metrics::leadership(metrics, &self.name);
+        self
     }
 
     /// Waits until the lease is ours.
@@ -113,7 +126,10 @@ impl LeaderElection {
                 }
                 Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "cannot reach the lease"),
             }
-            let pause = self.retry_period.mul_f64(rand::random_range(1.0..2.2));
+            // Not later than it may run out.
+            let pause = self.retry_period.mul_f64(rand::random_range(1.0..1.2));
+            let runs_out = observed.as_ref().map(Observed::runs_out).filter(|at| *at > Instant::now());
+            let pause = runs_out.map_or(pause, |at| pause.min(at - Instant::now()));
             tokio::select! {
                 () = shutdown.started() => return Err(LeaderError::Shutdown),
                 () = tokio::time::sleep(pause) => {}
@@ -150,10 +166,12 @@ impl LeaderElection {
         if observed.as_ref().is_none_or(|observed| observed.spec != *spec) {
             *observed = Some(Observed { spec: spec.clone(), at: Instant::now() });
         }
-        let seconds = u64::try_from(spec.lease_duration_seconds.unwrap_or_default()).unwrap_or_default();
-        let age = observed.as_ref().map_or(Duration::ZERO, |observed| observed.at.elapsed());
-        if !holder.is_empty() && holder != self.identity && age < Duration::from_secs(seconds) {
+        let lasts = observed.as_ref().is_some_and(|observed| observed.runs_out() > Instant::now());
+        if !holder.is_empty() && holder != self.identity && lasts {
             return Ok(None);
+        }
+        if !holder.is_empty() {
+            tracing::warn!(lease = self.lease(), holder, "the leader has not renewed its lease: taking it over");
         }
         let (now, transitions) = (MicroTime::now(), spec.lease_transitions.unwrap_or_default());
         // Every change of holder counts, also back to the same one, so that writes of an earlier term never pass.
@@ -175,6 +193,16 @@ impl LeaderElection {
     }
 }
 
+// === impl Observed ===
+
+impl Observed {
+    /// When the lease is free unless it is renewed.
+    fn runs_out(&self) -> Instant {
+        let seconds = u64::try_from(self.spec.lease_duration_seconds.unwrap_or_default()).unwrap_or_default();
+        self.at + Duration::from_secs(seconds)
+    }
+}
+
 // === impl Leadership ===
 
 impl Leadership {
@@ -191,19 +219,22 @@ impl Leadership {
     /// When the lease is lost, or one of the tasks ends before the shutdown.
     pub async fn lead(self, kit: &Kit, start: impl FnOnce(Client, Kit)) -> Result<(), LeaderError> {
         let work = Kit { tasks: Tasks::new(kit.shutdown.clone()), ..kit.clone() };
+        self.election.leads.set(1);
         start(self.client(), work.clone());
-        let done = Shutdown::new();
+        let (done, leads) = (Shutdown::new(), self.election.leads.clone());
         let drain = async {
             kit.shutdown.started().await;
             work.tasks.all_ended().await;
             done.start();
             std::future::pending().await
         };
-        tokio::select! {
+        let outcome = tokio::select! {
             failure = work.tasks.failure() => Err(LeaderError::Task(failure)),
             outcome = self.keep(done.clone()) => outcome,
             never = drain => never,
-        }
+        };
+        leads.set(0);
+        outcome
     }
 
     /// Renews the lease until the shutdown begins, then gives it up. Fails when the lease is lost; by then the leader's client refuses to
@@ -230,6 +261,10 @@ impl Leadership {
                 }
                 Ok(Ok(false)) => {
                     self.fence.end();
+                    tracing::error!(
+                        lease = self.election.lease(),
+                        "another process has taken the lease: nothing more is written"
+                    );
                     return Err(LeaderError::Lost { lease: self.election.lease(), source: None });
                 }
                 Ok(Err(error)) => {
@@ -240,7 +275,9 @@ impl Leadership {
             }
             if Instant::now() >= renewed + self.election.renew_deadline {
                 self.fence.end();
-                return Err(LeaderError::Lost { lease: self.election.lease(), source: last_error });
+                let (lease, deadline) = (self.election.lease(), self.election.renew_deadline.as_secs());
+                tracing::error!(lease, deadline, "the lease could not be renewed in time: nothing more is written");
+                return Err(LeaderError::Lost { lease, source: last_error });
             }
         }
     }

@@ -20,6 +20,7 @@ mod key;
 pub mod kubeconfig;
 mod leader;
 mod metrics;
+mod observe;
 mod pods;
 mod queue;
 #[cfg(feature = "testing")]
@@ -33,7 +34,7 @@ pub use self::{
     },
     backoff::Backoff,
     client::Client,
-    config::{Args, Config, ConfigError},
+    config::{Args, Config, ConfigError, Impersonation},
     controller::{Controller, Reconcile, Requeue},
     error::{Error, Result},
     events::{EventRecorder, EventType, reference},
@@ -41,6 +42,7 @@ pub use self::{
     key::ObjectKey,
     leader::{LeaderElection, LeaderError, Leadership},
     metrics::{ControllerMetrics, QueueMetrics},
+    observe::Observer,
     pods::Pods,
     queue::{Key, Work, WorkQueue},
     transport::Transport,

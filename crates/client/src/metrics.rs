@@ -41,6 +41,11 @@ struct Outcome {
     result: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Election {
+    name: String,
+}
+
 // === impl ControllerMetrics ===
 
 impl ControllerMetrics {
@@ -81,4 +86,12 @@ impl ControllerMetrics {
     pub(crate) fn reconciled(&self, controller: &'static str, result: &'static str) {
         self.reconciles.get_or_create(&Outcome { controller, result }).inc();
     }
+}
+
+/// Registers and returns the gauge of an election: 1 while this process leads.
+pub(crate) fn leadership(metrics: &Metrics, election: &str) -> Gauge {
+    let family = Family::<Election, Gauge>::default();
+    let gauge = family.get_or_create(&Election { name: election.to_owned() }).clone();
+    metrics.register(|registry| registry.register("leader_election_master_status", "1 while this process leads", family));
+    gauge
 }

@@ -53,10 +53,10 @@ pub struct Work<K: Key> {
     begun: Instant,
 }
 
-/// What may be a key.
-pub trait Key: Clone + Eq + Hash + fmt::Debug + Send + Sync + 'static {}
+/// What may be a key; logs show how it is displayed.
+pub trait Key: Clone + Eq + Hash + fmt::Debug + fmt::Display + Send + Sync + 'static {}
 
-impl<K: Clone + Eq + Hash + fmt::Debug + Send + Sync + 'static> Key for K {}
+impl<K: Clone + Eq + Hash + fmt::Debug + fmt::Display + Send + Sync + 'static> Key for K {}
 
 // === impl WorkQueue ===
 

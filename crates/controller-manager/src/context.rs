@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use api::{
-    core::v1::{Node, Pod, Service},
+    core::v1::{ContainerState, ContainerStateTerminated, Node, Pod, Service},
     meta::v1::ObjectMeta,
 };
 use client::{Client, ControllerMetrics, EventRecorder, Informers, Item, Metadata};
@@ -65,7 +65,12 @@ pub fn shrink(informers: &Informers) {
         }
         let Some(status) = &mut pod.status else { return };
         for container in status.container_statuses.iter_mut().chain(&mut status.init_container_statuses) {
-            container.state = None;
+            // When those ended that did.
+            let finished_at = container.state.take().and_then(|state| state.terminated?.finished_at);
+            container.state = finished_at.map(|finished_at| ContainerState {
+                terminated: Some(ContainerStateTerminated { finished_at: Some(finished_at), ..Default::default() }),
+                ..Default::default()
+            });
             container.last_state = None;
             container.image = String::new();
             container.image_id = String::new();

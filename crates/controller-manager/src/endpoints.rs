@@ -1,32 +1,30 @@
 //! Endpoints and EndpointSlices: which pods answer for each Service.
 //!
 //! Both come from the same [`Target`]s, the pods behind a Service with what they say of themselves. Writes are minimal: an object that is
-//! right already is left alone, and of many slices only those are written that change.
+//! right already is left alone, and of many slices only those are written that change. Of a Service that selects nothing both are left
+//! alone; Endpoints that a person wrote for one are mirrored to slices ([`mirror`]).
 
+mod mirror;
 mod slices;
 mod subsets;
+mod writer;
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use api::{
     Resource,
     core::v1::{Endpoints, Node, ObjectReference, Pod, Service, ServicePort},
     discovery::v1::EndpointSlice,
-    meta::v1::{ObjectMeta, OwnerReference},
+    meta::v1::{DeleteOptions, ObjectMeta, OwnerReference},
     pod::is_terminal,
     selector::Selector,
 };
 use client::{Changed, Controller, Error, Informer, ObjectKey, Reconcile, Requeue};
-use futures::future::{join_all, try_join_all};
-use parking_lot::Mutex;
 
+use self::writer::Slices;
 use crate::{
     Context,
-    context::{LABEL, by_label, label_key, revision},
+    context::{LABEL, by_label, label_key},
     pods,
 };
 
@@ -44,15 +42,13 @@ const MANAGER: &str = "endpoint-controller";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 /// Label of a node that names its zone.
 const ZONE: &str = "topology.kubernetes.io/zone";
-/// How long the informer is given to show what was just created.
-const CATCH_UP: Duration = Duration::from_millis(20);
-/// Name of the index of slices by their Service.
-const SERVICE: &str = "service";
 
 /// A pod behind a Service.
 #[derive(Clone, Debug)]
 struct Target {
     ip: String,
+    /// `IPv4` or `IPv6`.
+    family: &'static str,
     pod: Arc<Pod>,
     /// The pod serves, or the Service does not care.
     ready: bool,
@@ -73,12 +69,8 @@ struct EndpointsWriter {
 
 /// Writes EndpointSlices. Keys are Services.
 struct SliceWriter {
-    context: Context,
     lookup: Lookup,
-    slices: Informer<EndpointSlice>,
-    /// The newest revision at which each Service's slices were created by us: until the informer has come so far, they would be missed and
-    /// created again.
-    created: Mutex<HashMap<ObjectKey, i64>>,
+    slices: Slices,
 }
 
 /// Finds Services and the pods behind them.
@@ -89,7 +81,7 @@ struct Lookup {
     nodes: Informer<Node>,
 }
 
-/// Starts both controllers.
+/// Starts the controllers.
 pub fn start(context: &Context) {
     let informers = &context.informers;
     let lookup = Lookup { services: informers.of(), pods: informers.of(), nodes: informers.of() };
@@ -99,8 +91,8 @@ pub fn start(context: &Context) {
         service.spec().selector.iter().map(|(name, value)| label_key(namespace, name, value)).collect()
     });
     let (endpoints, slices) = (informers.of::<Endpoints>(), informers.of::<EndpointSlice>());
-    slices.add_index(SERVICE, |slice: &EndpointSlice| service_of(slice).map(|key| key.to_string()).into_iter().collect());
 
+    lookup.pods.on_change(name_bad_address);
     let (finder, other_finder) = (lookup.clone(), lookup.clone());
     let writer = EndpointsWriter { context: context.clone(), lookup: lookup.clone(), endpoints: endpoints.clone() };
     Controller::new("endpoints", writer, &context.metrics)
@@ -109,22 +101,24 @@ pub fn start(context: &Context) {
         .watches(&lookup.pods, move |changed| finder.concerned(changed))
         .watches(&endpoints, |changed| changed.newest().map(|endpoints| ObjectKey::of(endpoints.metadata())))
         .spawn(&context.kit);
-    let writer =
-        SliceWriter { context: context.clone(), lookup: lookup.clone(), slices: slices.clone(), created: Mutex::default() };
+    let writer = SliceWriter { lookup: lookup.clone(), slices: Slices::new(context, SLICE_MANAGER) };
     Controller::new("endpoint-slices", writer, &context.metrics)
         .needs(&lookup.nodes)
         .watches(&lookup.services, |changed| changed.newest().map(|service| ObjectKey::of(service.metadata())))
         .watches(&lookup.pods, move |changed| other_finder.concerned(changed))
-        .watches(&slices, |changed| changed.newest().and_then(|slice| service_of(slice)))
+        .watches(&slices, |changed| changed.newest().and_then(|slice| writer::service_of(slice, SLICE_MANAGER)))
         .spawn(&context.kit);
+    mirror::start(context, &lookup.services, &endpoints, &slices);
 }
 
-/// The Service of a slice that is ours.
-fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {
-    let meta = slice.metadata();
-    let ours = meta.labels.get(SLICE_MANAGED_BY).is_some_and(|manager| manager == SLICE_MANAGER);
-    let name = meta.labels.get(SERVICE_NAME).filter(|_| ours)?;
-    Some(ObjectKey::new(&*meta.namespace, &**name))
+/// Says so when a pod comes to have an address that cannot be one. It is no endpoint then; others are.
+fn name_bad_address(changed: Changed<'_, Pod>) {
+    let bad = |pod: &Arc<Pod>| Some(pod.status().pod_ip.clone()).filter(|ip| !ip.is_empty() && family(ip).is_none());
+    if let Some((pod, ip)) = changed.new.and_then(|pod| Some((pod, bad(pod)?)))
+        && changed.old.and_then(bad).as_ref() != Some(&ip)
+    {
+        tracing::warn!(pod = %ObjectKey::of(pod.metadata()), ip, "the pod's address can be no endpoint of a Service");
+    }
 }
 
 impl Lookup {
@@ -161,13 +155,15 @@ impl Lookup {
 
     fn target(&self, service: &Service, pod: Arc<Pod>) -> Option<Target> {
         let ip = pod.status().pod_ips.iter().map(|ip| &ip.ip).chain([&pod.status().pod_ip]).find(|ip| !ip.is_empty())?.clone();
+        // With one that is none the server would refuse them all.
+        let family = family(&ip)?;
         let (serving, terminating) = (pods::is_ready(&pod), pods::is_terminating(&pod));
         let spec = pod.spec();
         let hostname = (spec.subdomain == service.name() && !spec.hostname.is_empty()).then(|| spec.hostname.clone());
         let node = self.nodes.store().get(&ObjectKey::new("", &*spec.node_name));
         let zone = node.and_then(|node| node.metadata().labels.get(ZONE).cloned());
         let ready = service.spec().publish_not_ready_addresses || (serving && !terminating);
-        Some(Target { ip, ready, serving, terminating, hostname, zone, pod })
+        Some(Target { ip, family, ready, serving, terminating, hostname, zone, pod })
     }
 }
 
@@ -186,11 +182,24 @@ fn selects(service: &Service, meta: &ObjectMeta) -> bool {
     !selector.is_empty() && Selector::from_map(selector).matches_map(&meta.labels)
 }
 
-/// A Service whose endpoints are ours to write.
-fn has_endpoints(service: &Service) -> bool {
+/// `IPv4` or `IPv6`; `None` for what can be nobody's address in a cluster.
+fn family(address: &str) -> Option<&'static str> {
+    match address.parse().ok()? {
+        IpAddr::V4(v4) if v4.is_unspecified() || v4.is_loopback() || v4.is_link_local() || v4.is_multicast() => None,
+        IpAddr::V6(v6) if v6.is_unspecified() || v6.is_loopback() || v6.is_unicast_link_local() || v6.is_multicast() => None,
+        IpAddr::V4(_) => Some("IPv4"),
+        IpAddr::V6(_) => Some("IPv6"),
+    }
+}
+
+/// True if the Service selects pods. What answers for one that does not is somebody else's to say, also if it did before.
+fn selects_pods(service: &Service) -> bool {
     !service.spec().selector.is_empty()
-        && service.spec().r#type != "ExternalName"
-        && service.metadata().deletion_timestamp.is_none()
+}
+
+/// True if pods may answer for the Service.
+fn is_answered(service: &Service) -> bool {
+    service.spec().r#type != "ExternalName" && service.metadata().deletion_timestamp.is_none()
 }
 
 fn is_headless(service: &Service) -> bool {
@@ -238,14 +247,11 @@ impl Reconcile for EndpointsWriter {
             if let Some(current) =
                 current.filter(|current| current.metadata().labels.get(MANAGED_BY).is_some_and(|by| by == MANAGER))
             {
-                match api.delete(&key.name, &client::delete::uid(&current.metadata().uid)).await {
-                    Err(error) if !error.is_not_found() && !error.is_conflict() => return Err(error),
-                    _ => {}
-                }
+                api.delete_seen(current.metadata(), DeleteOptions::default()).await?;
             }
             return Ok(Requeue::Done);
         };
-        if !has_endpoints(&service) {
+        if !selects_pods(&service) || !is_answered(&service) {
             return Ok(Requeue::Done);
         }
         let wanted = subsets::endpoints(&service, &self.lookup.targets(&service), current.as_deref());
@@ -263,63 +269,25 @@ impl Reconcile for SliceWriter {
     type Error = Error;
 
     async fn reconcile(&self, key: &ObjectKey) -> Result<Requeue, Error> {
-        let api = self.context.client.namespaced::<EndpointSlice>(&key.namespace);
-        if self.created.lock().get(key).is_some_and(|created| *created > self.slices.revision()) {
-            return Ok(Requeue::After(CATCH_UP));
-        }
-        let current = self.slices.store().by_index(SERVICE, &key.to_string());
-        let service = self.lookup.services.store().get(key);
-        let (service, targets) = match service.filter(|service| has_endpoints(service)) {
-            Some(service) => {
-                let targets = self.lookup.targets(&service);
-                (service, targets)
-            }
-            // Slices of a Service that is gone are the garbage collector's; those of one that selects nothing any more are ours.
-            None => return self.clear(key, &current).await,
+        let Some(current) = self.slices.of(key) else { return Ok(Requeue::After(writer::CATCH_UP)) };
+        let Some(service) = self.lookup.services.store().get(key).filter(|service| is_answered(service)) else {
+            self.slices.clear(key, &current).await?;
+            return Ok(Requeue::Done);
         };
-        let plan = slices::plan(&service, &targets, current.iter().map(|slice| (**slice).clone()).collect());
-        let outcomes = join_all(plan.create.iter().map(|slice| api.create(slice))).await;
-        // Before any failure ends this: what was created must not be created again.
-        for created in outcomes.iter().flatten().map(|slice| revision(slice.metadata())) {
-            self.created.lock().entry(key.clone()).and_modify(|newest| *newest = created.max(*newest)).or_insert(created);
-        }
-        outcomes.into_iter().collect::<Result<Vec<_>, _>>()?;
-        try_join_all(plan.update.iter().map(|slice| api.update(slice))).await?;
-        for slice in &plan.delete {
-            self.delete(slice).await?;
+        if selects_pods(&service) {
+            let plan = slices::of_pods(&service, &self.lookup.targets(&service), current);
+            self.slices.write(key, plan).await?;
         }
         Ok(Requeue::Done)
     }
 }
 
-impl SliceWriter {
-    async fn clear(&self, key: &ObjectKey, slices: &[Arc<EndpointSlice>]) -> Result<Requeue, Error> {
-        self.created.lock().remove(key);
-        if !slices.is_empty() {
-            tracing::debug!(service = %key, "no endpoints any more");
-        }
-        for slice in slices {
-            self.delete(slice).await?;
-        }
-        Ok(Requeue::Done)
-    }
-
-    async fn delete(&self, slice: &EndpointSlice) -> Result<(), Error> {
-        let meta = slice.metadata();
-        let api = self.context.client.namespaced::<EndpointSlice>(&meta.namespace);
-        match api.delete(&meta.name, &client::delete::uid(&meta.uid)).await {
-            Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error),
-            _ => Ok(()),
-        }
-    }
-}
-
-fn owner(service: &Service) -> OwnerReference {
+fn owner<K: Resource>(object: &K) -> OwnerReference {
     OwnerReference {
-        api_version: Service::KIND.api_version.to_owned(),
-        kind: Service::KIND.kind.to_owned(),
-        name: service.name().to_owned(),
-        uid: service.metadata().uid.clone(),
+        api_version: K::KIND.api_version.to_owned(),
+        kind: K::KIND.kind.to_owned(),
+        name: object.name().to_owned(),
+        uid: object.metadata().uid.clone(),
         controller: Some(true),
         block_owner_deletion: Some(true),
     }

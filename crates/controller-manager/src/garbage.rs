@@ -10,7 +10,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use api::{
     KINDS, Kind,
-    meta::v1::{ObjectMeta, OwnerReference, Preconditions},
+    meta::v1::{ObjectMeta, OwnerReference},
 };
 use client::{
     Changed, Client, Controller, Error, Informer, Item as _, ListParams, Metadata, ObjectKey, Patch, Reconcile, Requeue,
@@ -82,6 +82,12 @@ pub fn start(context: &Context) {
 impl Node {
     fn of(object: &Metadata) -> Self {
         Self { kind: object.kind, key: ObjectKey::of(&object.metadata), uid: object.metadata.uid.clone() }
+    }
+}
+
+impl std::fmt::Display for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.kind.kind, self.key)
     }
 }
 
@@ -197,13 +203,7 @@ impl Collector {
             "Background"
         };
         tracing::info!(kind = object.kind.kind, object = %ObjectKey::of(meta), policy, "deleting, since its owners are gone");
-        let mut options = client::delete::propagation(policy);
-        let (uid, resource_version) = (Some(meta.uid.clone()), Some(meta.resource_version.clone()));
-        options.preconditions = Some(Preconditions { uid, resource_version });
-        match self.client.metadata(object.kind, &meta.namespace).delete(&meta.name, &options).await {
-            Err(error) if error.is_not_found() => Ok(()),
-            outcome => outcome.map(drop),
-        }
+        self.client.metadata(object.kind, &meta.namespace).delete_seen(meta, client::delete::propagation(policy)).await
     }
 
     async fn look_up(&self, owner: &OwnerReference, object: &Metadata) -> Result<Owner, Error> {

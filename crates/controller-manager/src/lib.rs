@@ -64,7 +64,8 @@ pub async fn run(args: Args, kit: Kit) -> Result<(), Error> {
 
 /// Waits for the lease, then works until the shutdown begins or the lease is lost.
 async fn lead(args: Args, root_ca: Option<String>, client: Client, kit: Kit) -> Result<(), Error> {
-    let leadership = match LeaderElection::new("kube-controller-manager").acquire(&client, &kit.shutdown).await {
+    let leadership = LeaderElection::new("kube-controller-manager").reported(&kit.metrics);
+    let leadership = match leadership.acquire(&client, &kit.shutdown).await {
         Err(LeaderError::Shutdown) => return Ok(()),
         outcome => outcome?,
     };

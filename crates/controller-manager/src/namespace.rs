@@ -82,9 +82,14 @@ impl Reconcile for Namespaces {
         if !is_going(&namespace) || !finalizes {
             return Ok(Requeue::Done);
         }
+        // The local copy may show a namespace that is gone, while another one of its name is there already.
+        let api = self.context.client.all::<Namespace>();
+        let stored = self.context.client.metadata(Namespace::KIND, "").get_opt(name).await?;
+        if stored.is_none_or(|stored| stored.metadata.uid != namespace.metadata().uid) {
+            return Ok(Requeue::Done);
+        }
         let remaining = self.empty(name).await;
         let conditions = conditions(&namespace.status().conditions, &remaining);
-        let api = self.context.client.all::<Namespace>();
         let mut namespace = (*namespace).clone();
         if conditions != namespace.status().conditions {
             namespace.status_mut().conditions = conditions;
@@ -260,5 +265,27 @@ mod tests {
         map.metadata_mut().finalizers.clear();
         context.client.namespaced::<ConfigMap>("n").update(&map).await.unwrap();
         server.eventually(|server| server.find::<Namespace>("", "n").is_none()).await;
+    }
+
+    #[tokio::test]
+    async fn a_namespace_made_anew_is_not_emptied_for_the_one_before_it() {
+        let server = MemoryServer::new();
+        let mut going = namespace("n");
+        going.metadata_mut().deletion_timestamp = Some(Time::now());
+        server.put(going);
+        let context = context(&server);
+        let namespaces = context.informers.of::<Namespace>();
+        context.informers.synced().await;
+        // For a while the local copy learns nothing.
+        (0..50).for_each(|_| server.fail_next("watch", "namespaces", api::StatusError::unavailable("away")));
+        server.disconnect();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        server.remove::<Namespace>("", "n");
+        server.put(namespace("n"));
+        server.put(object::<ConfigMap>(json!({"metadata": {"namespace": "n", "name": "m"}})));
+        let reconciler = Namespaces { context, namespaces: namespaces.clone() };
+        reconciler.reconcile(&"n".to_owned()).await.unwrap();
+        assert!(is_going(&namespaces.store().get(&ObjectKey::new("", "n")).unwrap()));
+        assert!(server.find::<ConfigMap>("n", "m").is_some());
     }
 }

@@ -31,6 +31,15 @@ enum Key {
     Finished,
 }
 
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Pod(pod) => pod.fmt(f),
+            Self::Finished => f.write_str("pods that ended"),
+        }
+    }
+}
+
 struct PodGc {
     context: Context,
     pods: Informer<Pod>,
@@ -38,7 +47,7 @@ struct PodGc {
     /// Pods that ended to keep; 0 for all.
     threshold: usize,
     quarantine: Duration,
-    /// When each missing node was first missed.
+    /// When the node of each pod was first missed, by the pod's UID. A pod that is bound to a node which is yet to come has its own time.
     missed: Arc<Mutex<HashMap<String, Instant>>>,
 }
 
@@ -52,16 +61,15 @@ fn start_with(context: &Context, threshold: usize, quarantine: Duration) {
     pods.add_index(NODE, by_node);
     let (pod_informer, node_informer) = (pods.clone(), nodes.clone());
     let missed = Arc::<Mutex<HashMap<String, Instant>>>::default();
-    let reconciler = PodGc {
-        context: context.clone(),
-        pods: pods.clone(),
-        nodes: nodes.clone(),
-        threshold,
-        quarantine,
-        missed: missed.clone(),
-    };
+    let (gone, back) = (missed.clone(), missed.clone());
+    let reconciler = PodGc { context: context.clone(), pods: pods.clone(), nodes: nodes.clone(), threshold, quarantine, missed };
     Controller::new("pod-gc", reconciler, &context.metrics)
         .watches(&pods, move |changed| {
+            if let Some(old) = changed.old
+                && changed.new.is_none_or(|new| new.metadata().uid != old.metadata().uid)
+            {
+                gone.lock().remove(&old.metadata().uid);
+            }
             let Some(pod) = changed.new else { return Vec::new() };
             let node = &pod.spec().node_name;
             let known = !node.is_empty() && node_informer.store().get(&ObjectKey::new("", &**node)).is_some();
@@ -77,11 +85,16 @@ fn start_with(context: &Context, threshold: usize, quarantine: Duration) {
         })
         .watches(&nodes, move |changed| {
             let Some(node) = changed.newest() else { return Vec::new() };
-            // Missed anew from each time it goes.
-            missed.lock().remove(node.name());
-            let concerned = changed.new.is_none() || is_out_of_service(node);
-            let on_it = if concerned { pod_informer.store().by_index(NODE, node.name()) } else { Vec::new() };
-            on_it.iter().map(|pod| Key::Pod(ObjectKey::of(pod.metadata()))).collect()
+            let on_it = || pod_informer.store().by_index(NODE, node.name());
+            if changed.old.is_none() {
+                // Missed anew from the next time it goes.
+                let mut missed = back.lock();
+                for pod in on_it() {
+                    missed.remove(&pod.metadata().uid);
+                }
+            }
+            let concerned = if changed.new.is_none() || is_out_of_service(node) { on_it() } else { Vec::new() };
+            concerned.iter().map(|pod| Key::Pod(ObjectKey::of(pod.metadata()))).collect()
         })
         .spawn(&context.kit);
 }
@@ -122,12 +135,13 @@ impl PodGc {
             }
             return Ok(Requeue::Done);
         }
-        let missing = self.missed.lock().entry(name.clone()).or_insert_with(Instant::now).elapsed();
+        let missing = self.missed.lock().entry(pod.metadata().uid.clone()).or_insert_with(Instant::now).elapsed();
         if missing < self.quarantine {
             return Ok(Requeue::After(self.quarantine - missing));
         }
         // The local copy may lag; the answer to this does not.
         if self.context.client.metadata(Node::KIND, "").get_opt(name).await?.is_some() {
+            self.missed.lock().remove(&pod.metadata().uid);
             return Ok(Requeue::After(self.quarantine));
         }
         self.forsake(pod, "PodGC: node no longer exists").await?;
@@ -137,17 +151,17 @@ impl PodGc {
     /// Nobody will ever report this pod's end, so it ends here.
     async fn forsake(&self, pod: &Pod, message: &str) -> Result<(), Error> {
         tracing::info!(pod = %ObjectKey::of(pod.metadata()), node = pod.spec().node_name, message, "deleting a lost pod");
-        if !is_terminal(pod) {
-            let condition = PodCondition {
-                r#type: "DisruptionTarget".to_owned(),
-                status: "True".to_owned(),
-                reason: "DeletionByPodGC".to_owned(),
-                message: message.to_owned(),
-                ..PodCondition::default()
-            };
-            pods::set_status(&self.context.client, pod, condition, Some("Failed")).await?;
+        if is_terminal(pod) {
+            return pods::delete(&self.context.client, pod, true).await;
         }
-        pods::delete(&self.context.client, pod, true).await
+        let condition = PodCondition {
+            r#type: "DisruptionTarget".to_owned(),
+            status: "True".to_owned(),
+            reason: "DeletionByPodGC".to_owned(),
+            message: message.to_owned(),
+            ..PodCondition::default()
+        };
+        pods::disrupt(&self.context.client, pod, condition, Some("Failed"), true).await
     }
 
     async fn finished(&self) -> Result<Requeue, Error> {
@@ -155,10 +169,12 @@ impl PodGc {
         ended.retain(|pod| is_terminal(pod) && !pods::is_terminating(pod));
         let surplus = ended.len().saturating_sub(self.threshold);
         ended.sort_by_key(|pod| pod.metadata().creation_timestamp().seconds);
+        let mut failure = None;
         for pod in &ended[..surplus] {
-            pods::delete(&self.context.client, pod, false).await?;
+            // The others do not wait for one that cannot go.
+            failure = pods::delete(&self.context.client, pod, false).await.err().or(failure);
         }
-        Ok(Requeue::Done)
+        failure.map_or(Ok(Requeue::Done), Err)
     }
 }
 
@@ -190,6 +206,25 @@ mod tests {
         assert!(begun.elapsed() >= Duration::from_millis(200));
         assert!(server.find::<Pod>("d", "here").is_some());
         assert!(server.take_writes().contains(&"patch pods/status d/gone".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn each_pod_of_a_node_that_never_was_has_its_own_time() {
+        let (server, quarantine) = (MemoryServer::new(), Duration::from_millis(300));
+        let context = context(&server);
+        start_with(&context, 0, quarantine);
+        for name in ["first", "second"] {
+            let begun = Instant::now();
+            server.put(running_pod("d", name, "to-come", ""));
+            server.eventually(|server| server.all::<Pod>().is_empty()).await;
+            assert!(begun.elapsed() >= quarantine, "{name}: {:?}", begun.elapsed());
+        }
+        // The node comes in time.
+        server.put(running_pod("d", "third", "to-come", ""));
+        server.eventually(|_| context.informers.of::<Pod>().store().list().len() == 1).await;
+        server.put(node("to-come"));
+        tokio::time::sleep(quarantine * 2).await;
+        assert!(server.find::<Pod>("d", "third").is_some());
     }
 
     #[tokio::test]

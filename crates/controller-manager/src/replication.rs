@@ -6,8 +6,10 @@
 //! what became of it before anything else is created.
 //!
 //! A controller whose pods are refused tries again ever later, and at once when what refused them may let them in: a quota that has more
-//! left, a limit range that changed, a service account that came.
+//! left, a limit range that changed, a service account that came. One whose pods fail as soon as they are made waits ever longer before it
+//! makes another, see [`patience`].
 
+mod patience;
 mod plan;
 mod refused;
 
@@ -29,6 +31,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use self::{
+    patience::Failing,
     plan::{Plan, plan},
     refused::{Refused, has_more_left},
 };
@@ -47,6 +50,25 @@ struct Replication {
     pods: Informer<Pod>,
     own: Mutex<HashMap<ObjectKey, OwnWrites>>,
     refused: Refused,
+    history: Arc<Mutex<HashMap<ObjectKey, History>>>,
+}
+
+/// What is remembered of a controller whose pods may fail at once.
+#[derive(Debug, Default)]
+struct History {
+    /// When its template changed last while we looked, in seconds since 1970.
+    changed: i64,
+    /// UID of the pod whose failure was told last.
+    told: String,
+}
+
+/// Why a controller has not the pods it should have.
+enum Trouble {
+    None,
+    /// It will soon be over, or is nobody's fault.
+    Passing,
+    /// People should know.
+    Lasting(String),
 }
 
 /// Writes that the informer has not shown yet.
@@ -77,16 +99,33 @@ pub fn start(context: &Context) {
         pods: pods.clone(),
         own: Mutex::default(),
         refused: refused.clone(),
+        history: Arc::default(),
     };
+    let history = reconciler.history.clone();
     let owners = controllers.clone();
     let (by_quota, by_limits, by_account) = (refused.clone(), refused.clone(), refused);
     Controller::new("replication", reconciler, &context.metrics)
-        .watches(&controllers, |changed| changed.newest().map(|rc| ObjectKey::of(rc.metadata())))
+        .watches(&controllers, move |changed| {
+            note_template(&history, changed);
+            changed.newest().map(|rc| ObjectKey::of(rc.metadata()))
+        })
         .watches(&pods, move |changed| concerned(&owners, changed))
         .watches(&informers.of::<ResourceQuota>(), move |changed| by_quota.when(has_more_left(changed), changed))
         .watches(&informers.metadata(LimitRange::KIND), move |changed| by_limits.when(true, changed))
         .watches(&informers.metadata(ServiceAccount::KIND), move |changed| by_account.when(changed.new.is_some(), changed))
         .spawn(&context.kit);
+}
+
+/// Pods made from another template say nothing of those to come.
+fn note_template(history: &Mutex<HashMap<ObjectKey, History>>, changed: Changed<'_, ReplicationController>) {
+    match (changed.old, changed.new) {
+        (Some(old), Some(new)) if old.spec().template != new.spec().template => {
+            let now = jiff::Timestamp::now().as_second();
+            history.lock().entry(ObjectKey::of(new.metadata())).or_default().changed = now;
+        }
+        (Some(old), None) => drop(history.lock().remove(&ObjectKey::of(old.metadata()))),
+        _ => {}
+    }
 }
 
 /// The controllers that a change of a pod concerns: those that own or owned it, and those that may adopt it.
@@ -134,10 +173,13 @@ impl Reconcile for Replication {
         // Read before the pods, so that it says no more than they do.
         let seen = self.pods.revision();
         let owned = self.claim(&rc).await?;
-        let mut failure = None;
+        let failing = self.failing(key, &rc, &owned);
+        let (mut failure, mut wait) = (None, None);
         let mut owned = self.with_own_writes(key, owned, seen);
         if rc.metadata().deletion_timestamp.is_none() {
             let plan = plan(&rc, &owned.pods, owned.unseen, &self.neighbours(&rc));
+            let (plan, left) = self.patient(key, &rc, (plan, owned.unseen), failing.as_ref());
+            wait = left;
             failure = self.act(key, &rc, plan).await.err();
             if failure.is_none() {
                 self.refused.remove(key);
@@ -145,12 +187,23 @@ impl Reconcile for Replication {
             let seen = self.pods.revision();
             owned = self.with_own_writes(key, self.owned(&rc), seen);
         }
-        let requeue = self.report(&rc, &owned, failure.as_ref()).await?;
+        let trouble = match (&failure, failing) {
+            (Some(error), _) if error.is_conflict() || error.is_unavailable() => Trouble::Passing,
+            (Some(error), _) => Trouble::Lasting(error.to_string()),
+            (None, Some(failing)) if owned.ready() < wanted(&rc) => Trouble::Lasting(failing.to_string()),
+            (None, _) => Trouble::None,
+        };
+        let next = self.report(&rc, &owned, trouble).await?;
         match failure {
             Some(error) => Err(error),
-            None => Ok(requeue),
+            None => Ok(next.into_iter().chain(wait).min().map_or(Requeue::Done, Requeue::After)),
         }
     }
+}
+
+/// How many pods are asked for.
+fn wanted(rc: &ReplicationController) -> usize {
+    usize::try_from(rc.spec().replicas.unwrap_or(1)).unwrap_or(0)
 }
 
 /// The pods of a controller as far as they are known.
@@ -161,7 +214,39 @@ struct Owned {
     unseen: usize,
 }
 
+impl Owned {
+    fn ready(&self) -> usize {
+        self.pods.iter().filter(|pod| pods::is_ready(pod)).count()
+    }
+}
+
 impl Replication {
+    fn failing(&self, key: &ObjectKey, rc: &ReplicationController, owned: &[Arc<Pod>]) -> Option<Failing> {
+        let changed = self.history.lock().get(key).map_or(0, |history| history.changed);
+        patience::failing(owned, wanted(rc), changed, jiff::Timestamp::now().as_second())
+    }
+
+    /// While its pods fail at once, a controller creates one at a time, and not before its time. Returns what is left of the plan, and how
+    /// long to wait for the rest.
+    fn patient(
+        &self,
+        key: &ObjectKey,
+        rc: &ReplicationController,
+        (plan, unseen): (Plan, usize),
+        failing: Option<&Failing>,
+    ) -> (Plan, Option<Duration>) {
+        let (Plan::Create(_), Some(failing)) = (&plan, failing) else { return (plan, None) };
+        let wait = failing.wait(jiff::Timestamp::now().as_second());
+        let told = std::mem::replace(&mut self.history.lock().entry(key.clone()).or_default().told, failing.last().to_owned());
+        if told != failing.last() {
+            let message = format!("Waiting {wait}s before creating another: {failing}");
+            tracing::warn!(message, "pods fail as soon as they are made");
+            self.context.recorder.event(rc, EventType::Warning, "FailedCreate", message);
+        }
+        // A pod that was created and is not seen yet is one that is tried.
+        if wait > 0 || unseen > 0 { (Plan::Nothing, Some(Duration::from_secs(wait.max(1)))) } else { (Plan::Create(1), None) }
+    }
+
     fn owned(&self, rc: &ReplicationController) -> Vec<Arc<Pod>> {
         let mut owned = self.pods.store().by_index(OWNER, &rc.metadata().uid);
         owned.retain(|pod| pods::controller(pod).is_some_and(|owner| owner.uid == rc.metadata().uid));
@@ -325,8 +410,11 @@ impl Replication {
                     self.context.recorder.event(rc, EventType::Normal, "SuccessfulDelete", message);
                 }
                 Err(error) => {
-                    let message = format!("Error deleting: {error}");
-                    self.context.recorder.event(rc, EventType::Warning, "FailedDelete", message);
+                    // A pod that changed meanwhile is judged anew: it may be another's by now, or dearer.
+                    if !error.is_conflict() {
+                        let message = format!("Error deleting: {error}");
+                        self.context.recorder.event(rc, EventType::Warning, "FailedDelete", message);
+                    }
                     failure = Some(error);
                 }
             }
@@ -335,7 +423,7 @@ impl Replication {
     }
 
     /// Writes the status if it changed. Pods that are ready but not yet available make a later look necessary.
-    async fn report(&self, rc: &ReplicationController, owned: &Owned, failure: Option<&Error>) -> Result<Requeue, Error> {
+    async fn report(&self, rc: &ReplicationController, owned: &Owned, trouble: Trouble) -> Result<Option<Duration>, Error> {
         let spec = rc.spec();
         let (now, min_ready) = (jiff::Timestamp::now().as_second(), i64::from(spec.min_ready_seconds));
         let waits: Vec<i64> =
@@ -349,7 +437,7 @@ impl Replication {
         status.ready_replicas = count(waits.len());
         status.available_replicas = count(waits.iter().filter(|wait| **wait == 0).count());
         status.observed_generation = rc.metadata().generation;
-        status.conditions = conditions(rc, status.replicas, failure);
+        status.conditions = conditions(rc, owned.pods.len(), trouble);
         if status != *rc.status() {
             let changed = ReplicationController { status: Some(status), ..rc.clone() };
             match self.context.client.namespaced(&rc.metadata().namespace).update_status(&changed).await {
@@ -358,23 +446,22 @@ impl Replication {
             }
         }
         let next = waits.into_iter().filter(|wait| *wait > 0).min();
-        Ok(next.map_or(Requeue::Done, |wait| Requeue::After(Duration::from_secs(wait.unsigned_abs()))))
+        Ok(next.map(|wait| Duration::from_secs(wait.unsigned_abs())))
     }
 }
 
-fn conditions(rc: &ReplicationController, replicas: i32, failure: Option<&Error>) -> Vec<ReplicationControllerCondition> {
+fn conditions(rc: &ReplicationController, replicas: usize, trouble: Trouble) -> Vec<ReplicationControllerCondition> {
     let mut conditions = rc.status().conditions.clone();
     let current = conditions.iter().position(|condition| condition.r#type == "ReplicaFailure");
-    match (failure, current) {
-        (None, Some(index)) => drop(conditions.remove(index)),
-        (Some(error), None) if !error.is_conflict() && !error.is_unavailable() => {
-            let wanted = rc.spec().replicas.unwrap_or(1);
+    match (trouble, current) {
+        (Trouble::None, Some(index)) => drop(conditions.remove(index)),
+        (Trouble::Lasting(message), None) => {
             conditions.push(ReplicationControllerCondition {
                 r#type: "ReplicaFailure".to_owned(),
                 status: "True".to_owned(),
                 last_transition_time: Some(api::meta::v1::Time::now()),
-                reason: if replicas < wanted { "FailedCreate" } else { "FailedDelete" }.to_owned(),
-                message: error.to_string(),
+                reason: if replicas > wanted(rc) { "FailedDelete" } else { "FailedCreate" }.to_owned(),
+                message,
             });
         }
         _ => {}

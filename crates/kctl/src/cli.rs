@@ -6,8 +6,8 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::{
     commands::{
-        api_resources, apply, auth, config, create, delete, describe, edit, events, exec, explain, get, info, logs, metadata,
-        nodes, patch, port_forward, run, scale, top, wait,
+        api_resources, apply, auth, config, cp, create, delete, describe, diff, edit, events, exec, explain, get, info,
+        kustomize, logs, metadata, nodes, patch, port_forward, proxy, run, scale, set, top, wait,
     },
     complete,
     console::Console,
@@ -31,6 +31,7 @@ pub enum Command {
     Get(get::Args),
     Describe(describe::Args),
     Apply(apply::Args),
+    Diff(diff::Args),
     Create(create::Args),
     Delete(delete::Args),
     Edit(edit::Args),
@@ -38,6 +39,7 @@ pub enum Command {
     Patch(patch::Args),
     Label(metadata::LabelArgs),
     Annotate(metadata::AnnotateArgs),
+    Set(set::Args),
     Scale(scale::Args),
     Run(run::Args),
     Expose(run::ExposeArgs),
@@ -46,6 +48,9 @@ pub enum Command {
     Exec(exec::Args),
     Attach(exec::AttachArgs),
     PortForward(port_forward::Args),
+    Cp(cp::Args),
+    Kustomize(kustomize::Args),
+    Proxy(proxy::Args),
     Top(top::Args),
     Events(events::Args),
     Wait(wait::Args),
@@ -106,6 +111,7 @@ async fn dispatch(session: &Session, command: Command) -> anyhow::Result<()> {
         Command::Get(args) => Box::pin(get::run(session, args)).await,
         Command::Describe(args) => Box::pin(describe::run(session, args)).await,
         Command::Apply(args) => Box::pin(apply::run(session, args)).await,
+        Command::Diff(args) => Box::pin(diff::run(session, args)).await,
         Command::Create(args) => Box::pin(create::run(session, args)).await,
         Command::Delete(args) => Box::pin(delete::run(session, args)).await,
         Command::Edit(args) => Box::pin(edit::run(session, args)).await,
@@ -113,6 +119,7 @@ async fn dispatch(session: &Session, command: Command) -> anyhow::Result<()> {
         Command::Patch(args) => Box::pin(patch::run(session, args)).await,
         Command::Label(args) => Box::pin(metadata::label(session, args)).await,
         Command::Annotate(args) => Box::pin(metadata::annotate(session, args)).await,
+        Command::Set(args) => Box::pin(set::run(session, args)).await,
         Command::Scale(args) => Box::pin(scale::run(session, args)).await,
         Command::Run(args) => Box::pin(run::run(session, args)).await,
         Command::Expose(args) => Box::pin(run::expose(session, args)).await,
@@ -120,6 +127,9 @@ async fn dispatch(session: &Session, command: Command) -> anyhow::Result<()> {
         Command::Exec(args) => Box::pin(exec::run(session, args)).await,
         Command::Attach(args) => Box::pin(exec::run_attach(session, args)).await,
         Command::PortForward(args) => Box::pin(port_forward::run(session, args)).await,
+        Command::Cp(args) => Box::pin(cp::run(session, args)).await,
+        Command::Kustomize(args) => kustomize::run(session, &args),
+        Command::Proxy(args) => Box::pin(proxy::run(session, args)).await,
         Command::Top(args) => Box::pin(top::run(session, args)).await,
         Command::Events(args) => Box::pin(events::run(session, args)).await,
         Command::Wait(args) => Box::pin(wait::run(session, args)).await,
@@ -164,11 +174,16 @@ fn defines(command: &clap::Command, matches: &clap::ArgMatches, flag: &str) -> b
 fn plain_flags(command: &clap::Command, args: Vec<OsString>) -> Vec<OsString> {
     let mut flags = Vec::new();
     collect_flags(command, &mut flags);
-    let mut passed_on = false;
+    let (mut command, mut passed_on) = (command, false);
     args.into_iter()
         .filter_map(|arg| {
             let text = arg.to_str().unwrap_or_default();
             passed_on |= text == "--";
+            if let Some(inner) = command.find_subcommand(text).filter(|_| !passed_on) {
+                // Another command's flag of that name may take a value.
+                collect_flags(inner, &mut flags);
+                command = inner;
+            }
             let (name, value) = text.strip_prefix("--").and_then(|rest| rest.split_once('=')).unwrap_or_default();
             match value {
                 "true" if !passed_on && flags.iter().any(|flag| flag == name) => Some(format!("--{name}").into()),
@@ -182,7 +197,6 @@ fn plain_flags(command: &clap::Command, args: Vec<OsString>) -> Vec<OsString> {
 fn collect_flags(command: &clap::Command, flags: &mut Vec<String>) {
     let plain = command.get_arguments().filter(|arg| matches!(arg.get_action(), clap::ArgAction::SetTrue));
     flags.extend(plain.filter_map(|arg| arg.get_long().map(str::to_owned)));
-    command.get_subcommands().for_each(|sub| collect_flags(sub, flags));
 }
 
 /// Prints help, or what is wrong with the command line; the exit code is 1 then, as kubectl's.
@@ -206,7 +220,8 @@ fn start_logging(verbosity: u8) {
         _ => "trace",
     };
     let filter = tracing_subscriber::EnvFilter::new(format!("warn,kctl={level},client={level}"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
 }
 
 /// The definition of the command line.

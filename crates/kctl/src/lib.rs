@@ -11,17 +11,21 @@ mod describe;
 mod error;
 mod failures;
 mod follow;
+mod gotemplate;
 mod kinds;
+mod kustomize;
 mod manifest;
 mod objects;
 mod output;
 mod pods;
 mod progress;
 mod resource_args;
+mod rest;
 mod session;
 mod terminal;
 #[cfg(test)]
 mod testing;
+mod trace;
 mod write;
 
 pub use self::cli::main;

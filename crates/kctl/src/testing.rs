@@ -79,6 +79,15 @@ impl Bench {
         self.out.take()
     }
 
+    /// Runs a command line that must end with this exit code; returns what it printed.
+    pub async fn exits(&self, line: &str, wanted: u8) -> String {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        self.err.take();
+        let code = cli::run_line(self.session(&words), &words).await;
+        assert_eq!(code, wanted, "{line}: {}", self.err.peek());
+        self.out.take()
+    }
+
     /// Runs a command line that must fail with exit code 1; returns what it said on standard error.
     pub async fn fails(&self, line: &str) -> String {
         let words: Vec<&str> = line.split_whitespace().collect();

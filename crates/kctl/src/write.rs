@@ -52,6 +52,7 @@ impl WriteArgs {
             dry_run: self.dry_run == DryRun::Server,
             field_manager: self.field_manager.clone().unwrap_or_default(),
             field_validation: self.validation.wire().to_owned(),
+            ..WriteOptions::default()
         }))
     }
 

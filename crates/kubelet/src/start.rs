@@ -255,7 +255,7 @@ fn slim_node(node: &mut Node, own: &str) {
 async fn connect_engine(args: &Args, kit: &Kit) -> Result<Docker, StartError> {
     let mut told = false;
     loop {
-        let asked = match Docker::connect(&args.docker_socket) {
+        let asked = match Docker::connect(&args.docker_socket).await {
             Ok(docker) => docker.info().await.map(|info| (docker, info)),
             Err(error) => Err(error),
         };

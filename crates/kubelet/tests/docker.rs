@@ -62,7 +62,7 @@ async fn containers_live_in_their_sandbox_and_can_be_watched_and_entered() {
 async fn run_through() {
     let engine = Engine::start();
     engine.add_busybox("fkkubelet/busybox");
-    let docker = Docker::connect(&engine.socket()).unwrap();
+    let docker = Docker::connect(&engine.socket()).await.unwrap();
     let image = ensure_pause_image(&docker, &pause_binary()).await.unwrap();
     assert_eq!(ensure_pause_image(&docker, std::path::Path::new("/nowhere")).await.unwrap(), image, "made only once");
     let mut events = docker.events();

@@ -140,6 +140,11 @@ impl Cluster {
         Some(pod)
     }
 
+    /// The node that a pod is, or is assumed to be, on.
+    pub fn node_of(&self, uid: &str) -> Option<&NodeInfo> {
+        self.placed.get(uid).and_then(|at| self.nodes.get(*at))
+    }
+
     /// True if the pod is, or is assumed to be, on a node.
     pub fn is_placed(&self, uid: &str) -> bool {
         self.placed.contains_key(uid)
@@ -150,9 +155,9 @@ impl Cluster {
         self.nominated.insert(pod.uid().to_owned(), (pod, node.to_owned()));
     }
 
-    /// Forgets that room is being made for a pod. True if it was.
-    pub fn forget_nomination(&mut self, uid: &str) -> bool {
-        self.nominated.remove(uid).is_some()
+    /// Forgets that room is being made for a pod. Returns the pod and the node if it was.
+    pub fn forget_nomination(&mut self, uid: &str) -> Option<(Arc<PodInfo>, String)> {
+        self.nominated.remove(uid)
     }
 
     /// The node on which room is being made for a pod.

@@ -46,7 +46,7 @@ pub async fn run(args: Args, kit: daemon::Kit) -> anyhow::Result<()> {
 }
 
 async fn lead(args: Args, kit: daemon::Kit, client: Client, metrics: Metrics) -> anyhow::Result<()> {
-    let leadership = match LeaderElection::new("kube-scheduler").acquire(&client, &kit.shutdown).await {
+    let leadership = match LeaderElection::new("kube-scheduler").reported(&kit.metrics).acquire(&client, &kit.shutdown).await {
         Err(client::LeaderError::Shutdown) => return Ok(()),
         other => other?,
     };

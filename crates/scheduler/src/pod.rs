@@ -139,10 +139,12 @@ impl PodInfo {
         near.chain(others).chain(self.spread.iter().map(|constraint| (&constraint.set, EACH_NODE)))
     }
 
-    /// True if the pod looks the same to the rules of other pods.
+    /// True if the pod, on the same node, makes no difference to other pods.
     pub(crate) fn same_for_others(&self, other: &Self) -> bool {
         let seen = |pod: &Self| pod.pod.metadata().deletion_timestamp.is_some();
-        self.pod.metadata().labels == other.pod.metadata().labels && seen(self) == seen(other)
+        self.pod.metadata().labels == other.pod.metadata().labels
+            && seen(self) == seen(other)
+            && self.requested == other.requested
     }
 
     /// True if one of the pod's tolerations covers the taint.

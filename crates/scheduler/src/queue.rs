@@ -13,7 +13,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::pod::PodInfo;
+use crate::{pod::PodInfo, pod_set::Namespaces};
 
 /// Pause after the first failure.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
@@ -23,14 +23,23 @@ const MAX_BACKOFF: Duration = Duration::from_secs(10);
 const MAX_UNSCHEDULABLE: Duration = Duration::from_secs(300);
 
 /// Something that happened in the cluster and may make room for pods.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+#[derive(Clone, Copy, Debug)]
+pub enum Change<'a> {
     /// A node came, or has more to give or other labels or fewer taints.
     Node,
-    /// A pod left a node.
-    PodGone,
-    /// A pod came to a node, or its labels changed, or it is on its way out.
-    PodPlaced,
+    /// A node is gone.
+    NodeGone,
+    /// A pod left a node, or room is no longer made for it there.
+    PodGone(&'a PodInfo),
+    /// A pod came to a node, whoever put it there.
+    PodPlaced(&'a PodInfo),
+    /// A pod on a node has other labels, asks for less, or is on its way out.
+    PodChanged {
+        /// What it was.
+        from: &'a PodInfo,
+        /// What it is.
+        to: &'a PodInfo,
+    },
     /// A namespace's labels changed.
     Namespace,
 }
@@ -204,17 +213,23 @@ impl Queue {
     }
 
     /// Something happened: pods that it may help leave the unschedulable ones.
-    pub fn changed(&mut self, change: Change, now: Instant) {
-        let helped = self.refused.iter().filter(|(filter, _)| may_help(change, filter));
-        let helped: HashSet<String> = helped.flat_map(|(_, uids)| uids).cloned().collect();
-        for uid in helped {
-            let Some(Waiting { place: Place::Unschedulable { since }, failures, .. }) = self.waiting.get(&uid) else { continue };
-            let until = *since + backoff(*failures);
-            if until <= now {
-                self.activate(&uid);
-            } else {
-                self.set_place(&uid, Place::Backoff { until });
-            }
+    pub fn changed(&mut self, change: Change<'_>, namespaces: &Namespaces, now: Instant) {
+        let mut helped = HashSet::<String>::new();
+        for (filter, uids) in self.refused.iter().filter(|(filter, _)| concerns(change, filter)) {
+            let may_help = |uid: &&String| self.waiting.get(*uid).is_some_and(|w| may_help(change, filter, &w.pod, namespaces));
+            helped.extend(uids.iter().filter(may_help).cloned());
+        }
+        helped.iter().for_each(|uid| self.look_again(uid, now));
+    }
+
+    /// An unschedulable pod is to be tried again, once its pause is over.
+    pub fn look_again(&mut self, uid: &str, now: Instant) {
+        let Some(Waiting { place: Place::Unschedulable { since }, failures, .. }) = self.waiting.get(uid) else { return };
+        let until = *since + backoff(*failures);
+        if until <= now {
+            self.activate(uid);
+        } else {
+            self.set_place(uid, Place::Backoff { until });
         }
     }
 
@@ -263,13 +278,36 @@ fn backoff(failures: u32) -> Duration {
     doubled.min(MAX_BACKOFF)
 }
 
-/// Whether a change can turn a filter's refusal around.
-fn may_help(change: Change, filter: &str) -> bool {
+/// Whether a change can turn a refusal of the filter around, whatever the pods are.
+fn concerns(change: Change<'_>, filter: &str) -> bool {
     match change {
         Change::Node => true,
-        Change::PodGone => matches!(filter, "NodeResourcesFit" | "NodePorts" | "PodTopologySpread" | "InterPodAffinity"),
-        Change::PodPlaced => matches!(filter, "PodTopologySpread" | "InterPodAffinity"),
+        Change::PodGone(_) | Change::PodChanged { .. } => {
+            matches!(filter, "NodeResourcesFit" | "NodePorts" | "PodTopologySpread" | "InterPodAffinity")
+        }
+        Change::NodeGone | Change::PodPlaced(_) => matches!(filter, "PodTopologySpread" | "InterPodAffinity"),
         Change::Namespace => filter == "InterPodAffinity",
+    }
+}
+
+/// Whether a change that concerns a filter can turn its refusal of `pod` around.
+fn may_help(change: Change<'_>, filter: &str, pod: &PodInfo, namespaces: &Namespaces) -> bool {
+    let spreads = |other: &PodInfo| pod.spread.iter().any(|constraint| constraint.set.contains(other, namespaces));
+    let near = |other: &PodInfo| !pod.affinity.is_empty() && pod.group.contains(other, namespaces);
+    // A pod that may be the first of its group may be so, too, when the last other one is gone.
+    let gone = |other: &PodInfo| {
+        let away = |from: &PodInfo, other: &PodInfo| from.anti_affinity.iter().any(|term| term.set.contains(other, namespaces));
+        near(other) || away(pod, other) || away(other, pod)
+    };
+    match (filter, change) {
+        ("PodTopologySpread", Change::PodGone(other) | Change::PodPlaced(other)) => spreads(other),
+        ("PodTopologySpread", Change::PodChanged { from, to }) => spreads(from) != spreads(to),
+        ("InterPodAffinity", Change::PodGone(other)) => gone(other),
+        ("InterPodAffinity", Change::PodPlaced(other)) => near(other),
+        ("InterPodAffinity", Change::PodChanged { from, to }) => gone(from) || near(to),
+        ("NodeResourcesFit", Change::PodChanged { from, to }) => from.requested != to.requested,
+        ("NodePorts", Change::PodChanged { .. }) => false,
+        _ => true,
     }
 }
 
@@ -315,8 +353,9 @@ mod tests {
                     5 => queue.unschedulable(&uid, Vec::new(), now),
                     6 => queue.failed(&uid, now),
                     _ => {
-                        let changes = [Change::Node, Change::PodGone, Change::PodPlaced, Change::Namespace];
-                        queue.changed(changes[usize::from(which) % changes.len()], now);
+                        let other = pod("other").build();
+                        let changes = [Change::Node, Change::PodGone(&other), Change::PodPlaced(&other), Change::Namespace];
+                        queue.changed(changes[usize::from(which) % changes.len()], &Namespaces::default(), now);
                         queue.tick(now);
                     }
                 }
@@ -349,9 +388,12 @@ mod tests {
         let uid = queue.pop().unwrap().uid().to_owned();
         queue.unschedulable(&uid, vec!["NodeResourcesFit"], Instant::now());
         tokio::time::advance(Duration::from_secs(20)).await;
-        queue.changed(Change::Namespace, Instant::now());
-        assert_eq!(name(queue.pop()), None);
-        queue.changed(Change::PodGone, Instant::now());
+        let (other, namespaces) = (pod("other").build(), Namespaces::default());
+        for change in [Change::Namespace, Change::NodeGone, Change::PodPlaced(&other)] {
+            queue.changed(change, &namespaces, Instant::now());
+            assert_eq!(name(queue.pop()), None);
+        }
+        queue.changed(Change::PodGone(&other), &namespaces, Instant::now());
         assert_eq!(name(queue.pop()).as_deref(), Some("default/p"));
     }
 

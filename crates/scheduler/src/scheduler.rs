@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Instant as StdInstant};
 use api::{
     Resource, StatusError,
     core::v1::{Binding, Namespace, Node, ObjectReference, Pod, ReplicationController, Service},
+    meta::v1::DeleteOptions,
     pod::is_terminal,
 };
 use client::{Client, EventRecorder, EventType, ObjectChange, Patch, Subscription};
@@ -41,8 +42,10 @@ pub struct Sources {
 enum Done {
     /// A binding.
     Bound { pod: Arc<PodInfo>, node: String, result: Result<(), client::Error> },
-    /// A status, or evictions; the loop has nothing to do when they are done.
+    /// A status; the loop has nothing to do when it is written.
     Written,
+    /// The eviction of a pod that makes room for this one.
+    Evicted { preemptor: Arc<PodInfo>, victim: Arc<PodInfo>, result: Result<(), client::Error> },
 }
 
 /// The scheduler.
@@ -147,11 +150,26 @@ impl Scheduler {
 
     fn namespace_changed(&mut self, change: &ObjectChange<Namespace>) {
         match (&change.new, &change.old) {
+            (Some(new), Some(old)) if new.metadata().labels == old.metadata().labels => return,
             (Some(new), _) => self.cluster.set_namespace(new.name(), new.metadata().labels.clone()),
             (None, Some(old)) => self.cluster.remove_namespace(old.name()),
-            (None, None) => {}
+            (None, None) => return,
         }
-        self.queue.changed(Change::Namespace, Instant::now());
+        self.news(Change::Namespace, Instant::now());
+    }
+
+    /// Something happened that pods may have waited for.
+    fn news(&mut self, change: Change<'_>, now: Instant) {
+        self.queue.changed(change, self.cluster.namespaces(), now);
+    }
+
+    /// Room is no longer made for a pod. Unless it was made on `taken`, where the pod is now, others may have it. True if it was made.
+    fn give_up_room(&mut self, uid: &str, taken: &str, now: Instant) -> bool {
+        let Some((pod, node)) = self.cluster.forget_nomination(uid) else { return false };
+        if node != taken {
+            self.news(Change::PodGone(&pod), now);
+        }
+        true
     }
 
     fn node_changed(&mut self, change: &ObjectChange<Node>) {
@@ -159,10 +177,13 @@ impl Scheduler {
             (Some(new), old) => {
                 self.cluster.set_node(new.clone());
                 if old.as_ref().is_none_or(|old| differs_for_pods(old, new)) {
-                    self.queue.changed(Change::Node, Instant::now());
+                    self.news(Change::Node, Instant::now());
                 }
             }
-            (None, Some(old)) => self.cluster.remove_node(old.name()),
+            (None, Some(old)) => {
+                self.cluster.remove_node(old.name());
+                self.news(Change::NodeGone, Instant::now());
+            }
             (None, None) => {}
         }
     }
@@ -189,14 +210,7 @@ impl Scheduler {
             }
         };
         if !spec.node_name.is_empty() {
-            self.queue.remove(uid);
-            self.cluster.forget_nomination(uid);
-            let former = self.cluster.remove_pod(uid);
-            let news = former.is_none_or(|former| !former.same_for_others(&info));
-            self.cluster.place(info, &spec.node_name);
-            if news {
-                self.queue.changed(Change::PodPlaced, now);
-            }
+            self.placed(info, now);
         } else if self.cluster.is_placed(uid) {
             // Assumed to be there; what came is from before the binding, which may yet fail.
             if self.queue.knows(uid) {
@@ -207,29 +221,51 @@ impl Scheduler {
             || !spec.scheduling_gates.is_empty()
         {
             self.queue.remove(uid);
-            self.cluster.forget_nomination(uid);
+            self.give_up_room(uid, "", now);
         } else {
-            self.note_nomination(change.old.as_deref(), &info);
+            self.note_nomination(change.old.as_deref(), &info, now);
             self.queue.put(info, now);
         }
     }
 
+    /// The API server shows the pod on a node.
+    fn placed(&mut self, pod: Arc<PodInfo>, now: Instant) {
+        let (uid, node) = (pod.uid(), &pod.pod.spec().node_name);
+        self.queue.remove(uid);
+        self.give_up_room(uid, node, now);
+        let stays = self.cluster.node_of(uid).is_some_and(|known| known.name() == node || !known.exists());
+        let former = self.cluster.remove_pod(uid);
+        self.cluster.place(pod.clone(), node);
+        match former {
+            Some(former) if stays => {
+                if !former.same_for_others(&pod) {
+                    self.news(Change::PodChanged { from: &former, to: &pod }, now);
+                }
+            }
+            former => {
+                former.iter().for_each(|former| self.news(Change::PodGone(former), now));
+                self.news(Change::PodPlaced(&pod), now);
+            }
+        }
+    }
+
     /// What the status says of a nomination holds, also if it was made in an earlier life; what it does not say yet may be under way.
-    fn note_nomination(&mut self, old: Option<&Pod>, pod: &Arc<PodInfo>) {
+    fn note_nomination(&mut self, old: Option<&Pod>, pod: &Arc<PodInfo>, now: Instant) {
         let node = &pod.pod.status().nominated_node_name;
         let had = old.is_some_and(|old| !old.status().nominated_node_name.is_empty());
+        if !node.is_empty() || had {
+            self.give_up_room(pod.uid(), node, now);
+        }
         if !node.is_empty() {
             self.cluster.nominate(pod.clone(), node);
-        } else if had {
-            self.cluster.forget_nomination(pod.uid());
         }
     }
 
     fn pod_gone(&mut self, uid: &str, now: Instant) {
         self.queue.remove(uid);
-        self.cluster.forget_nomination(uid);
-        if self.cluster.remove_pod(uid).is_some() {
-            self.queue.changed(Change::PodGone, now);
+        self.give_up_room(uid, "", now);
+        if let Some(gone) = self.cluster.remove_pod(uid) {
+            self.news(Change::PodGone(&gone), now);
         }
     }
 
@@ -240,8 +276,11 @@ impl Scheduler {
         self.metrics.decided(decision.is_ok(), begun.elapsed());
         match decision {
             Ok(Placement { node }) => {
-                self.cluster.forget_nomination(pod.uid());
+                let now = Instant::now();
+                self.give_up_room(pod.uid(), &node, now);
                 self.cluster.place(pod.clone(), &node);
+                // The informers will say nothing of it that is new.
+                self.news(Change::PodPlaced(&pod), now);
                 self.bind(pod, node);
             }
             Err(why) => self.no_place(pod, why),
@@ -274,7 +313,7 @@ impl Scheduler {
                 }
                 Err(no) => {
                     message = format!("{message} preemption: {no}");
-                    if matches!(no, NoPreemption::Nowhere { .. }) && self.cluster.forget_nomination(pod.uid()) {
+                    if matches!(no, NoPreemption::Nowhere { .. }) && self.give_up_room(pod.uid(), "", Instant::now()) {
                         nomination = Some(String::new());
                     }
                 }
@@ -325,12 +364,10 @@ impl Scheduler {
         for victim in preemption.victims {
             let message = format!("Preempted by pod {} on node {}", pod.uid(), preemption.node);
             self.recorder.event(&*victim.pod, EventType::Normal, "Preempted", message);
-            let (client, scheduler) = (self.client.clone(), self.name.clone());
+            let (client, scheduler, preemptor) = (self.client.clone(), self.name.clone(), pod.clone());
             self.under_way.spawn(async move {
-                if let Err(error) = evict(&client, &victim, &scheduler).await {
-                    tracing::warn!(pod = victim.key(), error = &error as &dyn std::error::Error, "cannot evict");
-                }
-                Done::Written
+                let result = evict(&client, &victim, &scheduler).await;
+                Done::Evicted { preemptor, victim, result }
             });
         }
     }
@@ -342,7 +379,21 @@ impl Scheduler {
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => return,
         };
-        let Done::Bound { pod, node, result } = done else { return };
+        match done {
+            Done::Written => {}
+            Done::Bound { pod, node, result } => self.bound(&pod, &node, result),
+            Done::Evicted { result: Ok(()), .. } => {}
+            Done::Evicted { preemptor, victim, result: Err(error) } => {
+                // It changed since it was chosen, or cannot go: whom to evict is decided anew.
+                if !error.is_conflict() {
+                    tracing::warn!(pod = victim.key(), error = &error as &dyn std::error::Error, "cannot evict");
+                }
+                self.queue.look_again(preemptor.uid(), Instant::now());
+            }
+        }
+    }
+
+    fn bound(&mut self, pod: &Arc<PodInfo>, node: &str, result: Result<(), client::Error>) {
         self.metrics.bound(result.is_ok());
         match result {
             Ok(()) => {
@@ -360,7 +411,7 @@ impl Scheduler {
                 } else {
                     self.queue.failed(pod.uid(), Instant::now());
                 }
-                self.queue.changed(Change::PodGone, Instant::now());
+                self.news(Change::PodGone(pod), Instant::now());
             }
         }
     }
@@ -373,16 +424,22 @@ async fn patch_status(client: &Client, pod: &PodInfo, status: serde_json::Value)
     unless_gone(pods.patch_status(pod.pod.name(), &patch).await)
 }
 
-/// Says in the pod's status why it goes, then deletes it.
+/// Says in the pod's status why it goes, then deletes it: the very version that was chosen. A pod that is gone is no error, one that has
+/// changed meanwhile is a conflict.
 async fn evict(client: &Client, victim: &PodInfo, scheduler: &str) -> Result<(), client::Error> {
     let condition = json!({
         "type": preemption::DISRUPTION_TARGET, "status": "True", "reason": preemption::BY_SCHEDULER,
         "message": format!("{scheduler}: preempting to accommodate a higher priority pod"),
         "lastTransitionTime": api::meta::v1::Time::now(),
     });
-    patch_status(client, victim, json!({ "conditions": [condition] })).await?;
-    let pods = client.namespaced::<Pod>(victim.pod.namespace());
-    unless_gone(pods.delete(victim.pod.name(), &client::delete::uid(victim.uid())).await)
+    let (pods, seen) = (client.namespaced::<Pod>(victim.pod.namespace()), victim.pod.metadata());
+    let seen_meta = json!({ "uid": seen.uid, "resourceVersion": seen.resource_version });
+    let patch = Patch::Strategic(json!({ "metadata": seen_meta, "status": { "conditions": [condition] } }));
+    match pods.patch_status(&seen.name, &patch).await {
+        Ok(written) => pods.delete_seen(written.metadata(), DeleteOptions::default()).await,
+        Err(error) if error.is_not_found() => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// No error if the pod is gone, or is another one of its name by now.
@@ -395,10 +452,7 @@ fn unless_gone<T>(outcome: Result<T, client::Error>) -> Result<(), client::Error
 
 /// True if a pod that did not fit before may fit now. Heartbeats make no difference.
 fn differs_for_pods(old: &Node, new: &Node) -> bool {
-    old.spec != new.spec
-        || old.metadata().labels != new.metadata().labels
-        || old.status().allocatable != new.status().allocatable
-        || old.status().images != new.status().images
+    old.spec != new.spec || old.metadata().labels != new.metadata().labels || old.status().allocatable != new.status().allocatable
 }
 
 #[cfg(test)]

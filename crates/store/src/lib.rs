@@ -59,7 +59,7 @@ pub use crate::cache::watch::{Batch, EventKind, Watch, WatchEvent, WatchStart};
 pub use crate::config::{Config, TlsFiles};
 pub use crate::entry::Entry;
 pub use crate::error::Error;
-pub use crate::etcd::{Etcd, EtcdError, Guard, KeyState, Outcome, Txn, Value};
+pub use crate::etcd::{Etcd, EtcdError, Guard, KeyState, Outcome, Quorum, Txn, Value};
 pub use crate::layout::{FieldKind, FieldLayout, KindLayout};
 pub use crate::metrics::{Counters, Stats};
 pub use crate::selection::{Filter, IndexKey, Scope, Selection};

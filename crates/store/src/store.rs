@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::list::{List, ListOptions};
@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::entry::{Entry, EntryError};
 use crate::error::Error;
 use crate::etcd::maintenance::Maintenance;
+use crate::etcd::quorum::Watchman;
 use crate::etcd::{Etcd, EtcdError, Guard, KeyState, Outcome, Txn};
 use crate::layout::KindLayout;
 use crate::metrics::{Counters, Stats};
@@ -60,6 +61,7 @@ pub struct Runner {
     feed: Feed,
     read_indexer: ReadIndexer,
     maintenance: Maintenance,
+    watchman: Watchman,
 }
 
 struct Inner {
@@ -87,9 +89,9 @@ impl Store {
         let (read_index, read_indexer) = ReadIndex::new(etcd.clone(), counters.clone());
         let feed = Feed { cache: cache.clone(), etcd: etcd.clone(), replay: config.replay };
         let maintenance = Maintenance::new(etcd.clone(), &config, counters);
-        let catch_up_timeout = config.catch_up_timeout;
+        let (catch_up_timeout, watchman) = (config.catch_up_timeout, Watchman(etcd.clone()));
         let store = Self(Arc::new(Inner { cache, etcd, read_index, catch_up_timeout }));
-        Ok((store, Runner { feed, read_indexer, maintenance }))
+        Ok((store, Runner { feed, read_indexer, maintenance, watchman }))
     }
 
     /// Waits until the first list is in and has caught up.
@@ -138,7 +140,14 @@ impl Store {
     /// # Errors
     /// An [`Error::Etcd`]; if that is [`EtcdError::Undetermined`], it may have happened, otherwise nothing was written.
     pub async fn commit(&self, txn: &Txn) -> Result<Outcome, Error> {
-        let outcome = self.0.etcd.commit(txn).await?;
+        let begun = Instant::now();
+        let outcome = self.0.etcd.commit(txn).await;
+        if let Some((key, operation)) = txn.purpose()
+            && let Some(kind) = self.0.cache.kind_of(key).and_then(|at| self.0.cache.kinds().get(at))
+        {
+            self.counters().latencies.observe(operation, &kind.layout.name, begun.elapsed());
+        }
+        let outcome = outcome?;
         if matches!(outcome, Outcome::Refused(_)) {
             self.counters().conflicts.add(1);
         }
@@ -167,7 +176,8 @@ impl Runner {
         let read_indexer = self.read_indexer;
         let indexing = shutdown.clone();
         tasks.spawn(async move { indexing.run_until_cancelled(read_indexer.run()).await.unwrap_or_default() });
-        tasks.spawn(self.maintenance.run(shutdown));
+        tasks.spawn(self.maintenance.run(shutdown.clone()));
+        tasks.spawn(self.watchman.run(shutdown));
         // The first to end, for whatever reason, ends the others.
         if let Some(Err(error)) = tasks.join_next().await
             && let Ok(panic) = error.try_into_panic()
@@ -336,7 +346,10 @@ impl Collection {
         after = after.filter(|after| after.as_str() >= prefix.as_str());
         let mut items = Vec::new();
         loop {
-            let page = self.store.etcd().page(&prefix, after.as_deref(), HISTORY_PAGE, revision).await?;
+            let begun = Instant::now();
+            let page = self.store.etcd().page(&prefix, after.as_deref(), HISTORY_PAGE, revision).await;
+            self.store.counters().latencies.observe("list", &layout.name, begun.elapsed());
+            let page = page?;
             for kv in &page.items {
                 let key = String::from_utf8_lossy(kv.key()).into_owned();
                 match read(layout, &key, kv.value(), kv.mod_revision()) {
@@ -367,7 +380,10 @@ impl Collection {
 
     /// The object as etcd has it now.
     async fn current(&self, key: &str) -> Result<Arc<Entry>, Error> {
-        let value = self.store.etcd().get(key).await?;
+        let begun = Instant::now();
+        let value = self.store.etcd().get(key).await;
+        self.store.counters().latencies.observe("get", &self.kind.layout.name, begun.elapsed());
+        let value = value?;
         let found = vec![KeyState { key: key.to_owned(), value }];
         match self.refused(key.to_owned(), found) {
             Error::Conflict { current } => Ok(current),

@@ -4,10 +4,11 @@
 
 mod support;
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use store::testing::EtcdCluster;
-use store::{Change, Error, EtcdError, ListOptions, ReadAt, Selection, WatchStart};
+use store::{Change, Collection, Error, EtcdError, ListOptions, Quorum, ReadAt, Selection, WatchStart};
 use support::proxy::Proxy;
 use support::{Running, padded_pod, pod, unwrap_next};
 use tokio::time::sleep;
@@ -21,11 +22,8 @@ async fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-#[tokio::test]
-async fn a_full_database_is_emptied_and_takes_writes_again() {
-    let cluster = EtcdCluster::start_with(1, &["--quota-backend-bytes", "16777216"]).await.unwrap();
-    let running = Running::start(cluster.config()).await;
-    let pods = running.pods();
+/// Fills the database until it takes no more.
+async fn fill(pods: &Collection) {
     pods.create("a", "x", &pod("a", "x", "")).await.unwrap();
     // The same object again and again: all of it is history.
     let mut refused = None;
@@ -37,15 +35,102 @@ async fn a_full_database_is_emptied_and_takes_writes_again() {
         }
     }
     assert!(matches!(refused, Some(Error::Etcd(EtcdError::NoSpace(_)))), "{refused:?}");
+}
+
+/// Waits until an object can be created.
+async fn takes_writes(pods: &Collection, name: &str) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while let Err(error) = pods.create("a", name, &pod("a", name, "")).await {
+        assert!(matches!(error, Error::Etcd(EtcdError::NoSpace(_) | EtcdError::Undetermined(_))), "{error:?}");
+        assert!(Instant::now() < deadline, "it takes writes again");
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_full_database_is_emptied_and_takes_writes_again() {
+    let cluster = EtcdCluster::start_with(1, &["--quota-backend-bytes", "16777216"]).await.unwrap();
+    let running = Running::start(cluster.config()).await;
+    let pods = running.pods();
+    fill(&pods).await;
     let counters = running.store.counters();
     until("it is defragmented", || counters.defragmentations.get() > 0).await;
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while let Err(error) = pods.create("a", "y", &pod("a", "y", "")).await {
-        assert!(matches!(error, Error::Etcd(EtcdError::NoSpace(_))), "{error:?}");
-        assert!(Instant::now() < deadline, "it takes writes again");
-        sleep(Duration::from_millis(100)).await;
-    }
+    takes_writes(&pods, "y").await;
     running.stop().await;
+}
+
+#[tokio::test]
+async fn a_full_database_is_emptied_by_the_members_that_answer() {
+    let mut cluster = EtcdCluster::start_with(3, &["--quota-backend-bytes", "16777216"]).await.unwrap();
+    let down = (cluster.leader().await.unwrap() + 1) % 3;
+    cluster.kill(down).unwrap();
+    let running = Running::start(cluster.config()).await;
+    let pods = running.pods();
+    fill(&pods).await;
+    takes_writes(&pods, "y").await;
+    assert_eq!(running.store.counters().defragmentations.get(), 2);
+    // The third is full when it is back, and is then looked after too.
+    cluster.restart(down).unwrap();
+    cluster.ready().await.unwrap();
+    takes_writes(&pods, "z").await;
+    running.stop().await;
+}
+
+/// What the log says at info or above, as far as it comes from this thread.
+#[derive(Clone, Default)]
+struct Said(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Said {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_lost_quorum_is_told_within_seconds_and_said_once() {
+    let said = Said::default();
+    let writer = said.clone();
+    let subscriber =
+        tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing::Level::INFO).with_writer(move || writer.clone());
+    let _log = tracing::subscriber::set_default(subscriber.finish());
+    let mut cluster = EtcdCluster::start(3).await.unwrap();
+    let mut config = cluster.config();
+    config.request_timeout = Duration::from_secs(2);
+    let running = Running::start(config).await;
+    let (pods, quorum) = (running.pods(), running.store.etcd().quorum());
+    pods.create("a", "x", &pod("a", "x", "")).await.unwrap();
+    until("it is known to be well", || *quorum.borrow() == Quorum::Held).await;
+    // One of three is nothing to speak of, even the leader.
+    let stopped = cluster.leader().await.unwrap();
+    let killed = (stopped + 1) % 3;
+    cluster.pause(stopped).unwrap();
+    sleep(Duration::from_secs(8)).await;
+    assert_eq!(*quorum.borrow(), Quorum::Held);
+    cluster.kill(killed).unwrap();
+    let begun = Instant::now();
+    until("the loss is told", || matches!(&*quorum.borrow(), Quorum::Lost(_))).await;
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    let Quorum::Lost(why) = quorum.borrow().clone() else { panic!("it is back") };
+    let both = [stopped, killed].map(|index| why.contains(&cluster.endpoint(index)));
+    assert!(why.starts_with("2 of 3 members do not answer") && both == [true, true], "{why}");
+    for n in 0..3 {
+        let refused = pods.get("a", "x", ReadAt::Latest).await.unwrap_err();
+        assert!(matches!(&refused, Error::Etcd(error) if error.is_temporary()), "{n}: {refused:?}");
+    }
+    cluster.resume(stopped).unwrap();
+    cluster.restart(killed).unwrap();
+    until("it is told to be back", || *quorum.borrow() == Quorum::Held).await;
+    pods.get("a", "x", ReadAt::Latest).await.unwrap();
+    running.stop().await;
+    let said = String::from_utf8(said.0.lock().unwrap().clone()).unwrap();
+    let times = |what: &str| said.lines().filter(|line| line.contains(what)).count();
+    assert_eq!((times("has no quorum"), times("has a quorum again")), (1, 1), "{said}");
+    assert!(said.lines().count() < 30, "{said}");
 }
 
 #[tokio::test]

@@ -84,6 +84,6 @@ fn damaged(entry: &Entry, error: &prost::DecodeError) -> StatusError {
 }
 
 fn unavailable(error: &store::Error) -> StatusError {
-    tracing::warn!(error = error as &dyn std::error::Error, "who may do what cannot be looked up");
+    tracing::debug!(error = error as &dyn std::error::Error, "who may do what cannot be looked up");
     StatusError::unavailable("permissions cannot be looked up now: etcd does not answer; please try again")
 }

@@ -3,6 +3,7 @@
 use api::{
     Object, StatusError,
     meta::v1::{DeleteOptions, Time},
+    rules::{FieldErrors, Path},
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use store::Collection;
@@ -10,6 +11,7 @@ use store::Collection;
 use super::{ATTEMPTS, Attempt, Fence, Old, Pipeline, Selectors, Stored, contended, encode, pause, store_error};
 use crate::{
     admission::{Effects, Write},
+    decode,
     request::{Request, Verb},
     strategy::DefaultPropagation,
 };
@@ -18,6 +20,8 @@ use crate::{
 const FOREGROUND: &str = "foregroundDeletion";
 /// Holds an object until the garbage collector has taken its dependents' owner references to it.
 const ORPHAN: &str = "orphan";
+/// What can become of dependents.
+const POLICIES: &[&str] = &["Background", "Foreground", "Orphan"];
 /// How many objects of a collection are deleted at the same time.
 const PARALLEL: usize = 16;
 
@@ -44,6 +48,11 @@ impl Pipeline {
         let kind = request.kind;
         let collection = self.collection(kind)?;
         check_options(options)?;
+        // Upstream takes a negative grace period for the shortest one.
+        let options = &DeleteOptions {
+            grace_period_seconds: options.grace_period_seconds.map(|s| if s < 0 { 1 } else { s }),
+            ..options.clone()
+        };
         for attempt in 0..ATTEMPTS {
             let newest = attempt > 0 || options.preconditions.is_some();
             let old = self.current(&collection, request, newest).await?;
@@ -125,21 +134,20 @@ impl Pipeline {
 }
 
 fn check_options(options: &DeleteOptions) -> Result<(), StatusError> {
+    let mut errors = FieldErrors::default();
+    let root = Path::root();
     let policy = options.propagation_policy.as_deref();
     if options.orphan_dependents.is_some() && policy.is_some() {
-        return Err(StatusError::bad_request("orphanDependents and propagationPolicy cannot both be set"));
+        let why = "orphanDependents and deletionPropagation cannot be both set";
+        errors.invalid(&root.field("propagationPolicy"), policy.unwrap_or_default(), why);
     }
-    if let Some(other) = options.dry_run.iter().find(|value| *value != "All") {
-        return Err(StatusError::bad_request(format!("dryRun: {other:?} is not supported: All is wanted here")));
+    if policy.is_some_and(|policy| !POLICIES.contains(&policy)) {
+        errors.not_supported(&root.field("propagationPolicy"), policy.unwrap_or_default(), POLICIES);
     }
-    match policy {
-        None | Some("Orphan" | "Background" | "Foreground") => Ok(()),
-        Some(other) => {
-            let message =
-                format!("propagationPolicy: {other:?} is not supported: Orphan, Background or Foreground is wanted here");
-            Err(StatusError::bad_request(message))
-        }
+    for other in options.dry_run.iter().filter(|value| *value != "All") {
+        errors.not_supported(&root.field("dryRun"), other, &["All"]);
     }
+    if errors.is_empty() { Ok(()) } else { Err(decode::invalid("DeleteOptions.meta.k8s.io \"\"", &errors)) }
 }
 
 fn preconditions(request: &Request, options: &DeleteOptions, object: &dyn Object) -> Result<(), StatusError> {

@@ -238,13 +238,11 @@ fn store_error(kind: &Kind, name: &str, error: Error) -> StatusError {
             "etcd did not answer in time: the write may or may not have happened; read the object before trying again",
         ),
         Error::Etcd(e) if e.is_temporary() => {
-            tracing::warn!(error = &e as &dyn std::error::Error, "etcd does not answer");
-            StatusError::unavailable("etcd does not answer; please try again")
+            // The store says once for all requests when etcd is lost and when it is back.
+            tracing::debug!(error = &e as &dyn std::error::Error, "etcd does not answer");
+            StatusError::unavailable("etcd does not answer, or most of its members do not agree; please try again")
         }
-        other => {
-            tracing::error!(error = &other as &dyn std::error::Error, kind = kind.kind, name, "store");
-            StatusError::internal(format!("{} {name:?}: {other}", kind.kind))
-        }
+        other => StatusError::internal(format!("{} {name:?}: {other}", kind.kind)),
     }
 }
 

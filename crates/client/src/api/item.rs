@@ -8,7 +8,10 @@ use api::{
 };
 use prost::Message as _;
 
-use crate::error::{Error, Result};
+use crate::{
+    ObjectKey,
+    error::{Error, Result},
+};
 
 /// What objects are read as: any [`Resource`] type, [`Dynamic`], or [`Metadata`].
 pub trait Item: Send + Sync + Sized + 'static {
@@ -26,6 +29,16 @@ pub trait Item: Send + Sync + Sized + 'static {
 
     /// The object's metadata, to be changed.
     fn meta_mut(&mut self) -> &mut ObjectMeta;
+}
+
+/// Reads one object of several, so that what cannot be read is named and costs only itself.
+pub(super) fn read_one<T: Item>(kind: &'static Kind, any: Any) -> Result<T> {
+    let value = any.value.clone();
+    T::read(kind, any).map_err(|source| {
+        let any = Any { type_url: String::new(), value };
+        let key = Metadata::read(kind, any).map(|metadata| ObjectKey::of(&metadata.metadata)).unwrap_or_default();
+        Error::Unreadable { kind: format!("{kind:?}"), key, source: Box::new(source) }
+    })
 }
 
 /// What can be sent to the server.

@@ -9,11 +9,14 @@ use std::{
 use api::{
     Kind, StatusError,
     ferrokube::v1::{self, WatchResponse, watch_event},
+    google::protobuf::Any,
+    meta::v1::{ObjectMeta, PartialObjectMetadata},
 };
 use futures::Stream;
+use prost::Message as _;
 use tonic::Streaming;
 
-use super::Item;
+use super::{Item, item::read_one};
 use crate::error::{Error, Result};
 
 /// One change with its revision.
@@ -41,7 +44,7 @@ pub enum Change<T> {
     },
 }
 
-/// Changes in order.
+/// Changes in order. An object that cannot be read is an [`Error::Unreadable`]; the changes after it follow.
 #[derive(Debug)]
 pub struct WatchStream<T> {
     kind: &'static Kind,
@@ -78,13 +81,22 @@ impl<T: Item> Stream for WatchStream<T> {
 fn read<T: Item>(kind: &'static Kind, event: v1::WatchEvent) -> Result<WatchEvent<T>> {
     use watch_event::Type;
     let (revision, initial_events_end, what) = (event.resource_version, event.initial_events_end, event.r#type());
-    let object = || T::read(kind, event.object.unwrap_or_default());
+    let object = || read_one(kind, event.object.unwrap_or_default());
     let change = match what {
         Type::Added => Change::Added(object()?),
         Type::Modified => Change::Modified(object()?),
-        Type::Deleted => Change::Deleted(object()?),
+        // Which one it was is enough to know that it is gone.
+        Type::Deleted => Change::Deleted(object().or_else(|error| named(kind, error))?),
         Type::Bookmark => Change::Bookmark { initial_events_end },
         Type::Unspecified => return Err(Error::Api(StatusError::internal("the server sent a watch event of no type"))),
     };
     Ok(WatchEvent { change, revision })
+}
+
+/// An object of which only the name is known, which is enough for one that is gone.
+fn named<T: Item>(kind: &'static Kind, error: Error) -> Result<T> {
+    let Error::Unreadable { key, .. } = &error else { return Err(error) };
+    let metadata = ObjectMeta { namespace: key.namespace.clone(), name: key.name.clone(), ..ObjectMeta::default() };
+    let object = PartialObjectMetadata { metadata: Some(metadata) };
+    T::read(kind, Any { type_url: kind.type_url.to_owned(), value: object.encode_to_vec().into() }).map_err(|_| error)
 }

@@ -1,9 +1,13 @@
 //! Keeps a store in step with the server through one watch call at a time.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use daemon::Shutdown;
-use futures::TryStreamExt;
+use futures::StreamExt;
 use tokio::time::Instant;
 
 use super::{Informer, Transform};
@@ -33,13 +37,15 @@ pub(super) struct Reflector<T> {
     transform: Option<Transform<T>>,
     informer: Informer<T>,
     state: State<T>,
+    /// Objects that could not be read when they came last, as far as their names are known. Each is told once.
+    unreadable: HashSet<ObjectKey>,
 }
 
 // === impl Reflector ===
 
 impl<T: Item> Reflector<T> {
     pub(super) fn new(api: Api<T>, params: WatchParams, transform: Option<Transform<T>>, informer: Informer<T>) -> Self {
-        Self { api, params, transform, informer, state: State::Unsynced }
+        Self { api, params, transform, informer, state: State::Unsynced, unreadable: HashSet::new() }
     }
 
     /// Runs until the shutdown begins.
@@ -85,10 +91,25 @@ impl<T: Item> Reflector<T> {
         if params.initial_events {
             self.state = State::Syncing(HashMap::new());
         }
-        while let Some(event) = events.try_next().await? {
-            self.apply(event)?;
+        while let Some(event) = events.next().await {
+            match event {
+                Err(Error::Unreadable { key, source, .. }) => self.pass_over(key, &source),
+                event => self.apply(event?)?,
+            }
         }
         Ok(())
+    }
+
+    /// An object that cannot be read stays as it was known; the others go on.
+    fn pass_over(&mut self, key: ObjectKey, why: &Error) {
+        if let State::Syncing(objects) = &mut self.state
+            && let Some(known) = self.informer.store().get(&key)
+        {
+            objects.insert(key.clone(), known);
+        }
+        if self.unreadable.insert(key.clone()) {
+            tracing::error!(object = %key, error = why as &dyn std::error::Error, "an object cannot be read and is passed over");
+        }
     }
 
     fn apply(&mut self, event: WatchEvent<T>) -> Result<()> {
@@ -99,6 +120,11 @@ impl<T: Item> Reflector<T> {
             Change::Deleted(object) => Some((ObjectKey::of(object.meta()), None)),
             Change::Bookmark { .. } => None,
         };
+        if let Some((key, _)) = &change
+            && !self.unreadable.is_empty()
+        {
+            self.unreadable.remove(key);
+        }
         match &mut self.state {
             State::Syncing(objects) => {
                 match change {

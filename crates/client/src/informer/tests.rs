@@ -1,6 +1,10 @@
 use std::time::Duration;
 
-use api::core::v1::{Node, Pod};
+use api::{
+    core::v1::{Node, Pod},
+    google::protobuf::Any,
+    meta::v1::ObjectMeta,
+};
 
 use super::*;
 use crate::testing::MemoryServer;
@@ -134,4 +138,59 @@ async fn readiness_opens_with_the_first_lists() {
     assert!(!kit.health.is_ready());
     tokio::time::timeout(Duration::from_secs(20), kit.health.became_ready()).await.unwrap();
     assert!(kit.tasks.failed_already().is_none());
+}
+
+/// A pod of which a version with the label `broken` cannot be read.
+#[derive(Debug)]
+struct Fragile(Pod);
+
+impl Item for Fragile {
+    const METADATA_ONLY: bool = false;
+
+    fn read(kind: &'static Kind, any: Any) -> crate::Result<Self> {
+        let pod = Pod::read(kind, any)?;
+        if pod.metadata().labels.contains_key("broken") { Err(crate::Error::decode(kind, None)) } else { Ok(Self(pod)) }
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        self.0.metadata()
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        self.0.metadata_mut()
+    }
+}
+
+#[tokio::test]
+async fn an_object_that_cannot_be_read_costs_only_itself() {
+    let server = MemoryServer::new();
+    let broken = |name: &str| {
+        let mut pod = pod(name, "x");
+        pod.metadata_mut().labels.insert("broken".to_owned(), String::new());
+        pod
+    };
+    server.put(broken("a"));
+    server.put(pod("b", "x"));
+    let informer = server.informers().informer::<Fragile>(Pod::KIND, Scope::default());
+    informer.wait_synced().await;
+    let held = || {
+        let mut held: Vec<_> =
+            informer.store().list().iter().map(|pod| (pod.0.name().to_owned(), pod.0.spec().node_name.clone())).collect();
+        held.sort();
+        held
+    };
+    let of = |held: &[(&str, &str)]| held.iter().map(|(name, node)| ((*name).to_owned(), (*node).to_owned())).collect::<Vec<_>>();
+    assert_eq!(held(), of(&[("b", "x")]));
+    // What was known of it stays, also when everything is listed anew.
+    server.put(broken("b"));
+    server.put(pod("c", "x"));
+    until(|| held() == of(&[("b", "x"), ("c", "x")])).await;
+    server.compact();
+    server.disconnect();
+    server.put(pod("d", "x"));
+    until(|| held() == of(&[("b", "x"), ("c", "x"), ("d", "x")])).await;
+    server.put(pod("a", "y"));
+    server.put(broken("c"));
+    server.remove::<Pod>("d", "c");
+    until(|| held() == of(&[("a", "y"), ("b", "x"), ("d", "x")])).await;
 }

@@ -1,9 +1,12 @@
-//! EndpointSlices: up to a hundred endpoints each, changed as little as can be. No I/O.
+//! EndpointSlices, changed as little as can be. No I/O.
 //!
 //! An endpoint stays in the slice it is in. What is new goes first into slices that change anyway, then into others that have room, then into
 //! new ones; slices that become empty go.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use api::{
     Resource,
@@ -16,8 +19,8 @@ use super::{
     HEADLESS, SERVICE_NAME, SLICE_MANAGED_BY, SLICE_MANAGER, Target, is_headless, owner, pod_reference, port_of, protocol,
 };
 
-/// Most endpoints of one slice.
-const MOST_ENDPOINTS: usize = 100;
+/// Most pods of one slice.
+const MOST_PODS: usize = 100;
 
 /// What to write.
 #[derive(Debug, Default)]
@@ -29,43 +32,62 @@ pub(super) struct Plan {
 
 /// What tells endpoints apart: address and UID of the pod.
 type EndpointKey = (String, String);
-/// Ports in an order, for grouping.
-type PortKey = Vec<(String, Option<i32>, String, Option<String>)>;
+/// A port: its name, number, protocol and application protocol.
+pub(super) type Port = (String, Option<i32>, String, Option<String>);
+/// Address type and ports in an order, for grouping: what all endpoints of a slice have in common.
+type GroupKey = (&'static str, Vec<Port>);
+
+/// Endpoints as they should be, by what those of one slice have in common.
+#[derive(Debug, Default)]
+pub(super) struct Wanted(BTreeMap<GroupKey, BTreeMap<EndpointKey, Endpoint>>);
+
+impl Wanted {
+    /// Adds an endpoint with an address of this family (`IPv4` or `IPv6`). Of two that cannot be told apart the later one counts.
+    pub(super) fn add(&mut self, family: &'static str, mut ports: Vec<Port>, endpoint: Endpoint) {
+        ports.sort();
+        self.0.entry((family, ports)).or_default().insert(key(&endpoint), endpoint);
+    }
+}
 
 /// Compares the slices there are with the pods behind the Service.
-pub(super) fn plan(service: &Service, targets: &[Target], current: Vec<EndpointSlice>) -> Plan {
-    let mut wanted: BTreeMap<PortKey, BTreeMap<EndpointKey, Endpoint>> = BTreeMap::new();
+pub(super) fn of_pods(service: &Service, targets: &[Target], current: Vec<Arc<EndpointSlice>>) -> Plan {
+    let mut wanted = Wanted::default();
     for target in targets {
-        let endpoints = wanted.entry(ports_of(service, target)).or_default();
-        endpoints.insert((target.ip.clone(), target.pod.metadata().uid.clone()), endpoint(target));
+        wanted.add(target.family, ports_of(service, target), endpoint(target));
     }
-    if wanted.is_empty() {
+    if wanted.0.is_empty() {
         // A Service without pods has one empty slice, which says that somebody looked.
-        wanted.insert(PortKey::new(), BTreeMap::new());
+        wanted.0.insert(("IPv4", Vec::new()), BTreeMap::new());
     }
+    plan(wanted, &|slice| describe(slice, service), MOST_PODS, current)
+}
+
+/// Compares the slices there are with those that should be, each with `most` endpoints at most; `describe` sets what they have in common.
+pub(super) fn plan(wanted: Wanted, describe: &dyn Fn(&mut EndpointSlice), most: usize, current: Vec<Arc<EndpointSlice>>) -> Plan {
     let mut plan = Plan::default();
-    let mut by_ports: HashMap<PortKey, Vec<EndpointSlice>> = HashMap::new();
+    let mut known: HashMap<GroupKey, Vec<EndpointSlice>> = HashMap::new();
     for slice in current {
-        let ports = slice.ports.iter().map(port_key).collect();
-        if slice.address_type == "IPv4" && slice.metadata().deletion_timestamp.is_none() && wanted.contains_key(&ports) {
-            by_ports.entry(ports).or_default().push(slice);
-        } else {
-            plan.delete.push(slice);
+        let ports: Vec<Port> = slice.ports.iter().map(port_key).collect();
+        let family = ["IPv4", "IPv6"].into_iter().find(|family| *family == slice.address_type);
+        let group = family.map(|family| (family, ports)).filter(|group| wanted.0.contains_key(group));
+        match group.filter(|_| slice.metadata().deletion_timestamp.is_none()) {
+            Some(group) => known.entry(group).or_default().push((*slice).clone()),
+            None => plan.delete.push((*slice).clone()),
         }
     }
-    for (ports, endpoints) in wanted {
-        let mut slices = by_ports.remove(&ports).unwrap_or_default();
+    for (key, endpoints) in wanted.0 {
+        let mut slices = known.remove(&key).unwrap_or_default();
         slices.sort_by(|a, b| a.name().cmp(b.name()));
-        group(service, ports, endpoints, slices, &mut plan);
+        group((key, endpoints), describe, most, slices, &mut plan);
     }
     plan
 }
 
-/// Plans the slices of one set of ports.
+/// Plans the slices of one group.
 fn group(
-    service: &Service,
-    ports: PortKey,
-    mut missing: BTreeMap<EndpointKey, Endpoint>,
+    ((family, ports), mut missing): (GroupKey, BTreeMap<EndpointKey, Endpoint>),
+    describe: &dyn Fn(&mut EndpointSlice),
+    most: usize,
     slices: Vec<EndpointSlice>,
     plan: &mut Plan,
 ) {
@@ -74,7 +96,7 @@ fn group(
     for mut slice in slices {
         let before = slice.clone();
         slice.endpoints = slice.endpoints.iter().filter_map(|endpoint| missing.remove(&key(endpoint))).collect();
-        describe(&mut slice, service);
+        describe(&mut slice);
         let changed = slice != before;
         kept.push((slice, changed));
     }
@@ -82,7 +104,7 @@ fn group(
     kept.sort_by_key(|(slice, changed)| (!changed, usize::MAX - slice.endpoints.len()));
     let mut missing = missing.into_values();
     for (slice, changed) in &mut kept {
-        let room = MOST_ENDPOINTS.saturating_sub(slice.endpoints.len());
+        let room = most.saturating_sub(slice.endpoints.len());
         // A full slice stays as it is.
         if room > 0 && missing.len() > 0 {
             slice.endpoints.extend(missing.by_ref().take(room));
@@ -92,15 +114,15 @@ fn group(
     let mut left: Vec<Endpoint> = missing.collect();
     let mut fresh = |endpoints| {
         let ports = ports.iter().map(port_of_key).collect();
-        let mut slice = EndpointSlice { endpoints, ports, address_type: "IPv4".to_owned(), ..EndpointSlice::default() };
-        describe(&mut slice, service);
+        let mut slice = EndpointSlice { endpoints, ports, address_type: family.to_owned(), ..EndpointSlice::default() };
+        describe(&mut slice);
         plan.create.push(slice);
     };
     if is_placeholder && kept.is_empty() {
         fresh(Vec::new());
     }
     while !left.is_empty() {
-        let rest = left.split_off(left.len().min(MOST_ENDPOINTS));
+        let rest = left.split_off(left.len().min(most));
         fresh(std::mem::replace(&mut left, rest));
     }
     let mut placeholders = usize::from(is_placeholder);
@@ -119,44 +141,43 @@ fn group(
 /// Sets what all slices of a Service have in common.
 fn describe(slice: &mut EndpointSlice, service: &Service) {
     let meta = slice.metadata_mut();
-    if meta.name.is_empty() {
-        meta.generate_name = format!("{}-", service.name());
-        meta.namespace = service.namespace().to_owned();
-    }
-    meta.labels.clone_from(&service.metadata().labels);
-    meta.labels.insert(SERVICE_NAME.to_owned(), service.name().to_owned());
-    meta.labels.insert(SLICE_MANAGED_BY.to_owned(), SLICE_MANAGER.to_owned());
+    describe_as(meta, service, SLICE_MANAGER);
     if is_headless(service) {
         meta.labels.insert(HEADLESS.to_owned(), String::new());
     } else {
         meta.labels.remove(HEADLESS);
     }
-    set_owner(meta, service);
 }
 
-fn set_owner(meta: &mut ObjectMeta, service: &Service) {
-    let owner = owner(service);
+/// Sets what all slices have in common that `manager` makes from an object named as its Service: name, labels and owner.
+pub(super) fn describe_as<K: Resource>(meta: &mut ObjectMeta, from: &K, manager: &str) {
+    if meta.name.is_empty() {
+        meta.generate_name = format!("{}-", from.name());
+        meta.namespace = from.namespace().to_owned();
+    }
+    meta.labels.clone_from(&from.metadata().labels);
+    meta.labels.insert(SERVICE_NAME.to_owned(), from.name().to_owned());
+    meta.labels.insert(SLICE_MANAGED_BY.to_owned(), manager.to_owned());
+    let owner = owner(from);
     if !meta.owner_references.contains(&owner) {
         meta.owner_references = vec![owner];
     }
 }
 
-fn ports_of(service: &Service, target: &Target) -> PortKey {
+fn ports_of(service: &Service, target: &Target) -> Vec<Port> {
     let ports = service.spec().ports.iter().filter_map(|port| {
         let number = port_of(&target.pod, port)?;
         Some((port.name.clone(), Some(number), protocol(&port.protocol).to_owned(), port.app_protocol.clone()))
     });
-    let mut ports: PortKey = ports.collect();
-    ports.sort();
-    ports
+    ports.collect()
 }
 
-fn port_key(port: &EndpointPort) -> (String, Option<i32>, String, Option<String>) {
+fn port_key(port: &EndpointPort) -> Port {
     let protocol = protocol(port.protocol.as_deref().unwrap_or_default()).to_owned();
     (port.name.clone().unwrap_or_default(), port.port, protocol, port.app_protocol.clone())
 }
 
-fn port_of_key((name, port, protocol, app_protocol): &(String, Option<i32>, String, Option<String>)) -> EndpointPort {
+fn port_of_key((name, port, protocol, app_protocol): &Port) -> EndpointPort {
     EndpointPort { name: Some(name.clone()), port: *port, protocol: Some(protocol.clone()), app_protocol: app_protocol.clone() }
 }
 
@@ -182,7 +203,7 @@ fn endpoint(target: &Target) -> Endpoint {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, sync::Arc};
+    use std::collections::BTreeSet;
 
     use proptest::prelude::*;
     use serde_json::json;
@@ -201,7 +222,20 @@ mod tests {
         let ip = format!("10.0.0.{n}");
         let mut pod = running_pod("d", &format!("p{n}"), "node", &ip);
         pod.metadata_mut().uid = format!("u{n}");
-        Target { ip, pod: Arc::new(pod), ready: true, serving: true, terminating: false, hostname: None, zone: None }
+        Target {
+            ip,
+            family: "IPv4",
+            pod: Arc::new(pod),
+            ready: true,
+            serving: true,
+            terminating: false,
+            hostname: None,
+            zone: None,
+        }
+    }
+
+    fn plan(service: &Service, targets: &[Target], current: Vec<EndpointSlice>) -> Plan {
+        of_pods(service, targets, current.into_iter().map(Arc::new).collect())
     }
 
     /// The slices after the plan, as the server would name them.
@@ -225,7 +259,7 @@ mod tests {
         assert_eq!(slices.iter().map(|slice| slice.endpoints.len()).collect::<Vec<_>>(), [100, 100, 50]);
         let plan = plan(&service(), &targets[1..], slices.clone());
         assert_eq!((plan.create.len(), plan.update.len(), plan.delete.len()), (0, 1, 0));
-        assert!(super::plan(&service(), &targets, slices).update.is_empty());
+        assert!(self::plan(&service(), &targets, slices).update.is_empty());
     }
 
     #[test]
@@ -270,7 +304,7 @@ mod tests {
                 held.sort();
                 expected.sort();
                 prop_assert_eq!(held, expected);
-                prop_assert!(slices.iter().all(|slice| slice.endpoints.len() <= MOST_ENDPOINTS));
+                prop_assert!(slices.iter().all(|slice| slice.endpoints.len() <= MOST_PODS));
                 let again = plan(&service(), &targets, slices.clone());
                 prop_assert!(again.create.is_empty() && again.update.is_empty() && again.delete.is_empty());
             }

@@ -102,6 +102,19 @@ async fn addresses_are_published_unready_if_asked_for() {
 }
 
 #[tokio::test]
+async fn an_address_that_is_none_costs_its_pod_only() {
+    let server = MemoryServer::new();
+    server.put(service(json!({})));
+    for (name, ip) in [("a", "10.0.0.1"), ("b", "127.0.0.1"), ("c", "not-an-ip"), ("d", "0.0.0.0"), ("e", "10.0.0.5")] {
+        server.put(running_pod("d", name, "n1", ip));
+    }
+    let context = context(&server);
+    start(&context);
+    let two = |server: &MemoryServer| addresses(server).0 == ["10.0.0.1", "10.0.0.5"] && slices(server).len() == 2;
+    server.eventually(two).await;
+}
+
+#[tokio::test]
 async fn nothing_is_written_when_nothing_changes() {
     let server = MemoryServer::new();
     server.put(service(json!({})));

@@ -98,8 +98,7 @@ impl Reconcile for Eviction {
                     message: "Taint manager: deleting due to NoExecute taint".to_owned(),
                     ..PodCondition::default()
                 };
-                pods::set_condition(&self.context.client, &pod, condition).await?;
-                pods::delete(&self.context.client, &pod, false).await?;
+                pods::disrupt(&self.context.client, &pod, condition, None, false).await?;
                 Ok(Requeue::Done)
             }
             Verdict::Goes(seconds) => Ok(Requeue::After(Duration::from_secs(seconds))),

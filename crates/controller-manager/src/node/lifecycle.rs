@@ -92,7 +92,10 @@ fn note_heartbeat(heard: &Mutex<HashMap<String, Instant>>, changed: Changed<'_, 
         node.status().conditions.iter().map(|condition| condition.last_heartbeat_time().seconds).collect()
     };
     match (changed.old, changed.new) {
-        (None, Some(node)) => drop(heard.lock().entry(node.name().to_owned()).or_insert_with(Instant::now)),
+        // Also of one that was here before: its Lease may have been renewed once more after it had gone.
+        (None, Some(node)) => {
+            heard.lock().insert(node.name().to_owned(), Instant::now());
+        }
         // Conditions that we set have no heartbeat of their own.
         (Some(old), Some(new))
             if (old.metadata().uid != new.metadata().uid || beats(old) != beats(new))
@@ -147,16 +150,20 @@ impl Lifecycle {
         let speaks = plan::readiness(node) == Readiness::NotReady;
         let said = node.status().conditions.iter().find(|condition| speaks && condition.r#type == "Ready");
         let since = said.and_then(|ready| ready.last_transition_time).map(|time| time.seconds);
+        let mut failure = None;
         for pod in self.pods.store().by_index(NODE, node.name()) {
             let Some(ready_since) = pods::ready_since(&pod) else { continue };
             if since.is_some_and(|since| ready_since > since) {
                 continue;
             }
             let condition = PodCondition { r#type: "Ready".to_owned(), status: "False".to_owned(), ..PodCondition::default() };
-            pods::set_condition(&self.context.client, &pod, condition).await?;
-            self.context.recorder.event(&*pod, EventType::Warning, "NodeNotReady", "Node is not ready");
+            match pods::set_condition(&self.context.client, &pod, condition).await {
+                Ok(()) => self.context.recorder.event(&*pod, EventType::Warning, "NodeNotReady", "Node is not ready"),
+                // The others do not wait for this one.
+                Err(error) => failure = Some(error),
+            }
         }
-        Ok(())
+        failure.map_or(Ok(()), Err)
     }
 
     /// Brings the taints in order. Returns how long to wait if the node's pods would be evicted but it is not its turn yet.

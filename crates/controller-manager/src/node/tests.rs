@@ -182,3 +182,43 @@ async fn a_cordoned_node_is_tainted() {
     server.put(node);
     server.eventually(|server| taints(server, "a").is_empty()).await;
 }
+
+#[tokio::test]
+async fn a_new_node_takes_pods_as_soon_as_it_is_ready() {
+    let server = MemoryServer::new();
+    let context = context(&server);
+    super::start(&context, &args());
+    context.informers.synced().await;
+    // As the API server stores it.
+    let taint = json!({"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"});
+    server.put::<Node>(object(json!({"metadata": {"name": "n"}, "spec": {"taints": [taint]}})));
+    let _alive = alive(&server, &["n"]);
+    server.eventually(|server| !server.find::<Node>("", "n").unwrap().spec().pod_cidr.is_empty()).await;
+    assert!(taints(&server, "n").contains(&"not-ready:NoSchedule".to_owned()));
+    let mut up = server.find::<Node>("", "n").unwrap();
+    up.status_mut().conditions = node("n").status().conditions.clone();
+    server.put(up);
+    let begun = std::time::Instant::now();
+    server.eventually(|server| taints(server, "n").is_empty()).await;
+    assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_node_that_comes_again_has_its_whole_time_whatever_was_heard_of_the_last_one() {
+    let server = MemoryServer::new();
+    let _other = alive(&server, &["other"]);
+    server.put(node("other"));
+    server.put(node("n"));
+    let context = context(&server);
+    super::start(&context, &args());
+    context.informers.synced().await;
+    server.remove::<Node>("", "n");
+    // Its kubelet renews once more, then is quiet for long.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    renew(&server, "n");
+    tokio::time::sleep(args().node_monitor_grace_period + Duration::from_millis(100)).await;
+    server.put(node("n"));
+    tokio::time::sleep(args().node_monitor_grace_period / 2).await;
+    assert_eq!(ready(&server, "n"), "True");
+    server.eventually(|server| ready(server, "n") == "Unknown").await;
+}

@@ -25,7 +25,7 @@ pub(super) enum Plan {
 /// Compares what is asked for with the active pods. `unseen` more were created that are not among them yet; `neighbours` says how many
 /// related pods each node has.
 pub(super) fn plan(rc: &ReplicationController, active: &[Arc<Pod>], unseen: usize, neighbours: &HashMap<String, usize>) -> Plan {
-    let wanted = usize::try_from(rc.spec().replicas.unwrap_or(1)).unwrap_or(0);
+    let wanted = super::wanted(rc);
     let existing = active.len() + unseen;
     match wanted.cmp(&existing) {
         Ordering::Equal => Plan::Nothing,

@@ -160,3 +160,52 @@ async fn a_pod_whose_creation_was_not_answered_is_not_created_again() {
     let creates = server.take_writes().iter().filter(|write| write.starts_with("create pods")).count();
     assert_eq!((server.all::<Pod>().len(), creates), (3, 3));
 }
+
+/// Ends every pod as a kubelet does that refuses it.
+fn refuse_all(server: &MemoryServer) {
+    for mut pod in active(server) {
+        let status = pod.status_mut();
+        (status.phase, status.reason) = ("Failed".to_owned(), "OutOfpods".to_owned());
+        status.message = "Node didn't have enough resource: pods".to_owned();
+        server.put(pod);
+    }
+}
+
+#[tokio::test]
+async fn pods_that_fail_at_once_are_made_ever_more_slowly_and_a_restart_forgets_nothing() {
+    let server = MemoryServer::new();
+    server.put(rc(3));
+    let made = |server: &MemoryServer| server.take_writes().iter().filter(|write| write.starts_with("create pods")).count();
+    let run = async |server: &MemoryServer, seconds: u64| {
+        let context = context(server);
+        start(&context);
+        let end = tokio::time::Instant::now() + Duration::from_secs(seconds);
+        while tokio::time::Instant::now() < end {
+            refuse_all(server);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        context.kit.shutdown.start();
+        made(server)
+    };
+    let first = run(&server, 5).await;
+    assert!((4..=10).contains(&first), "{first} pods in 5 s");
+    let told = |server: &MemoryServer| {
+        let events = server.all::<api::core::v1::Event>();
+        let reason = "Node didn't have enough resource: pods";
+        events.iter().any(|event| event.reason == "FailedCreate" && event.message.ends_with(reason))
+    };
+    server.eventually(told).await;
+    assert_eq!(status(&server).conditions[0].reason, "FailedCreate");
+    let second = run(&server, 2).await;
+    assert!(second <= 1, "{second} pods in 2 s after a restart");
+    // Pods of another template are made at once.
+    let context = context(&server);
+    start(&context);
+    context.informers.synced().await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let mut mended = server.find::<ReplicationController>("d", "web").unwrap();
+    mended.spec_mut().template_mut().metadata_mut().labels.insert("v".to_owned(), "2".to_owned());
+    server.put(mended);
+    server.eventually(|server| active(server).len() == 3).await;
+    server.eventually(|server| status(server).conditions.is_empty()).await;
+}

@@ -140,9 +140,8 @@ impl Agent {
         let mut news = self.nodes.subscribe();
         self.recorder.event(&node, EventType::Normal, "Starting", "Starting kubelet.");
         // Until the parts are known, what was last reported stands. When that takes long it is news.
-        match timeout(PATIENCE, self.network_state.wait_for(Option::is_some)).await {
-            Ok(Err(_)) => return,
-            Ok(Ok(_)) | Err(_) => {}
+        if let Ok(Err(_)) = timeout(PATIENCE, self.network_state.wait_for(Option::is_some)).await {
+            return;
         }
         let mut written_at = Instant::now();
         loop {

@@ -148,3 +148,134 @@ async fn a_binding_that_failed_after_it_was_seen_to_have_happened_stays() {
     scheduler.finish(Ok(Done::Bound { pod: info, node: "n".to_owned(), result: Err(lost()) }));
     assert!(!scheduler.cluster.is_placed("q"));
 }
+
+fn put_affine(server: &MemoryServer, name: &str, rule: &str, term: serde_json::Value) {
+    let affinity = json!({ rule: {"requiredDuringSchedulingIgnoredDuringExecution": [term]} });
+    put_pod(server, pod(name).with(|pod| pod.spec_mut().affinity = Some(serde_json::from_value(affinity).unwrap())));
+}
+
+/// How long a pod waits that is woken in time: its back-off. Nothing else would wake it for five minutes.
+const IN_TIME: std::time::Duration = std::time::Duration::from_secs(3);
+
+async fn bound_in_time(server: &MemoryServer, name: &str, node: &str) {
+    let bound = server.eventually(|server| node_of(server, name) == node);
+    assert!(tokio::time::timeout(IN_TIME, bound).await.is_ok(), "{name} still waits");
+}
+
+async fn waits(server: &MemoryServer, name: &str) {
+    server.eventually(|server| condition(server, name, "PodScheduled").is_some_and(|c| c.status == "False")).await;
+}
+
+fn near(label: &str, namespaces: serde_json::Value) -> serde_json::Value {
+    let mut term = json!({"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": label}}});
+    if !namespaces.is_null() {
+        term["namespaceSelector"] = json!({ "matchLabels": namespaces });
+    }
+    term
+}
+
+#[tokio::test]
+async fn a_pod_that_must_be_near_another_is_bound_once_that_one_is() {
+    let server = MemoryServer::new();
+    put_node(&server, node("n"));
+    let space = json!({"metadata": {"name": "default", "labels": {"team": "a"}}});
+    server.put::<Namespace>(serde_json::from_value(space).unwrap());
+    put_affine(&server, "fe", "podAffinity", near("be", json!(null)));
+    put_affine(&server, "far", "podAffinity", near("be", json!({"team": "a"})));
+    put_affine(&server, "lost", "podAffinity", near("be", json!({"team": "b"})));
+    let _running = start(&server);
+    for name in ["fe", "far", "lost"] {
+        waits(&server, name).await;
+    }
+    put_pod(&server, pod("be").label("app", "be"));
+    bound_in_time(&server, "fe", "n").await;
+    bound_in_time(&server, "far", "n").await;
+    assert_eq!(node_of(&server, "lost"), "");
+    let space = json!({"metadata": {"name": "default", "labels": {"team": "b"}}});
+    server.put::<Namespace>(serde_json::from_value(space).unwrap());
+    bound_in_time(&server, "lost", "n").await;
+}
+
+#[tokio::test]
+async fn a_pod_that_waits_for_others_labels_is_bound_once_they_have_them() {
+    let server = MemoryServer::new();
+    put_node(&server, node("n"));
+    let _running = start(&server);
+    put_pod(&server, pod("other").label("app", "old"));
+    bound_in_time(&server, "other", "n").await;
+    put_affine(&server, "fe", "podAffinity", near("new", json!(null)));
+    put_affine(&server, "away", "podAntiAffinity", near("old", json!(null)));
+    waits(&server, "fe").await;
+    waits(&server, "away").await;
+    let mut other = find(&server, "other");
+    other.metadata_mut().labels.insert("app".to_owned(), "new".to_owned());
+    server.put(other);
+    bound_in_time(&server, "fe", "n").await;
+    bound_in_time(&server, "away", "n").await;
+}
+
+/// A pod that is to be spread over nodes, and may go to one of them only.
+fn spread(name: &str, node: &str) -> PodBuilder {
+    let constraint = json!({
+        "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule",
+        "nodeAffinityPolicy": "Ignore", "labelSelector": {"matchLabels": {"app": "ts"}},
+    });
+    let node = node.to_owned();
+    pod(name).label("app", "ts").with(move |pod| {
+        pod.spec_mut().node_selector.insert("kubernetes.io/hostname".to_owned(), node);
+        pod.spec_mut().topology_spread_constraints.push(serde_json::from_value(constraint).unwrap());
+    })
+}
+
+#[tokio::test]
+async fn a_pod_that_waits_for_its_like_elsewhere_is_bound_once_they_are_or_that_node_is_gone() {
+    for by_pods in [true, false] {
+        let server = MemoryServer::new();
+        ["n1", "n2", "n3"].into_iter().for_each(|name| put_node(&server, node(name)));
+        let _running = start(&server);
+        put_pod(&server, spread("x1", "n1"));
+        bound_in_time(&server, "x1", "n1").await;
+        put_pod(&server, spread("x2", "n1"));
+        waits(&server, "x2").await;
+        put_pod(&server, spread("x3", "n2"));
+        if by_pods {
+            put_pod(&server, spread("x4", "n3"));
+        } else {
+            bound_in_time(&server, "x3", "n2").await;
+            server.remove::<Node>("", "n3");
+        }
+        bound_in_time(&server, "x2", "n1").await;
+    }
+}
+
+#[tokio::test]
+async fn room_that_was_kept_for_a_pod_is_free_when_that_pod_is_gone() {
+    let server = MemoryServer::new();
+    put_node(&server, node("n").cpu("1"));
+    put_pod(&server, pod("low").cpu("1").priority(1));
+    let _running = start(&server);
+    bound_in_time(&server, "low", "n").await;
+    put_pod(&server, pod("vip").cpu("1").priority(10));
+    server.eventually(|server| find(server, "vip").status().nominated_node_name == "n").await;
+    server.eventually(|server| find(server, "low").metadata().deletion_timestamp.is_some()).await;
+    put_pod(&server, pod("late").cpu("1").priority(5));
+    waits(&server, "late").await;
+    server.remove::<Pod>("default", "low");
+    // Nothing more comes of the pod that the room was kept for.
+    server.remove::<Pod>("default", "vip");
+    bound_in_time(&server, "late", "n").await;
+}
+
+#[tokio::test]
+async fn a_victim_that_changed_since_it_was_chosen_is_not_evicted_on_old_grounds() {
+    let server = MemoryServer::new();
+    put_node(&server, node("n").cpu("1"));
+    put_pod(&server, pod("low").cpu("1").priority(1));
+    let _running = start(&server);
+    bound_in_time(&server, "low", "n").await;
+    server.fail_next("delete", "pods", StatusError::modified(Pod::KIND, "low"));
+    put_pod(&server, pod("vip").cpu("1").priority(10));
+    let going = server.eventually(|server| find(server, "low").metadata().deletion_timestamp.is_some());
+    assert!(tokio::time::timeout(IN_TIME, going).await.is_ok());
+    assert!(condition(&server, "low", "DisruptionTarget").is_some());
+}

@@ -83,8 +83,12 @@ impl Feed {
                     list = List::Anew;
                 }
                 Err(error) => {
-                    let source = std::error::Error::source(&error);
-                    tracing::warn!(%error, ?source, "etcd cannot be read");
+                    let error = &error as &dyn std::error::Error;
+                    if self.etcd.is_lost() {
+                        tracing::debug!(error, "etcd cannot be read");
+                    } else {
+                        tracing::warn!(error, "etcd cannot be read");
+                    }
                 }
             }
             let lasted = began.elapsed() > MAX_BACKOFF;
@@ -141,7 +145,10 @@ impl Feed {
         for kind in self.cache.kinds() {
             let (mut listed, mut after) = (Vec::new(), None::<String>);
             loop {
-                let page = self.etcd.page(&kind.layout.prefix, after.as_deref(), PAGE, revision).await?;
+                let begun = Instant::now();
+                let page = self.etcd.page(&kind.layout.prefix, after.as_deref(), PAGE, revision).await;
+                self.cache.counters.latencies.observe("list", &kind.layout.name, begun.elapsed());
+                let page = page?;
                 after = page.items.last().map(|kv| String::from_utf8_lossy(kv.key()).into_owned());
                 let entries = page
                     .items

@@ -124,7 +124,7 @@ impl Cache {
     }
 
     /// The kind a key belongs to.
-    fn kind_of(&self, key: &str) -> Option<usize> {
+    pub(crate) fn kind_of(&self, key: &str) -> Option<usize> {
         let at = self.prefixes.partition_point(|(prefix, _)| prefix.as_str() <= key);
         let (prefix, index) = self.prefixes.get(at.checked_sub(1)?)?;
         key.starts_with(prefix.as_str()).then_some(*index)

@@ -98,7 +98,10 @@ impl EtcdError {
 
     /// Whether the same request may succeed a little later.
     pub fn is_temporary(&self) -> bool {
-        matches!(self, Self::Undetermined(_) | Self::Unavailable(_) | Self::TimedOut(_))
+        match self {
+            Self::Shared(error) => error.is_temporary(),
+            error => matches!(error, Self::Undetermined(_) | Self::Unavailable(_) | Self::TimedOut(_)),
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Compaction follows upstream's scheme, so that API servers of both kinds may run beside each other: whoever first notes the current
 //! revision under `compact_rev_key` compacts up to the revision noted a round earlier. What stops a member for a while is done by
-//! one process at a time, one member after another, and only while all others are well.
+//! one process at a time, one member after another, and only while all others are well, unless etcd is full: that cannot wait for a member
+//! that may never come back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,6 @@ pub(crate) const COMPACT_REV_KEY: &str = "compact_rev_key";
 const LOCK_KEY: &str = "/ferrokube/etcd-maintenance";
 /// When the lock of a process that has died is free again. A round is done long before.
 const LOCK_TTL: Duration = Duration::from_secs(600);
-const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 const DEFRAGMENT_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long a defragmented member may take to be well again before the next one's turn.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -126,17 +126,32 @@ impl Maintenance {
         Ok(())
     }
 
-    /// Looks after every member's database, if no other process is doing so.
+    /// Looks after every member's database, if no other process is doing so. A full etcd is helped with what members there are; what can
+    /// wait does so until all of them are well.
     async fn care(&self) -> Result<(), EtcdError> {
-        let statuses = self.statuses().await;
+        let statuses = self.etcd.statuses().await;
         let alarmed = |what: &str| statuses.iter().flatten().any(|s| s.errors().iter().any(|e| e.contains(what)));
         if alarmed("CORRUPT") {
             tracing::error!("etcd's members hold different data: remove the one that is wrong and join it again, empty");
         }
         let full = alarmed("NOSPACE");
         let worth = |s: &StatusResponse| full || self.is_worth_it(s);
-        if statuses.iter().any(Option::is_none) || !statuses.iter().flatten().any(worth) {
+        if !statuses.iter().flatten().any(worth) {
             return Ok(());
+        }
+        let members = self.etcd.members().iter().zip(&statuses).filter(|(_, status)| status.is_none());
+        let silent: Vec<_> = members.map(|(member, _)| member.endpoint.as_str()).collect();
+        if !silent.is_empty() {
+            let silent_members = silent.join(", ");
+            if !full {
+                tracing::info!(silent_members, "defragmenting etcd's members waits until all of them answer");
+                return Ok(());
+            }
+            if silent.len() * 2 >= statuses.len() {
+                tracing::error!(silent_members, "etcd's database is full, and nothing can be done until most members answer");
+                return Ok(());
+            }
+            tracing::warn!(silent_members, "etcd's database is full: making room on the members that answer");
         }
         let lock = Txn::new().guard(LOCK_KEY, Guard::Absent).put(LOCK_KEY, lock_value(), Some(LOCK_TTL));
         let held = match self.etcd.commit(&lock).await {
@@ -154,7 +169,7 @@ impl Maintenance {
 
     async fn care_alone(&self, statuses: &[Option<StatusResponse>], full: bool) -> Result<(), EtcdError> {
         if full {
-            tracing::error!("etcd's database is full: compacting all history");
+            tracing::warn!("etcd's database is full: compacting all history");
             self.compact_to(self.etcd.revision().await?).await?;
         }
         // The leader last: its pause costs an election.
@@ -163,12 +178,13 @@ impl Maintenance {
         order.sort_unstable();
         for (_, index) in order {
             let member = &self.etcd.members()[index];
-            let Some(status) = self.status(member).await else {
+            let Some(status) = member.status().await else {
+                tracing::warn!(member = %member.endpoint, "an etcd member does not answer any more: the others wait");
                 break;
             };
             if full || self.is_worth_it(&status) {
                 self.etcd.avoid(index);
-                if !self.defragment(member).await || !self.all_recovered().await {
+                if !self.defragment(member).await || !self.recovered(statuses).await {
                     break;
                 }
             }
@@ -194,29 +210,36 @@ impl Maintenance {
                 tracing::warn!(member = %member.endpoint, %error, "the member cannot be defragmented");
                 false
             }
-            Err(_) => false,
+            Err(_) => {
+                let patience = DEFRAGMENT_TIMEOUT.as_secs();
+                tracing::warn!(member = %member.endpoint, patience, "defragmenting the member takes too long: the others wait");
+                false
+            }
         }
     }
 
-    /// Waits until every member answers and none is far behind.
-    async fn all_recovered(&self) -> bool {
+    /// Waits until every member answers that did before, and none of them is far behind.
+    async fn recovered(&self, before: &[Option<StatusResponse>]) -> bool {
         let deadline = Instant::now() + RECOVERY_TIMEOUT;
         while Instant::now() < deadline {
-            let statuses = self.statuses().await;
+            let statuses = self.etcd.statuses().await;
             let applied = |s: &StatusResponse| s.raft_applied_index();
             let newest = statuses.iter().flatten().map(applied).max().unwrap_or(0);
-            if statuses.iter().all(|s| s.as_ref().is_some_and(|s| s.leader() != 0 && applied(s) + 1_000 >= newest)) {
+            let well = |s: &StatusResponse| s.leader() != 0 && applied(s) + 1_000 >= newest;
+            if before.iter().zip(&statuses).all(|(before, now)| before.is_none() || now.as_ref().is_some_and(well)) {
                 return true;
             }
             sleep(Duration::from_millis(200)).await;
         }
+        tracing::warn!("an etcd member is not well again after it was defragmented: the others wait");
         false
     }
 
     /// Lets etcd take writes again if room was made.
     async fn disarm(&self, before: &[Option<StatusResponse>]) -> Result<(), EtcdError> {
-        let size = |statuses: &[Option<StatusResponse>]| statuses.iter().flatten().map(StatusResponse::db_size).sum::<i64>();
-        let (was, is) = (size(before), size(&self.statuses().await));
+        let after = self.etcd.statuses().await;
+        let both = before.iter().zip(&after).filter_map(|(was, is)| Some((was.as_ref()?.db_size(), is.as_ref()?.db_size())));
+        let (was, is) = both.fold((0, 0), |(all_was, all_is), (was, is)| (all_was + was, all_is + is));
         if is > was - was / 10 {
             tracing::error!(bytes = is, "etcd's database stays full: raise its quota or delete objects");
             return Ok(());
@@ -235,15 +258,6 @@ impl Maintenance {
         }
         tracing::info!(was, is, "etcd takes writes again");
         Ok(())
-    }
-
-    /// Every member's status; nothing for one that does not answer.
-    async fn statuses(&self) -> Vec<Option<StatusResponse>> {
-        futures::future::join_all(self.etcd.members().iter().map(|member| self.status(member))).await
-    }
-
-    async fn status(&self, member: &Member) -> Option<StatusResponse> {
-        timeout(STATUS_TIMEOUT, member.client.maintenance_client().status()).await.ok()?.ok()
     }
 }
 

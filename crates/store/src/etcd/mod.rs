@@ -7,6 +7,7 @@
 mod error;
 mod lease;
 pub(crate) mod maintenance;
+pub(crate) mod quorum;
 mod tls;
 mod txn;
 
@@ -15,9 +16,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use etcd_client::{Client, ConnectOptions, GetOptions, KeyValue, KvClient, WatchClient, WatchOptions, WatchStream};
+use etcd_client::{
+    Client, ConnectOptions, GetOptions, KeyValue, KvClient, StatusResponse, WatchClient, WatchOptions, WatchStream,
+};
 use futures::FutureExt;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::Endpoint;
 
@@ -27,6 +30,7 @@ use crate::config::Config;
 use crate::metrics::Counters;
 
 pub use self::error::EtcdError;
+pub use self::quorum::Quorum;
 pub use self::txn::{Guard, KeyState, Outcome, Txn, Value};
 
 /// Answers may hold thousands of objects; etcd itself bounds what one revision holds.
@@ -37,6 +41,8 @@ const FIRST_ATTEMPT: Duration = Duration::from_secs(1);
 /// etcd ends connections that ping more often than every 5 s.
 const KEEP_ALIVE: Duration = Duration::from_secs(6);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a member may take to say how it is.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause after all members failed in a row.
 const ALL_FAILED_PAUSE: Duration = Duration::from_millis(100);
 
@@ -53,6 +59,7 @@ struct Inner {
     no_space: Notify,
     /// Told when the preference moves on.
     moved: Notify,
+    quorum: watch::Sender<Quorum>,
     counters: Arc<Counters>,
 }
 
@@ -117,6 +124,7 @@ impl Etcd {
             leases,
             no_space: Notify::new(),
             moved: Notify::new(),
+            quorum: watch::Sender::default(),
             counters,
         })))
     }
@@ -203,7 +211,12 @@ impl Etcd {
         let next = (index + 1) % self.0.members.len();
         if self.0.preferred.compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed).is_ok() && next != index {
             self.0.moved.notify_one();
-            tracing::warn!(from = %self.0.members[index].endpoint, to = %self.0.members[next].endpoint, "changing the etcd member");
+            let (from, to) = (&self.0.members[index].endpoint, &self.0.members[next].endpoint);
+            if self.is_lost() {
+                tracing::debug!(from, to, "changing the etcd member");
+            } else {
+                tracing::warn!(from, to, "changing the etcd member");
+            }
         }
     }
 
@@ -215,6 +228,11 @@ impl Etcd {
     /// Waits until requests go to another member than before.
     pub(crate) async fn moved(&self) {
         self.0.moved.notified().await;
+    }
+
+    /// Every member's status; nothing for one that does not answer.
+    pub(crate) async fn statuses(&self) -> Vec<Option<StatusResponse>> {
+        futures::future::join_all(self.members().iter().map(|member| member.status())).await
     }
 
     /// The ways to all members.
@@ -306,6 +324,11 @@ impl Member {
 
     fn kv(&self) -> KvClient {
         self.kv.clone()
+    }
+
+    /// The member's status; nothing if it does not answer.
+    pub(crate) async fn status(&self) -> Option<StatusResponse> {
+        timeout(STATUS_TIMEOUT, self.client.maintenance_client().status()).await.ok()?.ok()
     }
 }
 

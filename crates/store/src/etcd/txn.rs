@@ -114,6 +114,18 @@ impl Txn {
         self
     }
 
+    /// The first key it writes, and what upstream calls such a write.
+    pub(crate) fn purpose(&self) -> Option<(&str, &'static str)> {
+        let op = self.ops.first()?;
+        let is_new = || self.guards.iter().any(|(key, guard)| key == op.key() && *guard == Guard::Absent);
+        let operation = match op {
+            Op::Put { .. } if is_new() => "create",
+            Op::Put { .. } => "update",
+            Op::Delete { .. } => "delete",
+        };
+        Some((op.key(), operation))
+    }
+
     /// Whether carrying it out makes one of its own guards fail, so that it can happen only once.
     fn happens_once(&self) -> bool {
         self.guards.iter().any(|(key, guard)| match guard {
