@@ -79,8 +79,7 @@ impl Strategy for NodeStrategy {
     }
 }
 
-/// The API server calls a node at its addresses, and others send it their pods' traffic: they are addresses, and not those of whoever reads
-/// them.
+/// The API server calls a node at its addresses, and others send it their pods' traffic: they are addresses.
 fn addresses(node: &Node, errors: &mut FieldErrors) {
     let list = STATUS.field("addresses");
     let mut seen = BTreeSet::new();
@@ -90,7 +89,7 @@ fn addresses(node: &Node, errors: &mut FieldErrors) {
             errors.duplicate(&at, &address.address);
         }
         if matches!(address.r#type.as_str(), "InternalIP" | "ExternalIP")
-            && let Err(why) = names::check(Format::ReachableIp, &address.address)
+            && let Err(why) = names::check(Format::Ip, &address.address)
         {
             errors.invalid(&at.field("address"), &address.address, why);
         }
@@ -142,15 +141,17 @@ mod tests {
             assert_eq!(updated.len(), created.0.len());
             updated
         };
-        for (kind, good) in [("InternalIP", "172.30.1.2"), ("ExternalIP", "fd00::2"), ("Hostname", "n1")] {
+        for (kind, good) in
+            [("InternalIP", "172.30.1.2"), ("InternalIP", "127.0.0.1"), ("ExternalIP", "fd00::2"), ("Hostname", "n1")]
+        {
             assert_eq!(judge(&with(kind, good)), [""; 0]);
         }
-        for bad in ["127.0.0.1", "not-an-ip", "", "0.0.0.0", "169.254.169.254"] {
+        for bad in ["not-an-ip", "", "10.0.0.0/8"] {
             let found = judge(&with("InternalIP", bad));
             assert!(found.len() == 1 && found[0].starts_with("status.addresses[0].address: Invalid value"), "{bad}: {found:?}");
         }
         // What was stored under older rules does not keep a node from reporting.
-        let old = with("InternalIP", "127.0.0.1");
+        let old = with("InternalIP", "not-an-ip");
         assert_eq!(testing::update_errors(&NodeStrategy, "status", &old, &old), [""; 0]);
     }
 

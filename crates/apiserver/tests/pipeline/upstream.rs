@@ -99,8 +99,8 @@ async fn a_status_is_checked_by_the_schema() {
     assert_eq!((good.status().pod_ips[0].ip.as_str(), good.metadata().labels["a"].as_str()), ("10.244.0.7", "b"));
 
     let mut node: Node =
-        object(r#"{"metadata": {"name": "n"}, "status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}]}}"#);
-    assert!(message(server.create(node.clone()).await).contains("status.addresses[0].address: Invalid value: \"127.0.0.1\""));
+        object(r#"{"metadata": {"name": "n"}, "status": {"addresses": [{"type": "InternalIP", "address": "not-an-ip"}]}}"#);
+    assert!(message(server.create(node.clone()).await).contains("status.addresses[0].address: Invalid value: \"not-an-ip\""));
     node.status_mut().addresses[0].address = "172.30.1.2".into();
     let created = server.create(node).await.unwrap();
     // A new node's status is kept, and it gets no pods before it is ready.
