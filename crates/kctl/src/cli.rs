@@ -2,16 +2,19 @@
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{
+    Args as _, CommandFactory as _, FromArgMatches as _, Parser, Subcommand,
+    error::{ContextKind, ContextValue},
+};
 
 use crate::{
     commands::{
         api_resources, apply, auth, config, cp, create, delete, describe, diff, edit, events, exec, explain, get, info,
-        kustomize, logs, metadata, nodes, patch, port_forward, proxy, run, scale, set, top, wait,
+        kustomize, logs, metadata, nodes, patch, plugin, port_forward, proxy, run, scale, set, top, wait,
     },
     complete,
     console::Console,
-    error,
+    error, kinds,
     session::{GlobalArgs, Session},
 };
 
@@ -68,6 +71,11 @@ pub enum Command {
     Config(config::Args),
     ClusterInfo(info::ClusterInfoArgs),
     Version(info::VersionArgs),
+    Plugin(plugin::Args),
+    /// List the flags that every command takes
+    #[command(after_help = "Examples:
+  kctl options")]
+    Options,
     Completion(info::CompletionArgs),
 }
 
@@ -78,9 +86,13 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         return code;
     }
     let console = Console::process();
+    plugin::become_one(&args, &Cli::command(), &console);
     let cli = match parse(args) {
         Ok(cli) => cli,
-        Err(error) => return usage(&console, &error),
+        Err(mut error) => {
+            drop_far_tips(&mut error);
+            return usage(&console, &error);
+        }
     };
     start_logging(cli.global.verbosity);
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
@@ -142,6 +154,8 @@ async fn dispatch(session: &Session, command: Command) -> anyhow::Result<()> {
         Command::Auth(args) => Box::pin(auth::run(session, args)).await,
         Command::Config(args) => Box::pin(config::run(session, args)).await,
         Command::ClusterInfo(args) => Box::pin(info::cluster_info(session, args)).await,
+        Command::Plugin(args) => plugin::run(session, &args, &Cli::command()),
+        Command::Options => options(session),
         Command::Version(args) => Box::pin(info::version(session, args)).await,
         Command::ApiVersions => api_resources::versions(session).await,
         Command::Completion(args) => info::completion(session, &args),
@@ -158,6 +172,15 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
         cli.global.user = None;
     }
     Ok(cli)
+}
+
+/// Prints the global flags.
+fn options(session: &Session) -> anyhow::Result<()> {
+    // A command that has nothing else.
+    let only = GlobalArgs::augment_args(clap::Command::new("kctl").max_term_width(120).disable_help_flag(true));
+    let help = only.help_template("{options}").render_help();
+    session.console.line(format!("The following options can be passed to any command:\n\n{help}"))?;
+    Ok(())
 }
 
 /// True if the command that was called has a flag of its own by the name of a global one, so that the global one was not given.
@@ -197,6 +220,41 @@ fn plain_flags(command: &clap::Command, args: Vec<OsString>) -> Vec<OsString> {
 fn collect_flags(command: &clap::Command, flags: &mut Vec<String>) {
     let plain = command.get_arguments().filter(|arg| matches!(arg.get_action(), clap::ArgAction::SetTrue));
     flags.extend(plain.filter_map(|arg| arg.get_long().map(str::to_owned)));
+}
+
+/// Takes out of an error the tips that are too far from what was typed to be of use: not a slip of the fingers, nor its beginning.
+fn drop_far_tips(error: &mut clap::Error) {
+    let given = match error.get(ContextKind::InvalidArg).or_else(|| error.get(ContextKind::InvalidSubcommand)) {
+        Some(ContextValue::String(given)) => bare(given).to_owned(),
+        _ => return,
+    };
+    let near = |tip: &str| {
+        let tip = bare(tip);
+        (given.len() > 1 && tip.starts_with(&given)) || kinds::closest(&given, std::iter::once(tip)).is_some()
+    };
+    for kind in [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand] {
+        let kept = match error.get(kind) {
+            Some(ContextValue::String(tip)) if !near(tip) => None,
+            Some(ContextValue::Strings(tips)) => Some(tips.iter().filter(|tip| near(tip)).cloned().collect::<Vec<_>>()),
+            _ => continue,
+        };
+        match kept {
+            Some(tips) if !tips.is_empty() => error.insert(kind, ContextValue::Strings(tips)),
+            // The usage is that of the tip.
+            _ => error.remove(kind).and(error.remove(ContextKind::Usage)),
+        };
+    }
+    // What begins with dashes can be given after others only where words of another command are taken.
+    let passes_on =
+        matches!(error.get(ContextKind::Usage), Some(ContextValue::StyledStr(usage)) if usage.to_string().contains("-- "));
+    if !passes_on {
+        error.remove(ContextKind::Suggested);
+    }
+}
+
+/// A flag or word without dashes and value.
+fn bare(word: &str) -> &str {
+    word.trim_start_matches('-').split(['=', ' ']).next().unwrap_or_default()
 }
 
 /// Prints help, or what is wrong with the command line; the exit code is 1 then, as kubectl's.
@@ -239,7 +297,8 @@ pub async fn run_line(mut session: Session, words: &[&str]) -> u8 {
             session.flags = cli.global;
             execute(&session, cli.command).await
         }
-        Err(error) => {
+        Err(mut error) => {
+            drop_far_tips(&mut error);
             session.console.note(error.to_string());
             1
         }
@@ -260,6 +319,28 @@ mod tests {
         let words = ["kctl", "exec", "--stdin=true", "--tty=false", "p", "--", "--stdin=true"];
         let args = plain_flags(&Cli::command(), words.iter().map(OsString::from).collect());
         assert_eq!(args, ["kctl", "exec", "--stdin", "p", "--", "--stdin=true"]);
+    }
+
+    #[tokio::test]
+    async fn the_flags_of_all_commands_are_listed() {
+        let text = crate::testing::Bench::new().ok("options").await;
+        assert!(text.starts_with("The following options can be passed to any command:\n"), "{text}");
+        assert!(text.contains("--kubeconfig <FILE>") && text.contains("--as <USER>") && !text.contains("--help"), "{text}");
+    }
+
+    #[test]
+    fn a_tip_is_what_may_have_been_meant() {
+        let said = |line: &str| {
+            let mut error = parse(line.split(' ').map(OsString::from)).unwrap_err();
+            drop_far_tips(&mut error);
+            error.to_string()
+        };
+        assert!(!said("kctl get --zz").contains("tip:"), "{}", said("kctl get --zz"));
+        assert!(!said("kctl get --ask").contains("--namespace"), "{}", said("kctl get --ask"));
+        assert!(said("kctl get --sort").contains("'--sort-by'"), "{}", said("kctl get --sort"));
+        assert!(said("kctl get --outptu=x").contains("'--output'"));
+        assert!(said("kctl gett pods").contains("'get'"), "{}", said("kctl gett pods"));
+        assert!(!said("kctl frobnicate").contains("tip:"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod console;
 mod describe;
 mod error;
 mod failures;
+mod fetch;
 mod follow;
 mod gotemplate;
 mod kinds;

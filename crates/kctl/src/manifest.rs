@@ -15,7 +15,7 @@ use api::{
 };
 use serde_json::Value;
 
-use crate::{Session, error::Exit, kinds, kustomize};
+use crate::{Session, error::Exit, fetch, kinds, kustomize};
 
 /// File endings that are read from folders.
 const ENDINGS: [&str; 3] = ["json", "yaml", "yml"];
@@ -25,7 +25,7 @@ const MAX_FOLDERS: usize = 32;
 /// Where objects are read from.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct FileArgs {
-    /// File or folder with manifests, or - for standard input; can be given several times
+    /// File, folder or URL with manifests, or - for standard input; can be given several times
     #[arg(short = 'f', long = "filename", value_name = "FILE", value_delimiter = ',', value_hint = clap::ValueHint::AnyPath)]
     pub files: Vec<String>,
     /// Also read the folders inside a folder
@@ -166,10 +166,8 @@ impl FileArgs {
             let text = session.console.read_input().context("cannot read standard input")?;
             return Ok(vec![("standard input".to_owned(), text)]);
         }
-        if name.contains("://") {
-            bail!(
-                "{name}: only files, folders and standard input (-) are read; fetch it first, e.g. `curl -L {name} | kctl … -f -`"
-            );
+        if fetch::is_url(name) {
+            return Ok(vec![(name.to_owned(), fetch::fetch(session, name)?)]);
         }
         let path = PathBuf::from(name);
         let metadata = std::fs::metadata(&path).map_err(|error| match error.kind() {

@@ -188,6 +188,7 @@ pub async fn run_with(mut args: Args, client: Client, address: Ipv4Addr, kit: Ki
     ));
     let cgroups = Cgroups::new(&args.cgroup_root);
     let metrics = KubeletMetrics::new(&kit.metrics);
+    metrics.name_node(&name);
     let running = Running::new(metrics.clone());
     let context = Arc::new(Context {
         runtime: docker.clone(),

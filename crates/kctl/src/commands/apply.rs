@@ -5,6 +5,8 @@ use api::{patch::create_three_way_patch, selector::Selector};
 use client::{Dynamic, Item as _, Patch};
 use serde_json::Value;
 
+use super::last_applied::{self, LastApplied};
+
 use crate::{
     Session,
     failures::Failures,
@@ -23,11 +25,16 @@ const ATTEMPTS: u32 = 5;
 
 /// Make objects as files say, creating or changing them
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:
   kctl apply -f web.yaml
   kctl apply -f manifests/ -R                     all files of a folder and the folders in it
+  kctl apply -f https://example.org/web.yaml
+  kctl apply -k overlays/production               what a kustomization.yaml puts together
   cat web.yaml | kctl apply -f -
-  kctl apply -f web.yaml --dry-run=server         only say what would be done")]
+  kctl apply -f web.yaml --dry-run=server         only say what would be done"
+)]
 pub struct Args {
     #[command(flatten)]
     files: FileArgs,
@@ -41,6 +48,8 @@ pub struct Args {
     /// Delete and create objects whose change is refused
     #[arg(long)]
     force: bool,
+    #[command(subcommand)]
+    last: Option<LastApplied>,
 }
 
 /// Runs the command.
@@ -48,6 +57,9 @@ pub struct Args {
 /// # Errors
 /// What went wrong, for the user.
 pub async fn run(session: &Session, mut args: Args) -> anyhow::Result<()> {
+    if let Some(last) = args.last {
+        return last_applied::run(session, last).await;
+    }
     args.write.validation = args.validate.validate;
     if args.files.is_empty() {
         bail!("must specify -f: the file, folder or - (standard input) with what to apply");
