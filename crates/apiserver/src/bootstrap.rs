@@ -64,15 +64,22 @@ pub async fn run(pipeline: Arc<Pipeline>, advertised: Advertised, ready: daemon:
         () = shutdown.started() => return,
     }
     let mut period = tokio::time::interval(PERIOD);
+    let mut told = false;
     loop {
         tokio::select! {
             _ = period.tick() => {}
             () = shutdown.started() => break,
         }
         match bootstrap.once(true).await {
-            Ok(()) => ready.open(),
+            Ok(()) => {
+                ready.open();
+                told = false;
+            }
             Err(error) => {
-                tracing::warn!(%error, "what belongs to every cluster could not be brought in; trying again");
+                // Once for all attempts in a row.
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(%error, "what belongs to every cluster could not be brought in; trying until it is");
+                }
                 ready.close(error.message());
                 period.reset_after(Duration::from_secs(1));
             }
