@@ -74,7 +74,7 @@ impl Bench {
     /// As [`Self::ok`], with arguments that hold spaces.
     pub async fn ok_words(&self, words: &[&str]) -> String {
         self.err.take();
-        let code = cli::run_line(self.session(words), words).await;
+        let code = Box::pin(cli::run_line(self.session(words), words)).await;
         assert_eq!(code, 0, "{words:?}: {}", self.err.peek());
         self.out.take()
     }
@@ -83,7 +83,7 @@ impl Bench {
     pub async fn exits(&self, line: &str, wanted: u8) -> String {
         let words: Vec<&str> = line.split_whitespace().collect();
         self.err.take();
-        let code = cli::run_line(self.session(&words), &words).await;
+        let code = Box::pin(cli::run_line(self.session(&words), &words)).await;
         assert_eq!(code, wanted, "{line}: {}", self.err.peek());
         self.out.take()
     }
@@ -92,7 +92,7 @@ impl Bench {
     pub async fn fails(&self, line: &str) -> String {
         let words: Vec<&str> = line.split_whitespace().collect();
         self.err.take();
-        let code = cli::run_line(self.session(&words), &words).await;
+        let code = Box::pin(cli::run_line(self.session(&words), &words)).await;
         assert_eq!(code, 1, "{line}: {}", self.out.peek());
         self.out.take();
         self.err.take()
