@@ -20,7 +20,7 @@ use api::{
     names::SYSTEM_NAMESPACES,
     scheduling::v1::PriorityClass,
 };
-use store::{ListOptions, ReadAt, Selection, Txn};
+use store::{ListOptions, ReadAt, Selection, Store, Txn};
 
 use crate::{
     admission::ServiceCidr,
@@ -97,6 +97,13 @@ fn system_user() -> User {
     User { name: "system:apiserver".to_owned(), groups, ..User::default() }
 }
 
+/// Where the API servers that are alive are reached.
+pub(crate) async fn alive(store: &Store) -> Result<Vec<SocketAddrV4>, StatusError> {
+    let found = store.etcd().get_prefix(ALIVE).await;
+    let (states, _) = found.map_err(|e| StatusError::unavailable(format!("etcd: {e}")))?;
+    Ok(states.iter().filter_map(|state| state.key.strip_prefix(ALIVE)?.parse().ok()).collect())
+}
+
 struct Bootstrap {
     pipeline: Arc<Pipeline>,
     advertised: Advertised,
@@ -134,9 +141,8 @@ impl Bootstrap {
         let txn = if alive { Txn::new().put(&key, "", Some(DEAD_AFTER)) } else { Txn::new().delete(&key) };
         let failed = |e: &dyn std::fmt::Display| StatusError::unavailable(format!("etcd: {e}"));
         store.commit(&txn).await.map_err(|e| failed(&e))?;
-        let (states, _) = store.etcd().get_prefix(ALIVE).await.map_err(|e| failed(&e))?;
         let mut servers = Alive::new();
-        for server in states.iter().filter_map(|state| state.key.strip_prefix(ALIVE)?.parse::<SocketAddrV4>().ok()) {
+        for server in self::alive(store).await? {
             servers.entry(server.port()).or_default().push(*server.ip());
         }
         servers.values_mut().for_each(|addresses| addresses.sort());

@@ -3,14 +3,19 @@
 use api::{
     Kind, Object, StatusError,
     google::protobuf::Any,
+    rules::{FieldErrors, Path},
     status::Reason,
     strict::{self, Problem},
 };
 use bytes::Bytes;
 use serde_json::Value;
+use store::wire::{self, object_meta};
 
 /// Largest object a request may carry, encoded: upstream's limit.
 const MAX_OBJECT: usize = 3 << 20;
+/// Numbers of `metadata.name` and `metadata.namespace`.
+const NAME: u32 = 1;
+const NAMESPACE: u32 = 3;
 
 /// What becomes of unknown fields in JSON, and of fields that stand in it twice, of which the last counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,10 +38,42 @@ impl FieldValidation {
             "" | "Strict" => Ok(Self::Strict),
             "Warn" => Ok(Self::Warn),
             "Ignore" => Ok(Self::Ignore),
-            _ => Err(StatusError::bad_request(format!(
-                "fieldValidation: {text:?} is not supported: Strict, Warn or Ignore is wanted here"
-            ))),
+            _ => {
+                let mut errors = FieldErrors::default();
+                let root = Path::root();
+                errors.not_supported(&root.field("fieldValidation"), text, &["Ignore", "Strict", "Warn"]);
+                Err(invalid("WriteOptions", &errors))
+            }
         }
+    }
+}
+
+/// The refusal of a request whose own fields are not valid: those of no object, but of a message such as `DeleteOptions`.
+pub fn invalid(message: &str, errors: &FieldErrors) -> StatusError {
+    let refusal = StatusError::new(Reason::Invalid, format!("{message} is invalid: {errors}"));
+    errors.causes().into_iter().fold(refusal, StatusError::with_cause)
+}
+
+/// What an object says of its place, read before all of it is: whether its sender may send it depends on that.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    /// `metadata.namespace`; empty if it says none.
+    pub namespace: String,
+    /// `metadata.name`; empty if it says none.
+    pub name: String,
+}
+
+impl Named {
+    /// Reads it, of JSON if there is any. What cannot be read says nothing: decoding it tells why.
+    pub fn of(any: &Option<Any>, json: &Bytes) -> Self {
+        if !json.is_empty() {
+            let value: Value = serde_json::from_slice(json).unwrap_or_default();
+            let text = |key: &str| value["metadata"][key].as_str().unwrap_or_default().to_owned();
+            return Self { namespace: text("namespace"), name: text("name") };
+        }
+        let bytes = any.as_ref().map_or(&[][..], |any| &any.value);
+        let text = |number| wire::text(bytes, &[object_meta::IN_OBJECT, number]).to_owned();
+        Self { namespace: text(NAMESPACE), name: text(NAME) }
     }
 }
 
@@ -81,16 +118,17 @@ fn from_json(
     checked(kind, value, twice, validation)
 }
 
-/// Reads an object from JSON, with remarks for the client.
+/// Reads an object from JSON, with remarks for the client. `problems` are those that were found already, such as fields given twice.
 ///
 /// # Errors
 /// When the value does not fit the schema, or has unknown fields that are not to be dropped.
 pub fn from_value(
     kind: &'static Kind,
     value: Value,
+    problems: Vec<Problem>,
     validation: FieldValidation,
 ) -> Result<(Box<dyn Object>, Vec<String>), StatusError> {
-    checked(kind, value, Vec::new(), validation)
+    checked(kind, value, problems, validation)
 }
 
 fn checked(
@@ -139,6 +177,21 @@ mod tests {
         assert_eq!(read(json, FieldValidation::Strict), Err(expected));
         assert_eq!(read(json, FieldValidation::Warn), Ok(vec![twice.to_owned(), unknown.to_owned()]));
         assert_eq!(read(json, FieldValidation::Ignore), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn an_objects_place_is_read_before_the_object() {
+        let json = Bytes::from_static(br#"{"spec": {"x": [1]}, "metadata": {"name": "a", "namespace": "b"}}"#);
+        let read = Named::of(&None, &json);
+        assert_eq!((read.name.as_str(), read.namespace.as_str()), ("a", "b"));
+        let mut pod = Pod::default();
+        pod.metadata_mut().name = "a".to_owned();
+        pod.metadata_mut().namespace = "b".to_owned();
+        let any = Any { type_url: Pod::KIND.type_url.to_owned(), value: api::Object::encode(&pod) };
+        assert_eq!(Named::of(&Some(any), &Bytes::new()), read);
+        for nothing in ["{", "[]", r#"{"metadata": 5}"#, r#"{"metadata": {"name": 5}}"#] {
+            assert_eq!(Named::of(&None, &Bytes::from_static(nothing.as_bytes())), Named::default());
+        }
     }
 
     #[test]

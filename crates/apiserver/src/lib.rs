@@ -5,6 +5,7 @@ mod args;
 pub mod auth;
 pub mod bootstrap;
 pub mod decode;
+mod gate;
 pub mod grpc;
 pub mod layout;
 mod metrics;

@@ -9,34 +9,63 @@ use prometheus_client::{
         MetricType,
         counter::{ConstCounter, Counter},
         family::Family,
-        gauge::ConstGauge,
+        gauge::{ConstGauge, Gauge},
         histogram::Histogram,
     },
 };
 use store::{Stats, Store};
 
+use crate::request::{Action, Verb};
+
 /// Upper bounds of the buckets of request times, seconds.
-const SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
+const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+/// Methods that change nothing.
+const READ_ONLY: &[&str] = &["/Get", "/List", "/Version", "/Kinds", "/Check"];
 
 /// A number of a kind's cache.
 type Reading = fn(&Stats) -> usize;
 
-/// Metrics of requests. Cheap to clone; all clones are one.
+/// Metrics of requests, under upstream's names and labels. Cheap to clone; all clones are one.
 #[derive(Clone, Debug)]
 pub(crate) struct RequestMetrics {
     requests: Family<Answered, Counter>,
-    seconds: Family<Method, Histogram>,
+    seconds: Family<Labels, Histogram>,
+    in_flight: Family<KindLabels, Gauge>,
+    long_running: Family<Labels, Gauge>,
+}
+
+/// What a request does; all empty for what is on no object, and for what is refused before that is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Labels {
+    verb: &'static str,
+    group: &'static str,
+    version: &'static str,
+    resource: &'static str,
+    subresource: String,
+    scope: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Answered {
-    method: String,
-    code: String,
+    verb: &'static str,
+    group: &'static str,
+    version: &'static str,
+    resource: &'static str,
+    subresource: String,
+    scope: &'static str,
+    code: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Method {
-    method: String,
+struct KindLabels {
+    request_kind: &'static str,
+}
+
+/// A request that is counted as in flight until this is dropped.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    gauge: Option<Gauge>,
+    metrics: RequestMetrics,
 }
 
 // === impl RequestMetrics ===
@@ -44,22 +73,88 @@ struct Method {
 impl RequestMetrics {
     /// Registers the metrics of requests; once a process.
     pub(crate) fn register(metrics: &daemon::Metrics) -> Self {
-        let this = Self { requests: Family::default(), seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)) };
+        let this = Self {
+            requests: Family::default(),
+            seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
+            in_flight: Family::default(),
+            long_running: Family::default(),
+        };
         metrics.register(|registry| {
             let registry = registry.sub_registry_with_prefix("apiserver");
-            registry.register("request", "Requests answered, by method and gRPC code", this.requests.clone());
+            registry.register("request", "Requests answered, by what they do and HTTP code", this.requests.clone());
             registry.register("request_duration_seconds", "Time to the answer; not of streams", this.seconds.clone());
+            registry.register("current_inflight_requests", "Requests that are handled now; no streams", this.in_flight.clone());
+            registry.register("longrunning_requests", "Watches, logs and the like that last now", this.long_running.clone());
         });
         this
     }
 
-    /// A request was answered; `took` is nothing for a stream. `method` must be one that is served: clients choose the others.
-    pub(crate) fn answered(&self, method: &str, code: tonic::Code, took: Option<Duration>) {
-        let labels = Answered { method: method.to_owned(), code: format!("{code:?}") };
-        self.requests.get_or_create(&labels).inc();
+    /// A request begins, of a method that is served. Streams count as long-running once it is known what they do.
+    pub(crate) fn begin(&self, path: &str, stream: bool) -> InFlight {
+        let read_only = READ_ONLY.iter().any(|method| path.ends_with(method));
+        let labels = KindLabels { request_kind: if read_only { "readOnly" } else { "mutating" } };
+        InFlight::new((!stream).then(|| self.in_flight.get_or_create_owned(&labels)), self.clone())
+    }
+
+    /// A request was answered; `took` is nothing for a stream, and for what was refused before it was handled.
+    pub(crate) fn answered(&self, action: Option<&Action>, code: u16, took: Option<Duration>) {
+        let labels = Labels::of(action);
         if let Some(took) = took {
-            self.seconds.get_or_create(&Method { method: method.to_owned() }).observe(took.as_secs_f64());
+            self.seconds.get_or_create(&labels).observe(took.as_secs_f64());
         }
+        let Labels { verb, group, version, resource, subresource, scope } = labels;
+        self.requests.get_or_create(&Answered { verb, group, version, resource, subresource, scope, code }).inc();
+    }
+}
+
+// === impl InFlight ===
+
+impl InFlight {
+    fn new(gauge: Option<Gauge>, metrics: RequestMetrics) -> Self {
+        if let Some(gauge) = &gauge {
+            gauge.inc();
+        }
+        Self { gauge, metrics }
+    }
+
+    /// The request does this: if it is a stream, it counts as long-running from now on.
+    pub(crate) fn of(self, action: Option<&Action>) -> Self {
+        match (&self.gauge, action) {
+            (None, Some(_)) => {
+                let gauge = self.metrics.long_running.get_or_create_owned(&Labels::of(action));
+                Self::new(Some(gauge), self.metrics.clone())
+            }
+            _ => self,
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if let Some(gauge) = &self.gauge {
+            gauge.dec();
+        }
+    }
+}
+
+// === impl Labels ===
+
+impl Labels {
+    fn of(action: Option<&Action>) -> Self {
+        let Some(Action { verb, kind, subresource, scope }) = action else { return Self::default() };
+        let verb = match (verb, subresource.as_str()) {
+            (_, "exec" | "attach" | "portforward") => "CONNECT",
+            (Verb::Get, _) => "GET",
+            (Verb::List, _) => "LIST",
+            (Verb::Watch, _) => "WATCH",
+            (Verb::Create, _) => "POST",
+            (Verb::Update, _) => "PUT",
+            (Verb::Patch, _) => "PATCH",
+            (Verb::Delete, _) => "DELETE",
+            (Verb::DeleteCollection, _) => "DELETECOLLECTION",
+        };
+        let (group, version, resource) = (kind.group, kind.version, kind.plural);
+        Self { verb, group, version, resource, subresource: subresource.clone(), scope }
     }
 }
 

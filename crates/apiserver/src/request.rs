@@ -1,6 +1,10 @@
 //! What the server knows of a request before it handles it: who asks, what for, and on which object.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use api::Kind;
 
@@ -26,6 +30,53 @@ impl User {
     /// The node's name, if the user is a kubelet: `system:node:<name>` in `system:nodes`.
     pub fn node_name(&self) -> Option<&str> {
         self.name.strip_prefix("system:node:").filter(|name| !name.is_empty() && self.in_group("system:nodes"))
+    }
+}
+
+/// A request as the front end sees it: who makes it and, once that is known, what it does.
+#[derive(Debug)]
+pub struct Asked {
+    /// Who is asking, or is impersonated.
+    pub user: Arc<User>,
+    action: OnceLock<Action>,
+}
+
+/// What a request does, for metrics.
+#[derive(Clone, Debug)]
+pub struct Action {
+    /// The verb.
+    pub verb: Verb,
+    /// On objects of which kind.
+    pub kind: &'static Kind,
+    /// On which part of them; one that is served.
+    pub subresource: String,
+    /// `resource` for one object, `namespace` for the objects of one, `cluster` for all; upstream's words.
+    pub scope: &'static str,
+}
+
+impl Asked {
+    /// A request of which only the user is known.
+    pub fn new(user: Arc<User>) -> Self {
+        Self { user, action: OnceLock::new() }
+    }
+
+    /// What the request does has become known.
+    pub fn does(&self, request: &Request) {
+        self.action.get_or_init(|| Action {
+            verb: request.verb,
+            kind: request.kind,
+            subresource: request.subresource.clone(),
+            scope: match (request.name.is_empty(), request.namespace.is_empty()) {
+                (false, _) => "resource",
+                (true, false) => "namespace",
+                (true, true) => "cluster",
+            },
+        });
+    }
+
+    /// What the request does, if that is known.
+    pub fn action(&self) -> Option<&Action> {
+        self.action.get()
     }
 }
 

@@ -1,58 +1,39 @@
 //! Wiring: store, identity, pipeline and services behind one TLS port.
 //!
 //! ```text
-//! TLS ─► authenticate ─► limit ─► tonic services ─► authorise ─► pipeline ─► store
+//! TLS ─► gate: authenticate, limit, read ─► tonic services ─► authorise ─► pipeline ─► store
 //! ```
 
 use std::{
-    convert::Infallible,
     net::{SocketAddr, SocketAddrV4},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::Context;
-use api::{
-    StatusError,
-    ferrokube::v1::{objects_server::ObjectsServer, pods_server::PodsServer},
-    status::Reason,
-};
-use axum::{
-    extract::{Request, State},
-    middleware::{self, Next},
-    response::Response,
-};
+use api::ferrokube::v1::{objects_server::ObjectsServer, pods_server::PodsServer};
+use axum::middleware;
 use daemon::{
     Kit,
     serve::HttpOptions,
-    tls::{self, ClientAuth, IncomingOptions, PeerInfo, Pem},
+    tls::{self, ClientAuth, IncomingOptions, Pem},
 };
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::service::Routes;
 
 use crate::{
     admission,
     args::Args,
-    auth::{Credentials, Identity, IdentityConfig},
+    auth::{Identity, IdentityConfig},
     bootstrap,
-    grpc::{Kubelets, KubeletsConfig, Server, Services, answers},
+    gate::{Gate, MAX_MESSAGE, admit},
+    grpc::{Kubelets, KubeletsConfig, Server, Services},
     layout,
-    metrics::{RequestMetrics, StoreMetrics},
+    metrics::StoreMetrics,
     pipeline::Pipeline,
     strategies,
 };
-
-/// Largest message taken: more than any object may have, so that one that is too large gets an answer that says so.
-const MAX_MESSAGE: usize = 8 << 20;
-/// How long a request waits for its turn when too many are handled already.
-const TURN: Duration = Duration::from_secs(5);
-/// What needs no credentials: health and version.
-const PUBLIC: &[&str] = &["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch", "/ferrokube.v1.Objects/Version"];
-/// What metrics call the method of a request that reaches none.
-const OTHER: &str = "other";
-/// Requests that last as long as their client likes; they take no turn.
-const STREAMS: &[&str] = &["/Watch", "/Logs", "/Exec", "/Attach", "/PortForward", "/ServerReflectionInfo"];
 
 /// Starts the API server: spawns its tasks and returns once they run.
 ///
@@ -87,6 +68,8 @@ pub async fn run(args: Args, kit: Kit) -> anyhow::Result<()> {
     let admission_config = admission::AdmissionConfig {
         service_cidr: args.service_cluster_ip_range,
         node_ports: args.service_node_port_range.clone(),
+        cluster_cidr: args.cluster_cidr,
+        plugins: admission::Plugins::new(args.enable_admission_plugins.clone(), args.disable_admission_plugins.clone())?,
     };
     let chain = admission::chain(&store, &admission_config).with_all(identity.plugins());
     let pipeline = Arc::new(Pipeline::new(store.clone(), strategies::all(), chain));
@@ -108,7 +91,7 @@ pub async fn run(args: Args, kit: Kit) -> anyhow::Result<()> {
     let server = Arc::new(Server { pipeline, identity: identity.clone(), kubelets, shutdown: shutdown.clone() });
     let (health, follow) = daemon::rpc::health(&kit.health, &["ferrokube.v1.Objects", "ferrokube.v1.Pods"], shutdown.clone());
     kit.tasks.spawn_infallible("health", follow);
-    let services = Services(server);
+    let services = Services(server.clone());
     let routes = Routes::new(health)
         .add_service(daemon::rpc::reflection(&[api::FILE_DESCRIPTOR_SET])?)
         .add_service(daemon::rpc::reflection_v1alpha(&[api::FILE_DESCRIPTOR_SET])?)
@@ -116,13 +99,14 @@ pub async fn run(args: Args, kit: Kit) -> anyhow::Result<()> {
             ObjectsServer::new(services.clone()).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(usize::MAX),
         )
         .add_service(PodsServer::new(services).max_decoding_message_size(MAX_MESSAGE));
-    let (metrics, of_store) = (RequestMetrics::register(&kit.metrics), StoreMetrics(store.clone()));
+    let of_store = StoreMetrics(store.clone());
     let of_etcd = store.counters().latencies.family();
     kit.metrics.register(|registry| {
         registry.register_collector(Box::new(of_store));
         registry.register("etcd_request_duration_seconds", "Time that requests to etcd about objects take", of_etcd);
     });
-    let gate = Arc::new(FrontDoor { identity: identity.clone(), turns: Semaphore::new(args.max_requests_inflight), metrics });
+    let gate = Arc::new(Gate::new(server, args.max_requests_inflight, args.max_streams_per_user, &kit));
+    kit.tasks.spawn_infallible("memory", gate.clone().give_memory_back(shutdown.clone()));
     let router = routes.prepare().into_axum_router().layer(middleware::from_fn_with_state(gate, admit));
 
     let incoming = tls::server(listener, serving, IncomingOptions::default(), shutdown.clone());
@@ -171,64 +155,5 @@ fn identity_config(args: &Args) -> IdentityConfig {
         audiences,
         signing_key_file: args.service_account_signing_key_file.clone(),
         key_files: args.service_account_key_file.clone(),
-    }
-}
-
-/// What every request passes first.
-struct FrontDoor {
-    identity: Arc<Identity>,
-    turns: Semaphore,
-    metrics: RequestMetrics,
-}
-
-/// Finds out who asks, and lets no more requests in than are to be handled at once.
-async fn admit(State(door): State<Arc<FrontDoor>>, mut request: Request, next: Next) -> Result<Response, Infallible> {
-    let refuse = |error: StatusError| {
-        let status = tonic::Status::from(error);
-        door.metrics.answered(OTHER, status.code(), None);
-        Ok(status.into_http())
-    };
-    let path = request.uri().path().to_owned();
-    let user = match door.identity.authenticate(&credentials(&request)).await {
-        Ok(user) => user,
-        Err(error) => return refuse(error),
-    };
-    if !user.in_group("system:authenticated") && !PUBLIC.contains(&path.as_str()) {
-        return refuse(StatusError::new(
-            Reason::Unauthorized,
-            "Unauthorized: a client certificate or bearer token is wanted here",
-        ));
-    }
-    request.extensions_mut().insert(Arc::new(user));
-    if STREAMS.iter().any(|stream| path.ends_with(stream)) {
-        let response = answers::presentable(next.run(request).await);
-        door.count(&path, &response, None);
-        return Ok(response);
-    }
-    let Ok(Ok(_turn)) = tokio::time::timeout(TURN, door.turns.acquire()).await else {
-        return refuse(StatusError::too_many_requests("the server has too many requests to handle; please try again later", 1));
-    };
-    let begun = Instant::now();
-    let response = answers::presentable(next.run(request).await);
-    door.count(&path, &response, Some(begun.elapsed()));
-    Ok(response)
-}
-
-impl FrontDoor {
-    fn count(&self, path: &str, response: &Response, took: Option<Duration>) {
-        let status = response.extensions().get::<tonic::Status>();
-        let code = status.map_or(tonic::Code::Ok, tonic::Status::code);
-        // A method that is not served may have any name.
-        let served = code != tonic::Code::Unimplemented || status.is_some_and(|status| !status.details().is_empty());
-        if served { self.metrics.answered(path, code, took) } else { self.metrics.answered(OTHER, code, None) }
-    }
-}
-
-fn credentials(request: &Request) -> Credentials {
-    let authorization = request.headers().get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let token = authorization.and_then(|text| text.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    Credentials {
-        certificate: request.extensions().get::<PeerInfo>().and_then(|peer| peer.identity.clone()),
-        token: token.map(|(_, token)| token.trim().to_owned()),
     }
 }

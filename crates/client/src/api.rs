@@ -27,7 +27,6 @@ pub use self::{
 };
 use crate::{
     Client,
-    client::within,
     error::{Error, Result},
 };
 
@@ -118,7 +117,7 @@ impl<T> Api<T> {
         };
         let answer = self.client.read(|| async {
             let request = self.client.request(request.clone());
-            Ok(within(self.client.objects().get(request)).await?.into_inner())
+            Ok(self.client.within(self.client.objects().get(request)).await?.into_inner())
         });
         self.stored(answer.await?)
     }
@@ -133,7 +132,7 @@ impl<T> Api<T> {
             json,
             options: Some(self.options.clone()),
         })?;
-        self.stored(within(self.client.objects().create(request)).await?.into_inner())
+        self.stored(self.client.within(self.client.objects().create(request)).await?.into_inner())
     }
 
     async fn update_any<B: Item>(&self, name: &str, subresource: &str, object: Option<Any>, json: Bytes) -> Result<B> {
@@ -146,7 +145,7 @@ impl<T> Api<T> {
             json,
             options: Some(self.options.clone()),
         })?;
-        self.stored(within(self.client.objects().update(request)).await?.into_inner())
+        self.stored(self.client.within(self.client.objects().update(request)).await?.into_inner())
     }
 
     /// Reads a subresource, such as `scale`.
@@ -163,6 +162,14 @@ impl<T> Api<T> {
     /// See [`Error`].
     pub async fn create_subresource<B: Resource>(&self, name: &str, subresource: &str, body: &B) -> Result<B> {
         self.create_any(name, subresource, Some(body.to_any()), Bytes::new()).await
+    }
+
+    /// As [`Self::create_subresource`], from JSON.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn create_subresource_json<B: Item>(&self, name: &str, subresource: &str, body: &Value) -> Result<B> {
+        self.create_any(name, subresource, None, body.to_string().into()).await
     }
 
     /// Replaces a subresource, such as `scale`.
@@ -187,7 +194,7 @@ impl<T> Api<T> {
             patch: patch.encode(),
             options: Some(self.options.clone()),
         })?;
-        self.stored(within(self.client.objects().patch(request)).await?.into_inner())
+        self.stored(self.client.within(self.client.objects().patch(request)).await?.into_inner())
     }
 
     /// Reads how many replicas there are and should be.
@@ -308,7 +315,7 @@ impl<T: Item> Api<T> {
             options: Some(options.clone()),
             as_json: false,
         })?;
-        let answer = within(self.client.objects().delete(request)).await?.into_inner();
+        let answer = self.client.within(self.client.objects().delete(request)).await?.into_inner();
         let object = answer.object.map(|any| T::read(self.kind, any)).transpose()?;
         Ok(Deleted { object, gone: answer.deleted })
     }

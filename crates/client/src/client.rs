@@ -39,6 +39,8 @@ pub struct Client {
     field_manager: Arc<str>,
     warnings: WarningHandler,
     fence: Option<Arc<Fence>>,
+    /// How long a request that is no stream may take.
+    unary_timeout: Duration,
 }
 
 // === impl Client ===
@@ -56,7 +58,9 @@ impl Client {
     /// When certificates cannot be read or used.
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         let (namespace, user_agent) = (config.namespace.clone(), config.user_agent.clone());
-        Ok(Self::over(Transport::network(config)?, &namespace, &user_agent))
+        // Whoever asks for a longer time gets it.
+        let unary_timeout = config.request_timeout.unwrap_or_default().max(REQUEST_TIMEOUT);
+        Ok(Self { unary_timeout, ..Self::over(Transport::network(config)?, &namespace, &user_agent) })
     }
 
     /// As [`Self::new`], with somebody who is told of every call.
@@ -75,6 +79,7 @@ impl Client {
             field_manager: user_agent.split('/').next().unwrap_or(user_agent).into(),
             warnings: Arc::new(|warning| tracing::warn!(warning, "the API server remarks")),
             fence: None,
+            unary_timeout: REQUEST_TIMEOUT,
         }
     }
 
@@ -128,7 +133,21 @@ impl Client {
     pub async fn version(&self) -> Result<VersionResponse> {
         self.read(|| async {
             let request = self.request(VersionRequest::default());
-            Ok(within(self.objects().version(request)).await?.into_inner())
+            Ok(self.within(self.objects().version(request)).await?.into_inner())
+        })
+        .await
+    }
+
+    /// True if a server answers that it serves. Needs no credentials.
+    ///
+    /// # Errors
+    /// When no server answers.
+    pub async fn is_serving(&self) -> Result<bool> {
+        use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+        self.read(|| async {
+            let mut health = HealthClient::new(self.transport.clone());
+            let answer = self.within(health.check(self.request(HealthCheckRequest::default()))).await?;
+            Ok(answer.into_inner().status() == ServingStatus::Serving)
         })
         .await
     }
@@ -138,8 +157,10 @@ impl Client {
     /// # Errors
     /// When no server answers.
     pub async fn kinds(&self) -> Result<Vec<KindInfo>> {
-        self.read(|| async { Ok(within(self.objects().kinds(self.request(KindsRequest::default()))).await?.into_inner().kinds) })
-            .await
+        self.read(|| async {
+            Ok(self.within(self.objects().kinds(self.request(KindsRequest::default()))).await?.into_inner().kinds)
+        })
+        .await
     }
 
     pub(crate) fn api<T>(&self, kind: &'static Kind, namespace: &str) -> Api<T> {
@@ -185,7 +206,12 @@ impl Client {
         let mut backoff = crate::backoff::Backoff::new(Duration::from_millis(40), Duration::from_secs(1));
         for _ in 1..READ_ATTEMPTS {
             match attempt().await {
-                Err(error) if error.is_unavailable() && (error.status().is_none() || begun.elapsed() < READ_PATIENCE) => {
+                // The bound is for one request: asking six times would make it six.
+                Err(error)
+                    if error.is_unavailable()
+                        && !error.is_out_of_time()
+                        && (error.status().is_none() || begun.elapsed() < READ_PATIENCE) =>
+                {
                     tracing::debug!(error = &error as &dyn std::error::Error, "reading again");
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
@@ -194,15 +220,15 @@ impl Client {
         }
         attempt().await
     }
-}
 
-/// Bounds a request that is no stream.
-pub(crate) async fn within<T>(request: impl Future<Output = Result<T, tonic::Status>>) -> Result<T> {
-    match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
-        Ok(outcome) => Ok(outcome?),
-        Err(_) => {
-            let seconds = REQUEST_TIMEOUT.as_secs();
-            Err(Error::Transport(Box::new(tonic::Status::deadline_exceeded(format!("no answer within {seconds} s")))))
+    /// Bounds a request that is no stream.
+    pub(crate) async fn within<T>(&self, request: impl Future<Output = Result<T, tonic::Status>>) -> Result<T> {
+        match tokio::time::timeout(self.unary_timeout, request).await {
+            Ok(outcome) => Ok(outcome?),
+            Err(_) => {
+                let seconds = self.unary_timeout.as_secs();
+                Err(Error::Transport(Box::new(tonic::Status::deadline_exceeded(format!("no answer within {seconds} s")))))
+            }
         }
     }
 }

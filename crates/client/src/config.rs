@@ -1,9 +1,9 @@
 //! Where the API server is and who we are: kubectl's configuration file, or a pod's service account.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use daemon::tls::{Pem, TlsError};
-use http::Uri;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use crate::kubeconfig::{Kubeconfig, Selection};
 
@@ -29,6 +29,35 @@ pub struct Config {
     pub user_agent: String,
     /// How long one attempt to connect may take, TLS included.
     pub connect_timeout: Duration,
+    /// How long one request may take in all, streams included; `None` for no bound but that of requests that are no streams.
+    pub request_timeout: Option<Duration>,
+    /// Whom to act as, if not as ourselves.
+    pub impersonate: Impersonation,
+    /// How much the server may send before we take it.
+    pub windows: Windows,
+}
+
+/// Another user to act as; the server allows it to those who have the verb `impersonate`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Impersonation {
+    /// The user's name; empty to act as oneself.
+    pub user: String,
+    /// The user's UID; empty for none.
+    pub uid: String,
+    /// The user's groups.
+    pub groups: Vec<String>,
+    /// What else is known of the user.
+    pub extra: BTreeMap<String, Vec<String>>,
+}
+
+/// How many bytes a server may send before we take them: what streams that nobody reads can hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Windows {
+    /// On one stream.
+    pub stream: u32,
+    /// On all streams of a connection together. Where streams can be left unread, this must be more than all of those can hold: else
+    /// they keep the others waiting.
+    pub connection: u32,
 }
 
 /// A bearer token.
@@ -136,6 +165,17 @@ pub enum ConfigError {
         /// The user.
         name: String,
     },
+    /// Something of a user to act as is given, but not the user.
+    #[error("requesting uid, groups or user-extra without impersonating a user: give the user's name too, with --as")]
+    Impersonation,
+    /// Something of a user to act as cannot be sent.
+    #[error("\"{value}\" cannot be sent as {what} of a user to act as: it holds control characters")]
+    ImpersonationValue {
+        /// Which part of the user.
+        what: &'static str,
+        /// The value.
+        value: String,
+    },
     /// The cluster has no CA.
     #[error("cluster \"{name}\" has no certificate-authority or certificate-authority-data")]
     NoCa {
@@ -191,6 +231,9 @@ impl Config {
             namespace: "default".to_owned(),
             user_agent: format!("ferrokube/{}", daemon::VERSION),
             connect_timeout: Duration::from_secs(3),
+            request_timeout: None,
+            impersonate: Impersonation::default(),
+            windows: Windows { stream: 8 << 20, connection: 16 << 20 },
         }
     }
 
@@ -200,6 +243,51 @@ impl Config {
         self.user_agent = format!("{name}/{}", daemon::VERSION);
         self
     }
+}
+
+// === impl Impersonation ===
+
+impl Impersonation {
+    /// The metadata of each request, named as upstream's HTTP headers.
+    ///
+    /// # Errors
+    /// When there is no user, or a value cannot be sent.
+    pub(crate) fn headers(&self) -> Result<HeaderMap, ConfigError> {
+        let mut headers = HeaderMap::new();
+        if *self == Self::default() {
+            return Ok(headers);
+        }
+        if self.user.is_empty() {
+            return Err(ConfigError::Impersonation);
+        }
+        let mut add = |name: HeaderName, what, value: &str| {
+            let unfit = |_| ConfigError::ImpersonationValue { what, value: value.to_owned() };
+            headers.append(name, HeaderValue::from_bytes(value.as_bytes()).map_err(unfit)?);
+            Ok::<_, ConfigError>(())
+        };
+        add(HeaderName::from_static("impersonate-user"), "name", &self.user)?;
+        if !self.uid.is_empty() {
+            add(HeaderName::from_static("impersonate-uid"), "UID", &self.uid)?;
+        }
+        for group in &self.groups {
+            add(HeaderName::from_static("impersonate-group"), "group", group)?;
+        }
+        for (key, values) in &self.extra {
+            let name = format!("impersonate-extra-{}", escaped(key));
+            let unfit = |_| ConfigError::ImpersonationValue { what: "key", value: key.clone() };
+            let name = HeaderName::try_from(name).map_err(unfit)?;
+            for value in values {
+                add(name.clone(), "extra value", value)?;
+            }
+        }
+        Ok(headers)
+    }
+}
+
+/// A key as the name of a header can hold it: what RFC 9110 allows no token to have is percent-encoded.
+fn escaped(key: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$&'*+-.^_`|~".contains(&byte);
+    key.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
 impl std::fmt::Debug for Token {
@@ -252,6 +340,26 @@ mod tests {
         let error = servers(["http://a:8080"]).unwrap_err().to_string();
         assert!(error.contains("https://"), "{error}");
         assert!(matches!(servers([""]), Err(ConfigError::NoServer)));
+    }
+
+    #[test]
+    fn a_user_to_act_as_goes_into_headers() {
+        let extra = BTreeMap::from([("example.org/Scopes".to_owned(), vec!["a".to_owned(), "b".to_owned()])]);
+        let groups = vec!["testers".to_owned(), "büro".to_owned()];
+        let headers = Impersonation { user: "ann".into(), uid: "7".into(), groups, extra }.headers().unwrap();
+        let all = |name: &str| headers.get_all(name).iter().map(|value| value.as_bytes().to_vec()).collect::<Vec<_>>();
+        assert_eq!((all("impersonate-user"), all("impersonate-uid")), (vec![b"ann".to_vec()], vec![b"7".to_vec()]));
+        assert_eq!(all("impersonate-group"), [b"testers".to_vec(), "büro".as_bytes().to_vec()]);
+        assert_eq!(all("impersonate-extra-example.org%2fscopes"), [b"a", b"b"]);
+        assert!(Impersonation::default().headers().unwrap().is_empty());
+    }
+
+    #[test]
+    fn groups_without_a_user_and_control_characters_are_refused() {
+        let nobody = Impersonation { groups: vec!["a".into()], ..Impersonation::default() };
+        assert!(matches!(nobody.headers(), Err(ConfigError::Impersonation)));
+        let split = Impersonation { user: "a\r\nb: c".into(), ..Impersonation::default() };
+        assert!(matches!(split.headers(), Err(ConfigError::ImpersonationValue { .. })));
     }
 
     #[test]

@@ -100,6 +100,11 @@ impl Error {
             .is_some_and(|status| status.status().details().causes.iter().any(|cause| cause.reason == "NamespaceTerminating"))
     }
 
+    /// True if the request took longer than the configuration allows.
+    pub(crate) fn is_out_of_time(&self) -> bool {
+        matches!(self, Self::Transport(status) if crate::transport::is_out_of_time(status))
+    }
+
     /// True if the same request may succeed a little later: no answer, or a server that is busy or going down.
     pub fn is_unavailable(&self) -> bool {
         use api::status::Reason::{ServiceUnavailable, Timeout, TooManyRequests};

@@ -24,7 +24,7 @@ use daemon::tls::Pem;
 use serde::{Deserialize, Serialize};
 use serde_yaml::Value;
 
-use crate::config::{Config, ConfigError, Token, servers};
+use crate::config::{Config, ConfigError, Impersonation, Token, servers};
 
 /// Name of the extension that lists further servers of a cluster.
 const SERVERS_EXTENSION: &str = "ferrokube/servers";
@@ -130,6 +130,18 @@ pub struct User {
     /// File with the bearer token; beats `token`.
     #[serde(skip_serializing_if = "Option::is_none", rename = "tokenFile")]
     pub token_file: Option<PathBuf>,
+    /// Another user to act as.
+    #[serde(skip_serializing_if = "Option::is_none", rename = "as")]
+    pub act_as: Option<String>,
+    /// That user's UID.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub as_uid: Option<String>,
+    /// That user's groups.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "or_default")]
+    pub as_groups: Vec<String>,
+    /// What else is known of that user.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "or_default")]
+    pub as_user_extra: BTreeMap<String, Vec<String>>,
     /// Everything else.
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
@@ -308,6 +320,7 @@ impl Kubeconfig {
             let user = user.ok_or_else(|| ConfigError::Missing { what: "user", name: user_name.clone() })?;
             config.identity = user.user.identity(user_name)?;
             config.token = user.user.token(user_name)?;
+            config.impersonate = user.user.impersonation();
         }
         let namespace = selection.namespace.clone().or(context.namespace);
         config.namespace = namespace.filter(|namespace| !namespace.is_empty()).unwrap_or_else(|| "default".to_owned());
@@ -358,6 +371,15 @@ impl User {
             (Some(certificate), Some(key)) => Ok(Some((certificate, key))),
             (None, None) => Ok(None),
             _ => Err(ConfigError::HalfIdentity { name: name.to_owned() }),
+        }
+    }
+
+    fn impersonation(&self) -> Impersonation {
+        Impersonation {
+            user: self.act_as.clone().unwrap_or_default(),
+            uid: self.as_uid.clone().unwrap_or_default(),
+            groups: self.as_groups.clone(),
+            extra: self.as_user_extra.clone(),
         }
     }
 

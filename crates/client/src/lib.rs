@@ -34,7 +34,7 @@ pub use self::{
     },
     backoff::Backoff,
     client::Client,
-    config::{Args, Config, ConfigError},
+    config::{Args, Config, ConfigError, Impersonation},
     controller::{Controller, Reconcile, Requeue},
     error::{Error, Result},
     events::{EventRecorder, EventType, reference},

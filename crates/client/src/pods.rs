@@ -16,7 +16,6 @@ use futures::{
 
 use crate::{
     Client,
-    client::within,
     error::{Error, Result},
 };
 
@@ -35,7 +34,7 @@ impl Pods {
     /// Conflict if the pod is assigned already or is another one than the binding's UID says; not found if it is gone.
     pub async fn bind(&self, binding: Binding) -> Result<()> {
         let request = self.client.write_request(BindRequest { binding: Some(binding) })?;
-        within(self.client.pods_service().bind(request)).await?;
+        self.client.within(self.client.pods_service().bind(request)).await?;
         Ok(())
     }
 
@@ -45,7 +44,7 @@ impl Pods {
     /// Too many requests if it is not allowed now.
     pub async fn evict(&self, eviction: Eviction) -> Result<()> {
         let request = self.client.write_request(EvictRequest { eviction: Some(eviction) })?;
-        within(self.client.pods_service().evict(request)).await?;
+        self.client.within(self.client.pods_service().evict(request)).await?;
         Ok(())
     }
 

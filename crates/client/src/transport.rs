@@ -10,7 +10,7 @@ use std::{
 
 use daemon::tls::{ClientTls, client_tls};
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use http::{HeaderValue, Uri, header};
+use http::{HeaderMap, HeaderValue, Uri, header};
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
@@ -27,10 +27,6 @@ use crate::{
     observe::{Call, Observer},
 };
 
-/// Bytes a server may send on one stream before we take them.
-const STREAM_WINDOW: u32 = 8 << 20;
-/// Bytes a server may send on all streams before we take them.
-const CONNECTION_WINDOW: u32 = 16 << 20;
 /// Largest frame we take: long lists come in fewer pieces.
 const FRAME: u32 = 1 << 20;
 /// Silence after which the server is asked whether it is there.
@@ -72,6 +68,8 @@ pub(crate) enum TransportError {
     },
     #[error("the token in {path} cannot be used: {reason}")]
     Token { path: String, reason: String },
+    #[error("the server did not answer within {} s, as --request-timeout allows", .0.as_secs_f32())]
+    RequestTimeout(Duration),
     #[error("{0}")]
     Earlier(String),
 }
@@ -83,6 +81,8 @@ struct Shared {
     config: Config,
     tls: Arc<ClientTls>,
     user_agent: HeaderValue,
+    /// Whom to act as.
+    impersonation: HeaderMap,
     state: Mutex<State>,
     /// Held while connecting, so that many waiting requests make one connection.
     connecting: tokio::sync::Mutex<()>,
@@ -110,6 +110,17 @@ struct Live {
     tls: Arc<ClientConfig>,
 }
 
+pin_project_lite::pin_project! {
+    /// An answer that fails if it has not ended in time.
+    struct Bounded {
+        #[pin]
+        body: Body,
+        #[pin]
+        sleep: tokio::time::Sleep,
+        bound: Duration,
+    }
+}
+
 // === impl Transport ===
 
 impl Transport {
@@ -130,6 +141,7 @@ impl Transport {
     }
 
     pub(crate) fn observed(config: Config, observer: Option<Arc<dyn Observer>>) -> Result<Self, ConfigError> {
+        let impersonation = config.impersonate.headers()?;
         let tls = client_tls(config.ca.clone(), config.identity.clone())?;
         let reload = tokio::spawn({
             let tls = tls.clone();
@@ -146,6 +158,7 @@ impl Transport {
             config,
             tls,
             user_agent,
+            impersonation,
             state: Mutex::new(State { preferred, ..State::default() }),
             connecting: tokio::sync::Mutex::default(),
             token: Mutex::default(),
@@ -182,7 +195,13 @@ impl Service<http::Request<Body>> for Network {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let shared = self.0.clone();
-        Box::pin(async move { shared.send(request).await })
+        Box::pin(async move {
+            let Some(bound) = shared.config.request_timeout else { return shared.send(request).await };
+            let deadline = tokio::time::Instant::now() + bound;
+            let late = |_| Status::from(TransportError::RequestTimeout(bound));
+            let response = tokio::time::timeout_at(deadline, shared.send(request)).await.map_err(late)??;
+            Ok(response.map(|body| Body::new(Bounded { body, sleep: tokio::time::sleep_until(deadline), bound })))
+        })
     }
 }
 
@@ -191,6 +210,7 @@ impl Service<http::Request<Body>> for Network {
 impl Shared {
     async fn send(&self, mut request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
         request.headers_mut().insert(header::USER_AGENT, self.user_agent.clone());
+        request.headers_mut().extend(self.impersonation.clone());
         if let Some(token) = self.authorization()? {
             request.headers_mut().insert(header::AUTHORIZATION, token);
         }
@@ -308,8 +328,8 @@ impl Shared {
         let stream = tokio_rustls::TlsConnector::from(tls.clone()).connect(name, stream).await.map_err(failed)?;
         let (sender, connection) = Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_stream_window_size(self.config.windows.stream)
+            .initial_connection_window_size(self.config.windows.connection)
             .max_frame_size(FRAME)
             .max_send_buf_size(1 << 20)
             .keep_alive_interval(KEEP_ALIVE)
@@ -358,6 +378,30 @@ impl Shared {
     }
 }
 
+// === impl Bounded ===
+
+impl http_body::Body for Bounded {
+    type Data = bytes::Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Self::Data>, Status>>> {
+        let this = self.project();
+        match this.body.poll_frame(context) {
+            Poll::Pending if this.sleep.poll(context).is_ready() => {
+                Poll::Ready(Some(Err(TransportError::RequestTimeout(*this.bound).into())))
+            }
+            polled => polled,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+}
+
 /// Addresses a request to a server.
 fn lead_to(server: &Uri, request: &mut http::Request<Body>) {
     let mut parts = server.clone().into_parts();
@@ -380,6 +424,12 @@ impl From<TransportError> for Status {
         status.set_source(Arc::new(error));
         status
     }
+}
+
+/// True if a request took longer than the configuration allows.
+pub(crate) fn is_out_of_time(status: &Status) -> bool {
+    let cause = std::error::Error::source(status).and_then(|source| source.downcast_ref());
+    matches!(cause, Some(TransportError::RequestTimeout(_)))
 }
 
 #[cfg(test)]

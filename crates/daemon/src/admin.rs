@@ -22,14 +22,18 @@ struct Admin {
 /// # Errors
 /// When the listener fails.
 pub async fn serve_admin(listener: TcpListener, health: Health, metrics: Metrics, shutdown: Shutdown) -> std::io::Result<()> {
-    let router = Router::new()
+    axum::serve(listener, admin_router(health, metrics)).with_graceful_shutdown(shutdown.started()).await
+}
+
+/// What the admin port serves, for a port that finds out itself who may ask.
+pub fn admin_router(health: Health, metrics: Metrics) -> Router {
+    Router::new()
         .route("/livez", get(livez))
         .route("/healthz", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_text))
         .route("/version", get(version))
-        .with_state(Admin { health, metrics });
-    axum::serve(listener, router).with_graceful_shutdown(shutdown.started()).await
+        .with_state(Admin { health, metrics })
 }
 
 async fn livez(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Response {

@@ -4,7 +4,10 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{CommandFactory, FromArgMatches, error::ContextKind, error::ContextValue};
 
-use crate::config::{self, FileFlags};
+use crate::{
+    config::{self, FileFlags},
+    scrape::ScrapeArgs,
+};
 
 /// The flags every daemon has.
 #[derive(Clone, Debug, clap::Args)]
@@ -21,6 +24,9 @@ pub struct Args {
     /// Seconds that open requests and running work have to end after SIGTERM
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub drain_seconds: Duration,
+    /// Where metrics are served beyond the host.
+    #[command(flatten)]
+    pub scrape: ScrapeArgs,
     /// What is logged.
     #[command(flatten)]
     pub log: LogArgs,

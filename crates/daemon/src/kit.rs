@@ -5,7 +5,9 @@ use std::{ffi::OsString, process::ExitCode};
 use futures::StreamExt;
 use tokio::net::TcpListener;
 
-use crate::{Args, Health, Metrics, Outcome, Shutdown, Tasks, args::with_sources, logging, serve_admin, shutdown, tls};
+use crate::{
+    Args, Health, Metrics, Outcome, Shutdown, Tasks, args::with_sources, logging, scrape::Scrape, serve_admin, shutdown, tls,
+};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -94,6 +96,17 @@ where
             return ExitCode::FAILURE;
         }
     };
+    match Scrape::bind(&args.scrape).await {
+        Ok(None) => {}
+        Ok(Some(scrape)) => {
+            let serve = scrape.serve(kit.health.clone(), kit.metrics.clone(), kit.shutdown.clone());
+            kit.tasks.spawn_infallible("scrape", serve);
+        }
+        Err(error) => {
+            tracing::error!(error = with_sources(&error), "cannot serve metrics to other hosts");
+            return ExitCode::FAILURE;
+        }
+    }
     kit.tasks.spawn("admin", serve_admin(listener, kit.health.clone(), kit.metrics.clone(), kit.shutdown.clone()));
     tracing::info!(name, version = crate::VERSION, pid = std::process::id(), admin = %args.admin_address, "started");
     let mut run = std::pin::pin!(async {

@@ -22,21 +22,24 @@ mod config;
 mod health;
 mod kit;
 mod logging;
+pub mod memory;
 mod metrics;
 pub mod pki;
 pub mod rpc;
+mod scrape;
 pub mod serve;
 mod shutdown;
 mod tasks;
 pub mod tls;
 
 pub use self::{
-    admin::serve_admin,
+    admin::{admin_router, serve_admin},
     args::{Args, LogArgs, LogFormat, parse},
     config::ConfigError,
     health::{Gate, Health},
     kit::{Kit, main},
     metrics::Metrics,
+    scrape::{ScrapeArgs, ScrapeError},
     shutdown::{Outcome, Shutdown},
     tasks::{TaskFailure, Tasks},
 };

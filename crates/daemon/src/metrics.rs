@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
-    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge, info::Info},
     registry::Registry,
 };
 
@@ -44,6 +44,8 @@ impl Metrics {
     /// A registry that holds the process's own metrics.
     pub fn new() -> Self {
         let mut registry = Registry::default();
+        let build = [("git_version", format!("v{}", crate::VERSION)), ("platform", crate::platform())];
+        registry.register("ferrokube_build", "What this program was built from; always 1", Info::new(Vec::from(build)));
         registry.register_collector(Box::new(Process { start_seconds: start_seconds() }));
         Self { registry: Arc::new(Mutex::new(registry)) }
     }
@@ -145,6 +147,8 @@ mod tests {
         assert!(text.contains("pods_bound_total 1"), "{text}");
         let resident = text.lines().find_map(|line| line.strip_prefix("process_resident_memory_bytes ")).unwrap();
         assert!(resident.parse::<u64>().unwrap() > 100_000);
+        let build = format!("ferrokube_build_info{{git_version=\"v{}\",platform=\"{}\"}} 1", crate::VERSION, crate::platform());
+        assert!(text.contains(&build), "{build} in {text}");
         for name in ["process_cpu_seconds_total", "process_open_fds", "process_start_time_seconds"] {
             assert!(text.contains(name), "{name} in {text}");
         }

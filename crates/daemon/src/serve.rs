@@ -21,8 +21,11 @@ use crate::{Shutdown, tls::Incoming};
 /// Bounds of one connection.
 #[derive(Clone, Copy, Debug)]
 pub struct HttpOptions {
-    /// Streams a client may have open at once over one HTTP/2 connection.
+    /// Streams a client that showed a certificate may have open at once over one HTTP/2 connection: a kubelet has a watch for each
+    /// object that its pods use.
     pub max_streams: u32,
+    /// Streams any other client may have open at once over one HTTP/2 connection.
+    pub max_streams_without_certificate: u32,
     /// HTTP/2 receive window of one stream, bytes.
     pub stream_window: u32,
     /// HTTP/2 receive window of one connection, bytes.
@@ -41,9 +44,10 @@ impl Default for HttpOptions {
     fn default() -> Self {
         Self {
             max_streams: 2048,
-            stream_window: 1 << 20,
-            connection_window: 4 << 20,
-            send_buffer: 1 << 20,
+            max_streams_without_certificate: 256,
+            stream_window: 256 << 10,
+            connection_window: 1 << 20,
+            send_buffer: 128 << 10,
             keep_alive: Duration::from_secs(20),
             first_request: Duration::from_secs(30),
         }
@@ -63,7 +67,6 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let builder = builder(options);
     let graceful = GracefulShutdown::new();
     let mut stop = std::pin::pin!(shutdown.started());
     loop {
@@ -77,6 +80,7 @@ where
         };
         let peer = connection.peer().clone();
         let remote = peer.remote;
+        let builder = builder(options, peer.identity.is_some());
         let service = service.clone();
         let asked = Arc::new(AtomicBool::new(false));
         let silent = silent(options.first_request, asked.clone());
@@ -85,7 +89,6 @@ where
             request.extensions_mut().insert(peer.clone());
             service.clone().oneshot(request)
         });
-        let builder = builder.clone();
         let watcher = graceful.watcher();
         tokio::spawn(async move {
             let connection = builder.serve_connection_with_upgrades(TokioIo::new(connection), service);
@@ -109,13 +112,13 @@ async fn silent(bound: Duration, asked: Arc<AtomicBool>) {
     }
 }
 
-fn builder(options: HttpOptions) -> auto::Builder<TokioExecutor> {
+fn builder(options: HttpOptions, has_certificate: bool) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(options.max_streams)
+        .max_concurrent_streams(if has_certificate { options.max_streams } else { options.max_streams_without_certificate })
         .initial_stream_window_size(options.stream_window)
         .initial_connection_window_size(options.connection_window)
         .max_send_buf_size(options.send_buffer)

@@ -2,16 +2,19 @@
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{
+    Args as _, CommandFactory as _, FromArgMatches as _, Parser, Subcommand,
+    error::{ContextKind, ContextValue},
+};
 
 use crate::{
     commands::{
-        api_resources, apply, auth, config, create, delete, describe, edit, events, exec, explain, get, info, logs, metadata,
-        nodes, patch, port_forward, run, scale, top, wait,
+        api_resources, apply, auth, config, cp, create, delete, describe, diff, edit, events, exec, explain, get, info,
+        kustomize, logs, metadata, nodes, patch, plugin, port_forward, proxy, run, scale, set, top, wait,
     },
     complete,
     console::Console,
-    error,
+    error, kinds,
     session::{GlobalArgs, Session},
 };
 
@@ -31,6 +34,7 @@ pub enum Command {
     Get(get::Args),
     Describe(describe::Args),
     Apply(apply::Args),
+    Diff(diff::Args),
     Create(create::Args),
     Delete(delete::Args),
     Edit(edit::Args),
@@ -38,6 +42,7 @@ pub enum Command {
     Patch(patch::Args),
     Label(metadata::LabelArgs),
     Annotate(metadata::AnnotateArgs),
+    Set(set::Args),
     Scale(scale::Args),
     Run(run::Args),
     Expose(run::ExposeArgs),
@@ -46,6 +51,9 @@ pub enum Command {
     Exec(exec::Args),
     Attach(exec::AttachArgs),
     PortForward(port_forward::Args),
+    Cp(cp::Args),
+    Kustomize(kustomize::Args),
+    Proxy(proxy::Args),
     Top(top::Args),
     Events(events::Args),
     Wait(wait::Args),
@@ -63,6 +71,11 @@ pub enum Command {
     Config(config::Args),
     ClusterInfo(info::ClusterInfoArgs),
     Version(info::VersionArgs),
+    Plugin(plugin::Args),
+    /// List the flags that every command takes
+    #[command(after_help = "Examples:
+  kctl options")]
+    Options,
     Completion(info::CompletionArgs),
 }
 
@@ -73,9 +86,13 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         return code;
     }
     let console = Console::process();
+    plugin::become_one(&args, &Cli::command(), &console);
     let cli = match parse(args) {
         Ok(cli) => cli,
-        Err(error) => return usage(&console, &error),
+        Err(mut error) => {
+            drop_far_tips(&mut error);
+            return usage(&console, &error);
+        }
     };
     start_logging(cli.global.verbosity);
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
@@ -106,6 +123,7 @@ async fn dispatch(session: &Session, command: Command) -> anyhow::Result<()> {
         Command::Get(args) => Box::pin(get::run(session, args)).await,
         Command::Describe(args) => Box::pin(describe::run(session, args)).await,
         Command::Apply(args) => Box::pin(apply::run(session, args)).await,
+        Command::Diff(args) => Box::pin(diff::run(session, args)).await,
         Command::Create(args) => Box::pin(create::run(session, args)).await,
         Command::Delete(args) => Box::pin(delete::run(session, args)).await,
         Command::Edit(args) => Box::pin(edit::run(session, args)).await,
@@ -113,6 +131,7 @@ async fn dispatch(session: &Session, command: Command) -> anyhow::Result<()> {
         Command::Patch(args) => Box::pin(patch::run(session, args)).await,
         Command::Label(args) => Box::pin(metadata::label(session, args)).await,
         Command::Annotate(args) => Box::pin(metadata::annotate(session, args)).await,
+        Command::Set(args) => Box::pin(set::run(session, args)).await,
         Command::Scale(args) => Box::pin(scale::run(session, args)).await,
         Command::Run(args) => Box::pin(run::run(session, args)).await,
         Command::Expose(args) => Box::pin(run::expose(session, args)).await,
@@ -120,6 +139,9 @@ async fn dispatch(session: &Session, command: Command) -> anyhow::Result<()> {
         Command::Exec(args) => Box::pin(exec::run(session, args)).await,
         Command::Attach(args) => Box::pin(exec::run_attach(session, args)).await,
         Command::PortForward(args) => Box::pin(port_forward::run(session, args)).await,
+        Command::Cp(args) => Box::pin(cp::run(session, args)).await,
+        Command::Kustomize(args) => kustomize::run(session, &args),
+        Command::Proxy(args) => Box::pin(proxy::run(session, args)).await,
         Command::Top(args) => Box::pin(top::run(session, args)).await,
         Command::Events(args) => Box::pin(events::run(session, args)).await,
         Command::Wait(args) => Box::pin(wait::run(session, args)).await,
@@ -132,6 +154,8 @@ async fn dispatch(session: &Session, command: Command) -> anyhow::Result<()> {
         Command::Auth(args) => Box::pin(auth::run(session, args)).await,
         Command::Config(args) => Box::pin(config::run(session, args)).await,
         Command::ClusterInfo(args) => Box::pin(info::cluster_info(session, args)).await,
+        Command::Plugin(args) => plugin::run(session, &args, &Cli::command()),
+        Command::Options => options(session),
         Command::Version(args) => Box::pin(info::version(session, args)).await,
         Command::ApiVersions => api_resources::versions(session).await,
         Command::Completion(args) => info::completion(session, &args),
@@ -150,6 +174,15 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     Ok(cli)
 }
 
+/// Prints the global flags.
+fn options(session: &Session) -> anyhow::Result<()> {
+    // A command that has nothing else.
+    let only = GlobalArgs::augment_args(clap::Command::new("kctl").max_term_width(120).disable_help_flag(true));
+    let help = only.help_template("{options}").render_help();
+    session.console.line(format!("The following options can be passed to any command:\n\n{help}"))?;
+    Ok(())
+}
+
 /// True if the command that was called has a flag of its own by the name of a global one, so that the global one was not given.
 fn defines(command: &clap::Command, matches: &clap::ArgMatches, flag: &str) -> bool {
     let (mut command, mut matches) = (command, matches);
@@ -164,11 +197,16 @@ fn defines(command: &clap::Command, matches: &clap::ArgMatches, flag: &str) -> b
 fn plain_flags(command: &clap::Command, args: Vec<OsString>) -> Vec<OsString> {
     let mut flags = Vec::new();
     collect_flags(command, &mut flags);
-    let mut passed_on = false;
+    let (mut command, mut passed_on) = (command, false);
     args.into_iter()
         .filter_map(|arg| {
             let text = arg.to_str().unwrap_or_default();
             passed_on |= text == "--";
+            if let Some(inner) = command.find_subcommand(text).filter(|_| !passed_on) {
+                // Another command's flag of that name may take a value.
+                collect_flags(inner, &mut flags);
+                command = inner;
+            }
             let (name, value) = text.strip_prefix("--").and_then(|rest| rest.split_once('=')).unwrap_or_default();
             match value {
                 "true" if !passed_on && flags.iter().any(|flag| flag == name) => Some(format!("--{name}").into()),
@@ -182,7 +220,41 @@ fn plain_flags(command: &clap::Command, args: Vec<OsString>) -> Vec<OsString> {
 fn collect_flags(command: &clap::Command, flags: &mut Vec<String>) {
     let plain = command.get_arguments().filter(|arg| matches!(arg.get_action(), clap::ArgAction::SetTrue));
     flags.extend(plain.filter_map(|arg| arg.get_long().map(str::to_owned)));
-    command.get_subcommands().for_each(|sub| collect_flags(sub, flags));
+}
+
+/// Takes out of an error the tips that are too far from what was typed to be of use: not a slip of the fingers, nor its beginning.
+fn drop_far_tips(error: &mut clap::Error) {
+    let given = match error.get(ContextKind::InvalidArg).or_else(|| error.get(ContextKind::InvalidSubcommand)) {
+        Some(ContextValue::String(given)) => bare(given).to_owned(),
+        _ => return,
+    };
+    let near = |tip: &str| {
+        let tip = bare(tip);
+        (given.len() > 1 && tip.starts_with(&given)) || kinds::closest(&given, std::iter::once(tip)).is_some()
+    };
+    for kind in [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand] {
+        let kept = match error.get(kind) {
+            Some(ContextValue::String(tip)) if !near(tip) => None,
+            Some(ContextValue::Strings(tips)) => Some(tips.iter().filter(|tip| near(tip)).cloned().collect::<Vec<_>>()),
+            _ => continue,
+        };
+        match kept {
+            Some(tips) if !tips.is_empty() => error.insert(kind, ContextValue::Strings(tips)),
+            // The usage is that of the tip.
+            _ => error.remove(kind).and(error.remove(ContextKind::Usage)),
+        };
+    }
+    // What begins with dashes can be given after others only where words of another command are taken.
+    let passes_on =
+        matches!(error.get(ContextKind::Usage), Some(ContextValue::StyledStr(usage)) if usage.to_string().contains("-- "));
+    if !passes_on {
+        error.remove(ContextKind::Suggested);
+    }
+}
+
+/// A flag or word without dashes and value.
+fn bare(word: &str) -> &str {
+    word.trim_start_matches('-').split(['=', ' ']).next().unwrap_or_default()
 }
 
 /// Prints help, or what is wrong with the command line; the exit code is 1 then, as kubectl's.
@@ -225,7 +297,8 @@ pub async fn run_line(mut session: Session, words: &[&str]) -> u8 {
             session.flags = cli.global;
             execute(&session, cli.command).await
         }
-        Err(error) => {
+        Err(mut error) => {
+            drop_far_tips(&mut error);
             session.console.note(error.to_string());
             1
         }
@@ -246,6 +319,28 @@ mod tests {
         let words = ["kctl", "exec", "--stdin=true", "--tty=false", "p", "--", "--stdin=true"];
         let args = plain_flags(&Cli::command(), words.iter().map(OsString::from).collect());
         assert_eq!(args, ["kctl", "exec", "--stdin", "p", "--", "--stdin=true"]);
+    }
+
+    #[tokio::test]
+    async fn the_flags_of_all_commands_are_listed() {
+        let text = crate::testing::Bench::new().ok("options").await;
+        assert!(text.starts_with("The following options can be passed to any command:\n"), "{text}");
+        assert!(text.contains("--kubeconfig <FILE>") && text.contains("--as <USER>") && !text.contains("--help"), "{text}");
+    }
+
+    #[test]
+    fn a_tip_is_what_may_have_been_meant() {
+        let said = |line: &str| {
+            let mut error = parse(line.split(' ').map(OsString::from)).unwrap_err();
+            drop_far_tips(&mut error);
+            error.to_string()
+        };
+        assert!(!said("kctl get --zz").contains("tip:"), "{}", said("kctl get --zz"));
+        assert!(!said("kctl get --ask").contains("--namespace"), "{}", said("kctl get --ask"));
+        assert!(said("kctl get --sort").contains("'--sort-by'"), "{}", said("kctl get --sort"));
+        assert!(said("kctl get --outptu=x").contains("'--output'"));
+        assert!(said("kctl gett pods").contains("'get'"), "{}", said("kctl gett pods"));
+        assert!(!said("kctl frobnicate").contains("tip:"));
     }
 
     #[test]

@@ -110,12 +110,13 @@ fn with_candidates(command: Command, line: &Arc<Line>) -> Command {
 /// What the values of a command's argument are.
 fn what(command: &str, arg: &str) -> Option<What> {
     Some(match (command, arg) {
-        ("create" | "rolebinding" | "clusterrolebinding", "user") => return None,
+        ("create" | "rolebinding" | "clusterrolebinding" | "subject", "user") => return None,
         (_, "namespace") => What::Names(Namespace::KIND),
         (_, "context") => What::Contexts,
         (_, "cluster") => What::Clusters,
         (_, "user") => What::Users,
         (_, "resources") => What::Objects("resources"),
+        (_, "words") if command != "taint" => What::Objects("words"),
         ("can-i", "object") => What::Objects("object"),
         (_, "pod") => What::Pod,
         ("logs" | "exec" | "attach", "container" | "container_word") => What::Container,

@@ -10,14 +10,18 @@ mod console;
 mod describe;
 mod error;
 mod failures;
+mod fetch;
 mod follow;
+mod gotemplate;
 mod kinds;
+mod kustomize;
 mod manifest;
 mod objects;
 mod output;
 mod pods;
 mod progress;
 mod resource_args;
+mod rest;
 mod session;
 mod terminal;
 #[cfg(test)]

@@ -15,7 +15,7 @@ use api::{
 };
 use serde_json::Value;
 
-use crate::{Session, error::Exit, kinds};
+use crate::{Session, error::Exit, fetch, kinds, kustomize};
 
 /// File endings that are read from folders.
 const ENDINGS: [&str; 3] = ["json", "yaml", "yml"];
@@ -25,12 +25,15 @@ const MAX_FOLDERS: usize = 32;
 /// Where objects are read from.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct FileArgs {
-    /// File or folder with manifests, or - for standard input; can be given several times
+    /// File, folder or URL with manifests, or - for standard input; can be given several times
     #[arg(short = 'f', long = "filename", value_name = "FILE", value_delimiter = ',', value_hint = clap::ValueHint::AnyPath)]
     pub files: Vec<String>,
     /// Also read the folders inside a folder
     #[arg(short = 'R', long)]
     pub recursive: bool,
+    /// Folder with a kustomization.yaml instead; `kctl kustomize --help` says what may be in it
+    #[arg(short = 'k', long, value_name = "FOLDER", conflicts_with_all = ["files", "recursive"], value_hint = clap::ValueHint::DirPath)]
+    pub kustomize: Option<PathBuf>,
 }
 
 /// What is done about fields that the schema does not know.
@@ -107,7 +110,7 @@ impl fmt::Display for Origin {
 impl FileArgs {
     /// True if no file is named.
     pub fn is_empty(&self) -> bool {
-        self.files.is_empty()
+        self.files.is_empty() && self.kustomize.is_none()
     }
 
     /// Reads every document of every file, without judging what they say.
@@ -116,6 +119,10 @@ impl FileArgs {
     /// When a file cannot be read or is no YAML or JSON, with file, document and line.
     pub fn documents(&self, session: &Session) -> anyhow::Result<Vec<(String, Document)>> {
         let mut documents = Vec::new();
+        if let Some(folder) = &self.kustomize {
+            let (name, text) = (folder.display().to_string(), kustomize::render(folder)?);
+            documents.extend(yaml::parse(&name, text.as_bytes())?.into_iter().map(|document| (name.clone(), document)));
+        }
         for name in &self.files {
             for (file, text) in self.texts(session, name)? {
                 documents.extend(yaml::parse(&file, &text)?.into_iter().map(|document| (file.clone(), document)));
@@ -147,7 +154,9 @@ impl FileArgs {
             return Err(Exit::silent(1));
         }
         if manifests.is_empty() {
-            bail!("no objects passed to kctl: {} holds none", self.files.join(", "));
+            let folder = self.kustomize.iter().map(|folder| folder.display().to_string());
+            let all: Vec<String> = self.files.iter().cloned().chain(folder).collect();
+            bail!("no objects passed to kctl: {} holds none", all.join(", "));
         }
         Ok(manifests)
     }
@@ -157,10 +166,8 @@ impl FileArgs {
             let text = session.console.read_input().context("cannot read standard input")?;
             return Ok(vec![("standard input".to_owned(), text)]);
         }
-        if name.contains("://") {
-            bail!(
-                "{name}: only files, folders and standard input (-) are read; fetch it first, e.g. `curl -L {name} | kctl … -f -`"
-            );
+        if fetch::is_url(name) {
+            return Ok(vec![(name.to_owned(), fetch::fetch(session, name)?)]);
         }
         let path = PathBuf::from(name);
         let metadata = std::fs::metadata(&path).map_err(|error| match error.kind() {
@@ -326,7 +333,7 @@ mod tests {
 
     fn read(text: &str) -> (anyhow::Result<Vec<Manifest>>, String) {
         let bench = Bench::new().input(text);
-        let files = FileArgs { files: vec!["-".to_owned()], recursive: false };
+        let files = FileArgs { files: vec!["-".to_owned()], ..FileArgs::default() };
         let outcome = files.objects(&bench.session(&["apply"]), Validation::Strict);
         (outcome, bench.errors())
     }
@@ -383,7 +390,7 @@ mod tests {
         std::fs::write(folder.path().join("notes.txt"), "x").unwrap();
         let bench = Bench::new();
         let names = |recursive| {
-            let files = FileArgs { files: vec![folder.path().display().to_string()], recursive };
+            let files = FileArgs { files: vec![folder.path().display().to_string()], recursive, ..FileArgs::default() };
             let objects = files.objects(&bench.session(&["apply"]), Validation::Strict).unwrap();
             objects.iter().map(|o| o.name().to_owned()).collect::<Vec<_>>()
         };

@@ -1,10 +1,10 @@
 //! One run of kctl: flags that every command has, the connection, the namespace, the console.
 
-use std::{path::PathBuf, sync::OnceLock};
+use std::{path::PathBuf, sync::OnceLock, time::Duration};
 
 use api::Kind;
 use client::{
-    Client, Config,
+    Client, Config, Impersonation,
     config::Token,
     kubeconfig::{Kubeconfig, NamedCluster, NamedUser, Selection},
 };
@@ -52,6 +52,22 @@ pub struct GlobalArgs {
     /// Name to expect in the API server's certificate
     #[arg(long, global = true, value_name = "NAME")]
     pub tls_server_name: Option<String>,
+    /// User to act as, such as ann or system:serviceaccount:shop:builder
+    #[arg(long = "as", id = "as", global = true, value_name = "USER")]
+    pub act_as: Option<String>,
+    /// Group of the user to act as; can be given several times
+    #[arg(long, global = true, value_name = "GROUP")]
+    pub as_group: Vec<String>,
+    /// UID of the user to act as
+    #[arg(long, global = true, value_name = "UID")]
+    pub as_uid: Option<String>,
+    /// What else is known of the user to act as, KEY=VALUE; can be given several times
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    pub as_user_extra: Vec<String>,
+    /// How long one request to the server may take, such as 5s or 1m; 0 for as long as it takes
+    #[arg(long, global = true, value_name = "TIME", default_value = "0", hide_default_value = true,
+        value_parser = crate::commands::duration)]
+    pub request_timeout: Duration,
     /// How much to say about what is done, from 0 to 10: from 6 each call, from 8 what it says
     #[arg(short = 'v', long = "v", global = true, value_name = "LEVEL", default_value_t = 0, hide_default_value = true)]
     pub verbosity: u8,
@@ -65,6 +81,31 @@ pub struct Session {
     pub flags: GlobalArgs,
     pub(crate) client: OnceLock<Client>,
     printed: std::sync::atomic::AtomicBool,
+}
+
+// === impl GlobalArgs ===
+
+impl GlobalArgs {
+    /// Whom to act as: what flags say beats the configuration, part by part.
+    fn impersonate(&self, other: &mut Impersonation) -> anyhow::Result<()> {
+        if let Some(user) = &self.act_as {
+            other.user.clone_from(user);
+        }
+        if let Some(uid) = &self.as_uid {
+            other.uid.clone_from(uid);
+        }
+        if !self.as_group.is_empty() {
+            other.groups.clone_from(&self.as_group);
+        }
+        if !self.as_user_extra.is_empty() {
+            other.extra.clear();
+        }
+        for pair in &self.as_user_extra {
+            let Some((key, value)) = pair.split_once('=') else { anyhow::bail!("--as-user-extra={pair}: KEY=VALUE is wanted") };
+            other.extra.entry(key.to_owned()).or_default().push(value.to_owned());
+        }
+        Ok(())
+    }
 }
 
 // === impl Session ===
@@ -122,6 +163,8 @@ impl Session {
         if let Some(name) = &flags.tls_server_name {
             config.server_name = Some(name.clone());
         }
+        flags.impersonate(&mut config.impersonate)?;
+        config.request_timeout = Some(flags.request_timeout).filter(|bound| !bound.is_zero());
         Ok(config.named("kctl"))
     }
 
@@ -209,5 +252,46 @@ impl Session {
     /// Waits for work, and says what for if it takes long.
     pub async fn shown<T>(&self, what: &str, work: impl Future<Output = T>) -> T {
         progress::shown(&self.console, what, work).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session(words: &[&str]) -> Session {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            flags: GlobalArgs,
+        }
+        use clap::Parser as _;
+        let line = Line::parse_from([&["kctl"], words].concat());
+        Session::new(line.flags, Console::process())
+    }
+
+    #[test]
+    fn whom_to_act_as_comes_from_the_file_and_flags_beat_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config");
+        std::fs::write(
+            &path,
+            "current-context: c\ncontexts: [{name: c, context: {cluster: c, user: u}}]\n\
+             clusters: [{name: c, cluster: {server: 'https://a:1', certificate-authority: ca.crt}}]\n\
+             users: [{name: u, user: {token: t, as: ann, as-uid: '7', as-groups: [g], as-user-extra: {k: [v, w]}}}]\n",
+        )
+        .unwrap();
+        let file = path.display().to_string();
+        let given = |words: &[&str]| session(&[&["--kubeconfig", file.as_str()], words].concat()).config();
+        let config = given(&[]).unwrap();
+        assert_eq!((config.impersonate.user.as_str(), config.impersonate.uid.as_str()), ("ann", "7"));
+        assert_eq!((config.impersonate.groups.as_slice(), config.impersonate.extra["k"].len()), (["g".to_owned()].as_slice(), 2));
+        assert_eq!(config.request_timeout, None);
+        let config =
+            given(&["--as=bob", "--as-group=x", "--as-group=y", "--as-user-extra=a=b", "--request-timeout=1m30s"]).unwrap();
+        assert_eq!((config.impersonate.user.as_str(), config.impersonate.groups.len()), ("bob", 2));
+        assert_eq!(config.impersonate.extra.keys().collect::<Vec<_>>(), ["a"]);
+        assert_eq!(config.request_timeout, Some(Duration::from_secs(90)));
+        assert!(given(&["--as-user-extra=a"]).is_err());
     }
 }

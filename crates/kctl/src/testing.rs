@@ -74,8 +74,17 @@ impl Bench {
     /// As [`Self::ok`], with arguments that hold spaces.
     pub async fn ok_words(&self, words: &[&str]) -> String {
         self.err.take();
-        let code = cli::run_line(self.session(words), words).await;
+        let code = Box::pin(cli::run_line(self.session(words), words)).await;
         assert_eq!(code, 0, "{words:?}: {}", self.err.peek());
+        self.out.take()
+    }
+
+    /// Runs a command line that must end with this exit code; returns what it printed.
+    pub async fn exits(&self, line: &str, wanted: u8) -> String {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        self.err.take();
+        let code = Box::pin(cli::run_line(self.session(&words), &words)).await;
+        assert_eq!(code, wanted, "{line}: {}", self.err.peek());
         self.out.take()
     }
 
@@ -83,7 +92,7 @@ impl Bench {
     pub async fn fails(&self, line: &str) -> String {
         let words: Vec<&str> = line.split_whitespace().collect();
         self.err.take();
-        let code = cli::run_line(self.session(&words), &words).await;
+        let code = Box::pin(cli::run_line(self.session(&words), &words)).await;
         assert_eq!(code, 1, "{line}: {}", self.out.peek());
         self.out.take();
         self.err.take()

@@ -3,7 +3,7 @@
 //! From 6 method, path, code and time; from 7 the headers that are sent; from 8 those that come, and the messages, at 8 and 9 cut
 //! short. Credentials are never shown: headers that are sensitive, and fields that hold a token.
 
-use std::{fmt::Write as _, time::Duration};
+use std::time::Duration;
 
 use api::{
     Kind,
@@ -52,8 +52,7 @@ impl Trace {
             } else {
                 String::from_utf8_lossy(value.as_bytes()).into_owned()
             };
-            // Writing to a string cannot fail.
-            let _ = write!(text, "\n    {name}: {shown}");
+            text += &format!("\n    {name}: {shown}");
         }
         self.line(&text);
     }
@@ -164,7 +163,10 @@ fn message(path: &str, answer: bool, encoded: &[u8]) -> Option<Value> {
             let m = wire::DeleteRequest::decode(encoded).ok()?;
             named(m.resource.as_ref(), &m.namespace, &m.name, "", json!({ "options": serde_json::to_value(m.options).ok()? }))
         }
-        ("Get" | "Create" | "Update" | "Patch", true) => object(wire::Object::decode(encoded).ok()?.object.as_ref()),
+        ("Get" | "Create" | "Update" | "Patch", true) => {
+            let m = wire::Object::decode(encoded).ok()?;
+            if m.json.is_empty() { object(m.object.as_ref()) } else { serde_json::from_slice(&m.json).ok()? }
+        }
         ("Delete", true) => object(wire::DeleteResponse::decode(encoded).ok()?.object.as_ref()),
         ("List", true) => {
             let m = wire::ListResponse::decode(encoded).ok()?;
@@ -219,7 +221,7 @@ mod tests {
         secret.metadata_mut().name = "s".into();
         secret.data.insert("token".into(), "top-secret".into());
         let any = Any { type_url: Secret::KIND.type_url.to_owned(), value: secret.encode_to_vec().into() };
-        let encoded = wire::Object { object: Some(any), warnings: Vec::new() }.encode_to_vec();
+        let encoded = wire::Object { object: Some(any), ..Default::default() }.encode_to_vec();
         let mut value = message("/ferrokube.v1.Objects/Get", true, &encoded).unwrap();
         mask(&mut value);
         assert_eq!(

@@ -13,7 +13,10 @@ use futures::{
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 
-use crate::runtime::{self, Credentials, Image, Runtime};
+use crate::{
+    reference::{BadReference, Reference},
+    runtime::{self, Credentials, Image, Runtime},
+};
 
 /// Pulls at a time from one registry.
 const PULLS_PER_REGISTRY: usize = 5;
@@ -44,8 +47,8 @@ pub struct Present {
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// The reference cannot be one.
-    #[error("couldn't parse image name {0:?}: invalid reference format")]
-    InvalidName(String),
+    #[error("Failed to apply default image tag {0:?}: couldn't parse image name {0:?}: {1}")]
+    InvalidName(String, #[source] BadReference),
     /// It is not present and must not be pulled.
     #[error("Container image {0:?} is not present with pull policy of Never")]
     NeverPull(String),
@@ -74,9 +77,7 @@ impl Images {
         credentials: Option<Credentials>,
         pulling: impl FnOnce() + Send,
     ) -> Result<Present, ImageError> {
-        if !is_reference(image) {
-            return Err(ImageError::InvalidName(image.to_owned()));
-        }
+        Reference::parse(image).map_err(|error| ImageError::InvalidName(image.to_owned(), error))?;
         let present = self.runtime.image(image).await.map_err(ImageError::Inspect)?;
         match (present, policy) {
             (Some(image), "Never" | "IfNotPresent" | "") => return Ok(Present { image, pulled: None }),
@@ -133,29 +134,13 @@ pub fn registry(image: &str) -> &str {
     }
 }
 
-/// Whether the text can be an image reference at all.
-fn is_reference(image: &str) -> bool {
-    let name = image.split('@').next().unwrap_or_default();
-    let path = name.rsplit_once('/').map_or(name, |(_, last)| last);
-    let repository = path.split(':').next().unwrap_or_default();
-    !repository.is_empty()
-        && !image.chars().any(|c| c.is_whitespace() || c.is_control())
-        && repository.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::runtime::fake::FakeRuntime;
 
     #[test]
-    fn references_are_told_from_nonsense() {
-        for good in ["busybox", "busybox:1", "reg.example:5000/a/b:v1", "a@sha256:00ff", "localhost/x"] {
-            assert!(is_reference(good), "{good}");
-        }
-        for bad in ["", "Busy Box", "a b", "UPPER", "x/", ":v1"] {
-            assert!(!is_reference(bad), "{bad}");
-        }
+    fn a_registry_is_told_from_a_path() {
         assert_eq!(
             (registry("busybox"), registry("lib/x"), registry("localhost:5000/x")),
             ("docker.io", "docker.io", "localhost:5000")
@@ -168,7 +153,7 @@ mod tests {
         let images = Images::new(Arc::new(runtime.clone()), Arc::default());
         assert!(images.ensure("here:1", "IfNotPresent", None, || panic!("must not pull")).await.unwrap().pulled.is_none());
         assert!(matches!(images.ensure("gone:1", "Never", None, || ()).await, Err(ImageError::NeverPull(_))));
-        assert!(matches!(images.ensure("not a name", "Always", None, || ()).await, Err(ImageError::InvalidName(_))));
+        assert!(matches!(images.ensure("not a name", "Always", None, || ()).await, Err(ImageError::InvalidName(..))));
         assert!(runtime.take_calls().is_empty());
         let both =
             tokio::join!(images.ensure("gone:1", "Always", None, || ()), images.ensure("gone:1", "IfNotPresent", None, || ()));

@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod network;
 pub mod node;
 pub mod pod;
+pub mod reference;
 pub mod running;
 pub mod runtime;
 pub mod server;

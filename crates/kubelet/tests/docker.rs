@@ -62,7 +62,7 @@ async fn containers_live_in_their_sandbox_and_can_be_watched_and_entered() {
 async fn run_through() {
     let engine = Engine::start();
     engine.add_busybox("fkkubelet/busybox");
-    let docker = Docker::connect(&engine.socket()).unwrap();
+    let docker = Docker::connect(&engine.socket()).await.unwrap();
     let image = ensure_pause_image(&docker, &pause_binary()).await.unwrap();
     assert_eq!(ensure_pause_image(&docker, std::path::Path::new("/nowhere")).await.unwrap(), image, "made only once");
     let mut events = docker.events();
@@ -127,6 +127,12 @@ async fn run_through() {
     assert!(docker.inspect(&broken).await.unwrap().unwrap().exit().unwrap().error.contains("/no/such/program"));
     assert!(docker.pull("localhost:1/none:v1", None).await.is_err());
     assert_eq!(docker.image("none:such").await.unwrap(), None);
+    // The engine itself would take the beginning of an id for a name.
+    let id = docker.image("fkkubelet/busybox").await.unwrap().unwrap().id;
+    let hexadecimal = id.strip_prefix("sha256:").unwrap();
+    for part in [&id, hexadecimal, &hexadecimal[..12], &hexadecimal[..2]] {
+        assert_eq!(docker.image(part).await.unwrap(), None, "{part}");
+    }
 
     let found: BTreeMap<_, _> =
         docker.list(Some("uid-1")).await.unwrap().into_iter().map(|c| (c.labels.container, c.running)).collect();

@@ -336,7 +336,7 @@ async fn starting_is_quick(host: &Host) {
 
 /// How long Docker needs for a sandbox and a container in it, one call after the other.
 async fn docker_alone(host: &Host) -> Duration {
-    let docker = Docker::connect(&host.engine.socket()).unwrap();
+    let docker = Docker::connect(&host.engine.socket()).await.unwrap();
     let labels = Labels::sandbox("bench", "bench", "bench", 0);
     let spec = ContainerSpec {
         labels,

@@ -134,13 +134,14 @@ pub(super) fn service_account_user(namespace: &str, name: &str, uid: &str) -> Us
     User {
         name: super::tokens::username(namespace, name),
         uid: uid.to_owned(),
-        groups: vec![
-            "system:serviceaccounts".to_owned(),
-            format!("system:serviceaccounts:{namespace}"),
-            AUTHENTICATED.to_owned(),
-        ],
+        groups: [service_account_groups(namespace), vec![AUTHENTICATED.to_owned()]].concat(),
         extra: Default::default(),
     }
+}
+
+/// The groups that the service accounts of a namespace are in.
+pub fn service_account_groups(namespace: &str) -> Vec<String> {
+    vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")]
 }
 
 fn anonymous() -> User {

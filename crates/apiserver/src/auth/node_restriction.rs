@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use api::{
     Object, Resource, StatusError,
     coordination::v1::Lease,
-    core::v1::{Node, Pod},
+    core::v1::{Node, NodeSpec, Pod},
     names::LEASE_NAMESPACE,
 };
 
@@ -175,6 +175,15 @@ fn own_node(node: &str, new: &Node, old: Option<&Node>) -> Result<(), StatusErro
     let keys: BTreeSet<&String> = labels.keys().chain(old_labels.keys()).collect();
     let changed = keys.into_iter().filter(|key| labels.get(*key) != old_labels.get(*key));
     let forbidden: Vec<&str> = changed.map(String::as_str).filter(|key| is_forbidden(key)).collect();
+    // Beyond upstream: every other node routes to the networks that a Node says are its pods', and masquerades none of their traffic.
+    let unset = NodeSpec::default();
+    let (spec, given) = (new.spec(), old.map_or(&unset, |old| old.spec()));
+    if spec.pod_cidr != given.pod_cidr || spec.pod_cidrs != given.pod_cidrs {
+        return no(format!("node {node:?} is not allowed to set its podCIDR: the controller manager assigns it"));
+    }
+    if spec.config_source.is_some() && spec.config_source != given.config_source {
+        return no(format!("node {node:?} is not allowed to set configSource"));
+    }
     let Some(old) = old else {
         if !new.metadata().owner_references.is_empty() {
             return no(format!("node {node:?} is not allowed to create a node with ownerReferences"));
@@ -246,6 +255,21 @@ mod tests {
         let error = own_node("n1", &bare, Some(&old)).unwrap_err();
         assert!(error.message().ends_with("is not allowed to modify labels: node-restriction.kubernetes.io/pci"), "{error}");
         assert!(own_node("n1", &old, None).unwrap_err().message().contains("set the following labels"));
+    }
+
+    #[test]
+    fn a_kubelet_does_not_say_which_networks_are_its_own() {
+        let mut routed = Node::default();
+        routed.spec_mut().pod_cidr = "10.96.0.0/16".into();
+        routed.spec_mut().pod_cidrs = vec!["10.96.0.0/16".into()];
+        let message =
+            "nodes \"n1\" is forbidden: node \"n1\" is not allowed to set its podCIDR: the controller manager assigns it";
+        assert_eq!(own_node("n1", &routed, None).unwrap_err().message(), message);
+        assert_eq!(own_node("n1", &routed, Some(&Node::default())).unwrap_err().message(), message);
+        assert!(own_node("n1", &routed, Some(&routed)).is_ok());
+        let mut configured = Node::default();
+        configured.spec_mut().config_source = Some(Default::default());
+        assert!(own_node("n1", &configured, None).is_err());
     }
 
     #[test]

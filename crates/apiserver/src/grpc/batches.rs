@@ -14,7 +14,7 @@ use super::render::{PARTIAL, Rendered};
 use crate::pipeline::{Page, watch_error};
 
 /// A message is sent once it holds this many bytes of objects.
-const CHUNK: usize = 512 << 10;
+const CHUNK: usize = 128 << 10;
 /// A watcher that asked for bookmarks gets one about this often.
 const BOOKMARK: Duration = Duration::from_secs(60);
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod answers;
 mod batches;
+mod head;
 mod metrics;
 mod nodes;
 mod objects;
@@ -10,15 +11,16 @@ mod render;
 
 use std::sync::Arc;
 
-use api::{Kind, StatusError, ferrokube::v1::ResourceName, status::Reason};
+use api::{Kind, Resource, StatusError, coordination::v1::Lease, ferrokube::v1::ResourceName, status::Reason};
 use client::fence::{Guard, HEADER};
 use tonic::metadata::MetadataMap;
 
+pub(crate) use self::head::authorize_head;
 pub use self::nodes::{Kubelets, KubeletsConfig};
 use crate::{
     auth::{Decision, Identity},
     pipeline::{Fence, Pipeline},
-    request::{Request, User, Verb},
+    request::{Asked, Request, Verb},
 };
 
 /// What the services share.
@@ -39,10 +41,23 @@ pub struct Services(pub Arc<Server>);
 
 impl Server {
     /// Refuses a request that its user may not make.
-    async fn authorize(&self, request: &Request) -> Result<(), StatusError> {
+    async fn authorize(&self, asked: &Asked, request: &Request) -> Result<(), StatusError> {
+        asked.does(request);
         match self.identity.authorize(request).await? {
             Decision::Allow => Ok(()),
             Decision::NoOpinion(reason) => Err(forbidden(request, &reason)),
+        }
+    }
+
+    /// Refuses a write that its user may not make, or may not make depend on this Lease: its refusal would tell who holds it.
+    async fn authorize_write(&self, asked: &Asked, request: &Request, fence: Option<&Fence>) -> Result<(), StatusError> {
+        self.authorize(asked, request).await?;
+        match fence {
+            None => Ok(()),
+            Some(Fence(lease)) => {
+                let read = objects::request(asked.user.clone(), Verb::Get, Lease::KIND, &lease.namespace, &lease.name);
+                self.authorize(asked, &read).await
+            }
         }
     }
 }
@@ -94,9 +109,16 @@ fn check_namespace(kind: &Kind, namespace: &str, all: bool) -> Result<(), Status
 
 /// Checks that the kind is served with this verb.
 fn check_verb(kind: &Kind, verb: Verb, subresource: &str) -> Result<(), StatusError> {
+    if !subresource.is_empty() && !kind.has_subresource(subresource) {
+        let message = format!(
+            "the server has no subresource {subresource:?} of {}; `kctl api-resources` lists what it has",
+            kind.qualified_plural()
+        );
+        return Err(StatusError::new(Reason::NotFound, message));
+    }
     let served = match subresource {
         "" => kind.verbs.contains(&verb.as_str()),
-        part => kind.has_subresource(part) && verb.applies_to(part),
+        part => verb.applies_to(part),
     };
     if served {
         return Ok(());
@@ -106,10 +128,10 @@ fn check_verb(kind: &Kind, verb: Verb, subresource: &str) -> Result<(), StatusEr
     Err(StatusError::new(Reason::MethodNotAllowed, format!("the server does not allow {verb} of {what}")))
 }
 
-/// The user that authentication put into the request.
-fn user<T>(request: &tonic::Request<T>) -> Result<Arc<User>, StatusError> {
-    let user = request.extensions().get::<Arc<User>>().cloned();
-    user.ok_or_else(|| StatusError::new(Reason::Unauthorized, "Unauthorized"))
+/// What the gate knows of the request.
+fn asked<T>(request: &tonic::Request<T>) -> Result<Arc<Asked>, StatusError> {
+    let asked = request.extensions().get::<Arc<Asked>>().cloned();
+    asked.ok_or_else(|| StatusError::new(Reason::Unauthorized, "Unauthorized"))
 }
 
 /// The Lease a leader's write depends on.
@@ -126,7 +148,7 @@ fn fence(metadata: &MetadataMap) -> Result<Option<Fence>, StatusError> {
 
 #[cfg(test)]
 mod tests {
-    use api::{Resource, core::v1::Pod};
+    use api::core::v1::Pod;
 
     use super::*;
 
@@ -146,7 +168,9 @@ mod tests {
             assert!(check_verb(Pod::KIND, Verb::Update, action).is_err() && check_verb(Pod::KIND, Verb::Get, action).is_err());
         }
         assert!(check_verb(Pod::KIND, Verb::Patch, "status").is_ok() && check_verb(Pod::KIND, Verb::Create, "status").is_err());
-        // Of another kind.
-        assert!(check_verb(Pod::KIND, Verb::Get, "scale").is_err() && check_verb(Pod::KIND, Verb::Create, "token").is_err());
+        // Of another kind, and of none.
+        for (verb, subresource) in [(Verb::Get, "scale"), (Verb::Create, "token"), (Verb::Get, "nothing")] {
+            assert_eq!(check_verb(Pod::KIND, verb, subresource).unwrap_err().reason(), Reason::NotFound, "{verb} {subresource}");
+        }
     }
 }

@@ -8,12 +8,14 @@ use std::{
 };
 
 use api::{StatusError, core::v1::Node, ferrokube::v1::kubelet_client::KubeletClient};
-use client::{Config, Transport};
+use client::{Config, Transport, config::Windows};
 use daemon::tls::Pem;
 use parking_lot::Mutex;
 
 /// The kubelet's port where a node does not say.
 const PORT: u16 = 10250;
+/// Logs and the like wait here for clients that do not read them: a little of each, and never so much that they hold up the others.
+const WINDOWS: Windows = Windows { stream: 128 << 10, connection: 1 << 30 };
 /// A connection that was not used for so long is closed.
 const IDLE: Duration = Duration::from_secs(300);
 
@@ -69,6 +71,7 @@ impl Kubelets {
             servers: vec![server],
             identity: Some((pem(&self.config.certificate), pem(&self.config.key))),
             connect_timeout: Duration::from_secs(3),
+            windows: WINDOWS,
             ..Config::new(pem(&self.config.certificate_authority))
         };
         Transport::network(config).map_err(|e| StatusError::unavailable(format!("kubelet at {address}: {e}")))

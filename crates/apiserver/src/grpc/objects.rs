@@ -9,6 +9,7 @@ use api::{
     ferrokube::v1::{self as proto, objects_server::Objects},
     meta::v1::DeleteOptions,
     policy::v1::Eviction,
+    rules::{FieldErrors, Path},
     status::Reason,
 };
 use futures::{Stream, StreamExt, TryStreamExt, stream};
@@ -16,13 +17,13 @@ use tokio::time::{Duration, Instant};
 use tonic::{Response, Status};
 
 use super::{
-    Services, batches, check_namespace, check_verb, fence,
+    Asked, Services, asked, batches, check_namespace, check_verb, fence,
     render::{self, Rendered, any},
-    resolve, user,
+    resolve,
 };
 use crate::{
     decode::{self, FieldValidation},
-    pipeline::{Fence, Selectors},
+    pipeline::{Fence, Selectors, Stored},
     request::{Request, Verb},
 };
 
@@ -32,7 +33,13 @@ type Streaming<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 const LONGEST_WATCH: Duration = Duration::from_secs(3600);
 
 /// A request on one object or a collection, before it is authorised.
-fn request(user: std::sync::Arc<crate::request::User>, verb: Verb, kind: &'static Kind, namespace: &str, name: &str) -> Request {
+pub(super) fn request(
+    user: std::sync::Arc<crate::request::User>,
+    verb: Verb,
+    kind: &'static Kind,
+    namespace: &str,
+    name: &str,
+) -> Request {
     Request {
         user,
         verb,
@@ -54,10 +61,15 @@ fn select(request: &mut Request, labels: &str, fields: &str) -> Result<Selectors
 }
 
 /// How long a watch lasts. What its client may see was decided when it began, so that none goes on for good.
-fn watch_time(seconds: i64) -> Duration {
+fn watch_time(seconds: i64) -> Result<Duration, StatusError> {
     match u64::try_from(seconds) {
-        Ok(seconds @ 1..) => Duration::from_secs(seconds.min(86_400)),
-        _ => rand::random_range(LONGEST_WATCH / 2..LONGEST_WATCH),
+        Ok(0) => Ok(rand::random_range(LONGEST_WATCH / 2..LONGEST_WATCH)),
+        Ok(seconds) => Ok(Duration::from_secs(seconds.min(86_400))),
+        Err(_) => {
+            let (mut errors, root) = (FieldErrors::default(), Path::root());
+            errors.invalid(&root.field("timeoutSeconds"), seconds, "must be greater than or equal to 0");
+            Err(decode::invalid("WatchRequest", &errors))
+        }
     }
 }
 
@@ -75,14 +87,15 @@ impl Objects for Services {
     type WatchStream = Streaming<proto::WatchResponse>;
 
     async fn get(&self, call: tonic::Request<proto::GetRequest>) -> Result<Response<proto::Object>, Status> {
-        let user = user(&call)?;
+        let asked = asked(&call)?;
         let r = call.into_inner();
         let kind = resolve(r.resource.as_ref())?;
         check_verb(kind, Verb::Get, &r.subresource)?;
         check_namespace(kind, &r.namespace, false)?;
         named(kind, &r.name)?;
-        let request = Request { subresource: r.subresource, ..request(user, Verb::Get, kind, &r.namespace, &r.name) };
-        self.0.authorize(&request).await?;
+        let request =
+            Request { subresource: r.subresource, ..request(asked.user.clone(), Verb::Get, kind, &r.namespace, &r.name) };
+        self.0.authorize(&asked, &request).await?;
         let object = if kind.storage.is_some() {
             any(self.0.pipeline.get(&request).await?)
         } else {
@@ -93,14 +106,14 @@ impl Objects for Services {
     }
 
     async fn list(&self, call: tonic::Request<proto::ListRequest>) -> Result<Response<Self::ListStream>, Status> {
-        let user = user(&call)?;
+        let asked = asked(&call)?;
         let r = call.into_inner();
         let kind = resolve(r.resource.as_ref())?;
         check_verb(kind, Verb::List, "")?;
         check_namespace(kind, &r.namespace, true)?;
-        let mut request = request(user, Verb::List, kind, &r.namespace, "");
+        let mut request = request(asked.user.clone(), Verb::List, kind, &r.namespace, "");
         let selectors = select(&mut request, &r.label_selector, &r.field_selector)?;
-        self.0.authorize(&request).await?;
+        self.0.authorize(&asked, &request).await?;
         if kind.storage.is_none() {
             let mut answer = proto::ListResponse { metadata: Some(Default::default()), ..Default::default() };
             for item in self.0.measure(&request, &selectors).await? {
@@ -117,71 +130,79 @@ impl Objects for Services {
     }
 
     async fn watch(&self, call: tonic::Request<proto::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let user = user(&call)?;
+        let asked = asked(&call)?;
         let r = call.into_inner();
         let kind = resolve(r.resource.as_ref())?;
+        let lasts = watch_time(r.timeout_seconds)?;
         check_verb(kind, Verb::Watch, "")?;
         check_namespace(kind, &r.namespace, true)?;
-        let mut request = request(user, Verb::Watch, kind, &r.namespace, "");
+        let mut request = request(asked.user.clone(), Verb::Watch, kind, &r.namespace, "");
         let selectors = select(&mut request, &r.label_selector, &r.field_selector)?;
-        self.0.authorize(&request).await?;
+        self.0.authorize(&asked, &request).await?;
         let watch = self.0.pipeline.watch(&request, &selectors, &r.resource_version, r.send_initial_events).await?;
         let options = batches::WatchOptions {
             form: batches::Form { kind, metadata_only: r.metadata_only, as_json: r.as_json },
             bookmarks: r.allow_bookmarks,
             tell_initial_end: r.send_initial_events,
-            deadline: Instant::now() + watch_time(r.timeout_seconds),
+            deadline: Instant::now() + lasts,
         };
         let events = batches::watch(watch, options, self.0.shutdown.clone());
         Ok(Response::new(events.map_err(Status::from).boxed()))
     }
 
     async fn create(&self, call: tonic::Request<proto::CreateRequest>) -> Result<Response<proto::Object>, Status> {
-        let (user, fence) = (user(&call)?, fence(call.metadata())?);
+        let (asked, fence) = (asked(&call)?, fence(call.metadata())?);
         let r = call.into_inner();
         let kind = resolve(r.resource.as_ref())?;
         check_verb(kind, Verb::Create, &r.subresource)?;
         let options = r.options.unwrap_or_default();
         let validation = FieldValidation::parse(&options.field_validation)?;
         let body_kind = body_kind(kind, &r.subresource, true);
-        let (object, warnings) = decode::object(body_kind, r.object, &r.json, validation)?;
-        let namespace = if r.namespace.is_empty() && kind.namespaced { object.meta().namespace.clone() } else { r.namespace };
+        let of_object = decode::Named::of(&r.object, &r.json);
+        let namespace = if r.namespace.is_empty() && kind.namespaced { of_object.namespace } else { r.namespace };
         check_namespace(kind, &namespace, false)?;
         let request = Request {
             subresource: r.subresource,
             dry_run: options.dry_run,
-            ..request(user, Verb::Create, kind, &namespace, &r.name)
+            ..request(asked.user.clone(), Verb::Create, kind, &namespace, &r.name)
         };
-        self.0.authorize(&request).await?;
+        self.0.authorize_write(&asked, &request, fence.as_ref()).await?;
+        let (object, mut warnings) = decode::object(body_kind, r.object, &r.json, validation)?;
+        warnings.extend(self.0.pipeline.warnings(&*object));
         let object = self.0.create(&request, object, fence.as_ref()).await?;
         Ok(Response::new(render::answer(object, options.as_json, warnings)))
     }
 
     async fn update(&self, call: tonic::Request<proto::UpdateRequest>) -> Result<Response<proto::Object>, Status> {
-        let (user, fence) = (user(&call)?, fence(call.metadata())?);
+        let (asked, fence) = (asked(&call)?, fence(call.metadata())?);
         let r = call.into_inner();
         let kind = resolve(r.resource.as_ref())?;
         check_verb(kind, Verb::Update, &r.subresource)?;
         let options = r.options.unwrap_or_default();
         let validation = FieldValidation::parse(&options.field_validation)?;
-        let (object, warnings) = decode::object(body_kind(kind, &r.subresource, false), r.object, &r.json, validation)?;
-        let or = |given: String, own: &str| if given.is_empty() { own.to_owned() } else { given };
-        let namespace = if kind.namespaced { or(r.namespace, &object.meta().namespace) } else { r.namespace };
-        let name = or(r.name, &object.meta().name);
+        let body_kind = body_kind(kind, &r.subresource, false);
+        let of_object = decode::Named::of(&r.object, &r.json);
+        let or = |given: String, own: String| if given.is_empty() { own } else { given };
+        let namespace = if kind.namespaced { or(r.namespace, of_object.namespace) } else { r.namespace };
+        let name = or(r.name, of_object.name);
         check_namespace(kind, &namespace, false)?;
         named(kind, &name)?;
         let request = Request {
             subresource: r.subresource,
             dry_run: options.dry_run,
-            ..request(user, Verb::Update, kind, &namespace, &name)
+            ..request(asked.user.clone(), Verb::Update, kind, &namespace, &name)
         };
-        self.0.authorize(&request).await?;
-        let stored = self.0.pipeline.update(&request, object, fence.as_ref()).await?;
+        self.0.authorize_write(&asked, &request, fence.as_ref()).await?;
+        let (object, mut warnings) = decode::object(body_kind, r.object, &r.json, validation)?;
+        if request.subresource.is_empty() {
+            warnings.extend(self.0.pipeline.warnings(&*object));
+        }
+        let stored = self.0.replace(&asked, request, object, fence.as_ref()).await?;
         Ok(Response::new(render::answer(any(stored), options.as_json, warnings)))
     }
 
     async fn patch(&self, call: tonic::Request<proto::PatchRequest>) -> Result<Response<proto::Object>, Status> {
-        let (user, fence) = (user(&call)?, fence(call.metadata())?);
+        let (asked, fence) = (asked(&call)?, fence(call.metadata())?);
         let r = call.into_inner();
         let kind = resolve(r.resource.as_ref())?;
         check_verb(kind, Verb::Patch, &r.subresource)?;
@@ -193,24 +214,26 @@ impl Objects for Services {
         let request = Request {
             subresource: r.subresource,
             dry_run: options.dry_run,
-            ..request(user, Verb::Patch, kind, &r.namespace, &r.name)
+            ..request(asked.user.clone(), Verb::Patch, kind, &r.namespace, &r.name)
         };
-        self.0.authorize(&request).await?;
+        self.0.authorize_write(&asked, &request, fence.as_ref()).await?;
         let (stored, warnings) = self.0.pipeline.patch(&request, patch_type, &r.patch, validation, fence.as_ref()).await?;
         Ok(Response::new(render::answer(any(stored), options.as_json, warnings)))
     }
 
     async fn delete(&self, call: tonic::Request<proto::DeleteRequest>) -> Result<Response<proto::DeleteResponse>, Status> {
-        let (user, fence) = (user(&call)?, fence(call.metadata())?);
+        let (asked, fence) = (asked(&call)?, fence(call.metadata())?);
         let r = call.into_inner();
         let kind = resolve(r.resource.as_ref())?;
         check_verb(kind, Verb::Delete, "")?;
         check_namespace(kind, &r.namespace, false)?;
         named(kind, &r.name)?;
         let options = r.options.unwrap_or_default();
-        let request =
-            Request { dry_run: !options.dry_run.is_empty(), ..request(user, Verb::Delete, kind, &r.namespace, &r.name) };
-        self.0.authorize(&request).await?;
+        let request = Request {
+            dry_run: !options.dry_run.is_empty(),
+            ..request(asked.user.clone(), Verb::Delete, kind, &r.namespace, &r.name)
+        };
+        self.0.authorize_write(&asked, &request, fence.as_ref()).await?;
         let deleted = self.0.pipeline.delete(&request, &options, fence.as_ref()).await?;
         let mut warnings = Vec::new();
         let Rendered { object, json } = Rendered::new(any(deleted.object), r.as_json, &mut warnings);
@@ -221,16 +244,18 @@ impl Objects for Services {
         &self,
         call: tonic::Request<proto::DeleteCollectionRequest>,
     ) -> Result<Response<proto::DeleteCollectionResponse>, Status> {
-        let (user, fence) = (user(&call)?, fence(call.metadata())?);
+        let (asked, fence) = (asked(&call)?, fence(call.metadata())?);
         let r = call.into_inner();
         let kind = resolve(r.resource.as_ref())?;
         check_verb(kind, Verb::DeleteCollection, "")?;
         check_namespace(kind, &r.namespace, true)?;
         let options = r.options.unwrap_or_default();
-        let mut request =
-            Request { dry_run: !options.dry_run.is_empty(), ..request(user, Verb::DeleteCollection, kind, &r.namespace, "") };
+        let mut request = Request {
+            dry_run: !options.dry_run.is_empty(),
+            ..request(asked.user.clone(), Verb::DeleteCollection, kind, &r.namespace, "")
+        };
         let selectors = select(&mut request, &r.label_selector, &r.field_selector)?;
-        self.0.authorize(&request).await?;
+        self.0.authorize_write(&asked, &request, fence.as_ref()).await?;
         let count = self.0.pipeline.delete_collection(&request, &selectors, &options, fence.as_ref()).await?;
         Ok(Response::new(proto::DeleteCollectionResponse { count }))
     }
@@ -266,6 +291,9 @@ impl super::Server {
                 let eviction =
                     object.downcast_ref::<Eviction>().ok_or_else(|| StatusError::internal("an Eviction is wanted here"))?;
                 let name = if request.name.is_empty() { eviction.name() } else { &request.name };
+                if !eviction.name().is_empty() && eviction.name() != name {
+                    return Err(StatusError::bad_request("name in URL does not match name in Eviction object"));
+                }
                 self.evict(&Request { name: name.to_owned(), ..request.clone() }, eviction.delete_options(), fence).await?;
                 Ok(of(object))
             }
@@ -288,6 +316,24 @@ impl super::Server {
                 let name = if request.name.is_empty() { object.meta().name.clone() } else { request.name.clone() };
                 self.pipeline.act(&Request { name, ..request.clone() }, &*object, fence).await.map(any)
             }
+        }
+    }
+
+    /// Replaces an object, or creates it where that is how the kind is put.
+    async fn replace(
+        &self,
+        asked: &Asked,
+        request: Request,
+        object: Box<dyn Object>,
+        fence: Option<&Fence>,
+    ) -> Result<Stored, StatusError> {
+        match self.pipeline.update(&request, object.boxed_clone(), fence).await {
+            Err(e) if e.is_not_found() && self.pipeline.creates_on_update(&request, &*object) => {
+                let creation = Request { verb: Verb::Create, ..request };
+                self.authorize_write(asked, &creation, fence).await?;
+                self.pipeline.create(&creation, object, fence).await
+            }
+            answer => answer,
         }
     }
 

@@ -1,11 +1,13 @@
 //! The Pods service: binding and eviction, and streams passed on to the pod's kubelet.
 
-use std::pin::Pin;
+use std::{pin::Pin, time::Duration};
 
 use api::{
     Object, Resource, StatusError,
     core::v1::{Node, Pod},
     ferrokube::v1::{self as proto, PodRef, exec_request, kubelet_client::KubeletClient, pods_server::Pods},
+    rules::{FieldErrors, Path},
+    status::Reason,
 };
 use client::Transport;
 use futures::{Stream, StreamExt, stream};
@@ -13,8 +15,14 @@ use prost::Message as _;
 use store::ReadAt;
 use tonic::{Response, Status, Streaming};
 
-use super::{Server, Services, fence, user};
-use crate::request::{Request, Verb};
+use super::{Server, Services, asked, fence};
+use crate::{
+    decode,
+    request::{Request, Verb},
+};
+
+/// How long a client has to say which pod its stream is about.
+const FIRST_MESSAGE: Duration = Duration::from_secs(10);
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -60,8 +68,9 @@ impl Server {
         pod: &mut PodRef,
         container: &mut String,
     ) -> Result<KubeletClient<Transport>, StatusError> {
-        let request = request(user(call)?, verb, subresource, &pod.namespace, &pod.name);
-        self.authorize(&request).await?;
+        let asked = asked(call)?;
+        let request = request(asked.user.clone(), verb, subresource, &pod.namespace, &pod.name);
+        self.authorize(&asked, &request).await?;
         let found: Pod = self.read(&pod.namespace, &pod.name).await?;
         if !pod.uid.is_empty() && pod.uid != found.metadata().uid {
             return Err(StatusError::not_found(Pod::KIND, &pod.name));
@@ -109,10 +118,34 @@ fn pick_container(pod: &Pod, wanted: &str) -> Result<String, StatusError> {
     }
 }
 
+/// Checks what upstream checks of PodLogOptions.
+fn check_logs(request: &proto::LogsRequest) -> Result<(), StatusError> {
+    let (mut errors, root) = (FieldErrors::default(), Path::root());
+    let numbers = [("tailLines", request.tail_lines), ("limitBytes", Some(request.limit_bytes))];
+    for (field, number) in numbers.into_iter().filter_map(|(field, number)| Some((field, number.filter(|n| *n < 0)?))) {
+        errors.invalid(&root.field(field), number, "must be greater than or equal to 0");
+    }
+    if let Some(since) = request.since.filter(|since| jiff::Timestamp::new(since.seconds, since.nanos).is_err()) {
+        errors.invalid(&root.field("since"), format!("{} s", since.seconds), "must be a time between the years -9999 and 9999");
+    }
+    if errors.is_empty() { Ok(()) } else { Err(decode::invalid("LogsRequest", &errors)) }
+}
+
+fn check_port(port: u32) -> Result<(), StatusError> {
+    let (mut errors, root) = (FieldErrors::default(), Path::root());
+    if !(1..=65_535).contains(&port) {
+        errors.invalid(&root.field("port"), port, "must be between 1 and 65535, inclusive");
+    }
+    if errors.is_empty() { Ok(()) } else { Err(decode::invalid("PortForwardRequest", &errors)) }
+}
+
 /// The first message of a stream that must have one.
 async fn first<T>(messages: &mut Streaming<T>) -> Result<T, StatusError> {
     let unreadable = |e: Status| StatusError::bad_request(format!("the stream's first message cannot be read: {}", e.message()));
-    let first = messages.message().await.map_err(unreadable)?;
+    let first = tokio::time::timeout(FIRST_MESSAGE, messages.message())
+        .await
+        .map_err(|_| StatusError::new(Reason::Timeout, "the stream did not say in time which pod is meant; please try again"))?;
+    let first = first.map_err(unreadable)?;
     first.ok_or_else(|| StatusError::bad_request("the stream ended before it said which pod is meant"))
 }
 
@@ -130,25 +163,26 @@ impl Pods for Services {
     type PortForwardStream = Answers<proto::PortForwardResponse>;
 
     async fn bind(&self, call: tonic::Request<proto::BindRequest>) -> Result<Response<proto::BindResponse>, Status> {
-        let (user, fence) = (user(&call)?, fence(call.metadata())?);
+        let (asked, fence) = (asked(&call)?, fence(call.metadata())?);
         let binding = call.into_inner().binding.unwrap_or_default();
-        let request = request(user, Verb::Create, "binding", binding.namespace(), binding.name());
-        self.0.authorize(&request).await?;
+        let request = request(asked.user.clone(), Verb::Create, "binding", binding.namespace(), binding.name());
+        self.0.authorize_write(&asked, &request, fence.as_ref()).await?;
         self.0.pipeline.act(&request, &binding as &dyn Object, fence.as_ref()).await?;
         Ok(Response::new(proto::BindResponse {}))
     }
 
     async fn evict(&self, call: tonic::Request<proto::EvictRequest>) -> Result<Response<proto::EvictResponse>, Status> {
-        let (user, fence) = (user(&call)?, fence(call.metadata())?);
+        let (asked, fence) = (asked(&call)?, fence(call.metadata())?);
         let eviction = call.into_inner().eviction.unwrap_or_default();
-        let request = request(user, Verb::Create, "eviction", eviction.namespace(), eviction.name());
-        self.0.authorize(&request).await?;
+        let request = request(asked.user.clone(), Verb::Create, "eviction", eviction.namespace(), eviction.name());
+        self.0.authorize_write(&asked, &request, fence.as_ref()).await?;
         self.0.evict(&request, eviction.delete_options(), fence.as_ref()).await?;
         Ok(Response::new(proto::EvictResponse {}))
     }
 
     async fn logs(&self, call: tonic::Request<proto::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
         let mut r = call.get_ref().clone();
+        check_logs(&r)?;
         let mut pod = r.pod.take().unwrap_or_default();
         let mut kubelet = self.0.reach(&call, Verb::Get, "log", &mut pod, &mut r.container).await?;
         let answers = kubelet.logs(proto::LogsRequest { pod: Some(pod), ..r }).await?;
@@ -171,6 +205,7 @@ impl Pods for Services {
     ) -> Result<Response<Self::PortForwardStream>, Status> {
         let (metadata, extensions, mut messages) = call.into_parts();
         let mut start = first(&mut messages).await?;
+        check_port(start.port)?;
         let mut pod = start.pod.take().unwrap_or_default();
         let call = tonic::Request::from_parts(metadata, extensions, ());
         let mut kubelet = self.0.reach(&call, Verb::Create, "portforward", &mut pod, &mut String::new()).await?;

@@ -3,6 +3,7 @@
 use api::{
     Object, StatusError,
     meta::v1::{DeleteOptions, Time},
+    rules::{FieldErrors, Path},
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use store::Collection;
@@ -10,6 +11,7 @@ use store::Collection;
 use super::{ATTEMPTS, Attempt, Fence, Old, Pipeline, Selectors, Stored, contended, encode, pause, store_error};
 use crate::{
     admission::{Effects, Write},
+    decode,
     request::{Request, Verb},
     strategy::DefaultPropagation,
 };
@@ -18,6 +20,8 @@ use crate::{
 const FOREGROUND: &str = "foregroundDeletion";
 /// Holds an object until the garbage collector has taken its dependents' owner references to it.
 const ORPHAN: &str = "orphan";
+/// What can become of dependents.
+const POLICIES: &[&str] = &["Background", "Foreground", "Orphan"];
 /// How many objects of a collection are deleted at the same time.
 const PARALLEL: usize = 16;
 
@@ -44,6 +48,11 @@ impl Pipeline {
         let kind = request.kind;
         let collection = self.collection(kind)?;
         check_options(options)?;
+        // Upstream takes a negative grace period for the shortest one.
+        let options = &DeleteOptions {
+            grace_period_seconds: options.grace_period_seconds.map(|s| if s < 0 { 1 } else { s }),
+            ..options.clone()
+        };
         for attempt in 0..ATTEMPTS {
             let newest = attempt > 0 || options.preconditions.is_some();
             let old = self.current(&collection, request, newest).await?;
@@ -125,24 +134,20 @@ impl Pipeline {
 }
 
 fn check_options(options: &DeleteOptions) -> Result<(), StatusError> {
+    let mut errors = FieldErrors::default();
+    let root = Path::root();
     let policy = options.propagation_policy.as_deref();
     if options.orphan_dependents.is_some() && policy.is_some() {
-        return Err(StatusError::bad_request("orphanDependents and propagationPolicy cannot both be set"));
+        let why = "orphanDependents and deletionPropagation cannot be both set";
+        errors.invalid(&root.field("propagationPolicy"), policy.unwrap_or_default(), why);
     }
-    if options.grace_period_seconds.is_some_and(|s| s < 0) {
-        return Err(StatusError::bad_request("gracePeriodSeconds: must not be negative"));
+    if policy.is_some_and(|policy| !POLICIES.contains(&policy)) {
+        errors.not_supported(&root.field("propagationPolicy"), policy.unwrap_or_default(), POLICIES);
     }
-    if let Some(other) = options.dry_run.iter().find(|value| *value != "All") {
-        return Err(StatusError::bad_request(format!("dryRun: {other:?} is not supported: All is wanted here")));
+    for other in options.dry_run.iter().filter(|value| *value != "All") {
+        errors.not_supported(&root.field("dryRun"), other, &["All"]);
     }
-    match policy {
-        None | Some("Orphan" | "Background" | "Foreground") => Ok(()),
-        Some(other) => {
-            let message =
-                format!("propagationPolicy: {other:?} is not supported: Orphan, Background or Foreground is wanted here");
-            Err(StatusError::bad_request(message))
-        }
-    }
+    if errors.is_empty() { Ok(()) } else { Err(decode::invalid("DeleteOptions.meta.k8s.io \"\"", &errors)) }
 }
 
 fn preconditions(request: &Request, options: &DeleteOptions, object: &dyn Object) -> Result<(), StatusError> {
@@ -183,7 +188,8 @@ fn set_propagation_finalizers(object: &mut dyn Object, options: &DeleteOptions, 
 fn grace(object: &dyn Object, options: &DeleteOptions, of_kind: Option<i64>) -> i64 {
     let Some(wanted) = of_kind else { return 0 };
     match (object.meta().deletion_timestamp.is_some(), object.meta().deletion_grace_period_seconds) {
-        (true, Some(running)) => options.grace_period_seconds.map_or(running, |asked| asked.min(running)),
+        (true, Some(running)) if options.grace_period_seconds.is_some() => wanted.min(running),
+        (true, Some(running)) => running,
         _ => wanted,
     }
 }
@@ -196,11 +202,12 @@ fn mark(object: &mut dyn Object, grace: i64) {
         meta.generation = meta.generation.saturating_add(1);
     }
     let begun = match (&meta.deletion_timestamp, meta.deletion_grace_period_seconds) {
-        (Some(at), Some(running)) => at.seconds - running,
+        (Some(at), Some(running)) => at.seconds.saturating_sub(running),
         (Some(at), None) => at.seconds,
         (None, _) => Time::now().seconds,
     };
-    meta.deletion_timestamp = Some(Time { seconds: begun.saturating_add(grace), nanos: 0 });
+    // What was stored under older rules may be no time.
+    meta.deletion_timestamp = Some(Time { seconds: begun.saturating_add(grace), nanos: 0 }.timestamp().into());
     meta.deletion_grace_period_seconds = Some(grace);
 }
 
@@ -230,6 +237,22 @@ mod tests {
         let left = grace(&pod, &shorter, Some(5));
         mark(&mut pod, left);
         assert_eq!((pod.metadata().deletion_timestamp.unwrap().seconds, pod.metadata().generation), (first - 25, 2));
+    }
+
+    #[test]
+    fn whatever_grace_was_stored_the_time_of_deletion_is_one() {
+        for grace in [0, 1, i64::MAX] {
+            for stored in [None, Some((i64::MIN, i64::MAX)), Some((1 << 62, 1 << 62)), Some((0, i64::MIN))] {
+                let mut pod = pod(&[]);
+                if let Some((at, running)) = stored {
+                    pod.metadata_mut().deletion_timestamp = Some(Time { seconds: at, nanos: 0 });
+                    pod.metadata_mut().deletion_grace_period_seconds = Some(running);
+                }
+                mark(&mut pod, grace);
+                let time = pod.metadata().deletion_timestamp.unwrap();
+                assert_eq!(Time::from(time.timestamp()), time, "{grace} {stored:?}");
+            }
+        }
     }
 
     #[test]

@@ -33,8 +33,9 @@ async fn nothing_is_anonymous_but_version_and_health() {
     assert_eq!(refused(&world.admin()).await, None);
     let metrics = world.kit.metrics.encode().unwrap();
     for line in [
-        "apiserver_request_total{method=\"/ferrokube.v1.Objects/List\",code=\"Ok\"} 1",
-        "apiserver_request_total{method=\"other\",code=\"Unauthenticated\"} 2",
+        "apiserver_request_total{verb=\"LIST\",group=\"\",version=\"v1\",resource=\"pods\",subresource=\"\",scope=\"namespace\",code=\"200\"} 1",
+        "apiserver_request_total{verb=\"\",group=\"\",version=\"\",resource=\"\",subresource=\"\",scope=\"\",code=\"401\"} 2",
+        "apiserver_current_inflight_requests{request_kind=\"readOnly\"} 0",
         "apiserver_storage_objects{resource=\"pods\"} 0",
     ] {
         assert!(metrics.contains(line), "{line} in {metrics}");

@@ -3,11 +3,16 @@
 use api::{
     Object, Resource,
     core::v1::{ConfigMap, Container, EnvVar, Pod, PodTemplate},
-    ferrokube::v1::{CreateRequest, ListRequest, PatchRequest, ResourceName, UpdateRequest, WriteOptions, patch_request::Type},
+    ferrokube::v1::{
+        CreateRequest, DeleteRequest, GetRequest, ListRequest, LogsRequest, PatchRequest, PortForwardRequest, ResourceName,
+        UpdateRequest, WatchRequest, WriteOptions, patch_request::Type, pods_client::PodsClient,
+    },
     google::protobuf::Any,
+    meta::v1::DeleteOptions,
     status::{Reason, StatusError},
 };
 use client::Transport;
+use futures::stream;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Code;
@@ -149,6 +154,51 @@ async fn what_is_wrong_is_named_with_its_place_and_what_would_be_right() {
         "Operation cannot be fulfilled on configmaps \"a\": the object has been modified; please apply your changes to the latest \
          version and try again"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_wrong_with_a_request_itself_is_invalid_and_names_the_field() {
+    let world = World::new().await;
+    let (mut objects, mut pods) = (world.objects(), PodsClient::new(world.transport()));
+    let mut refusals = Vec::new();
+    for (tail_lines, limit_bytes) in [(Some(-1), 0), (None, -1)] {
+        let request = LogsRequest { tail_lines, limit_bytes, ..LogsRequest::default() };
+        refusals.push((if limit_bytes < 0 { "limitBytes" } else { "tailLines" }, pods.logs(request).await.err().unwrap()));
+    }
+    let forward = stream::iter([PortForwardRequest { port: 70_000, ..PortForwardRequest::default() }]);
+    refusals.push(("port", pods.port_forward(forward).await.err().unwrap()));
+    let watch = WatchRequest { resource: resource("pods"), timeout_seconds: -1, ..WatchRequest::default() };
+    refusals.push(("timeoutSeconds", objects.watch(watch).await.err().unwrap()));
+    let options = Some(WriteOptions { field_validation: "Loose".to_owned(), ..WriteOptions::default() });
+    let create = CreateRequest { options, ..create_json("configmaps", "{}") };
+    refusals.push(("fieldValidation", objects.create(create).await.err().unwrap()));
+    let delete = |options: DeleteOptions| DeleteRequest {
+        resource: resource("configmaps"),
+        namespace: "default".to_owned(),
+        name: "kube-root-ca.crt".to_owned(),
+        options: Some(options),
+        ..DeleteRequest::default()
+    };
+    let dry = DeleteOptions { dry_run: vec!["Some".to_owned()], ..DeleteOptions::default() };
+    refusals.push(("dryRun", objects.delete(delete(dry)).await.err().unwrap()));
+    let sideways = DeleteOptions { propagation_policy: Some("Sideways".to_owned()), ..DeleteOptions::default() };
+    refusals.push(("propagationPolicy", objects.delete(delete(sideways)).await.err().unwrap()));
+    for (field, refusal) in refusals {
+        let error = StatusError::from(refusal);
+        assert_eq!((error.reason(), error.status().code), (Reason::Invalid, 422), "{error}");
+        let causes = error.status().details.clone().unwrap_or_default().causes;
+        assert_eq!(causes.first().map(|cause| cause.field.as_str()), Some(field), "{error}");
+    }
+
+    let get = GetRequest {
+        resource: resource("pods"),
+        namespace: "default".to_owned(),
+        name: "a".to_owned(),
+        subresource: "nothing".to_owned(),
+        ..GetRequest::default()
+    };
+    let status = objects.get(get).await.unwrap_err();
+    assert_eq!((status.code(), StatusError::from(status).reason()), (Code::NotFound, Reason::NotFound));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -60,7 +60,7 @@ async fn every_answer_can_be_kubernetes_json() {
     let list = ListRequest { resource: resource("replicationcontrollers"), as_json: true, limit: -1, ..ListRequest::default() };
     let chunk = objects.list(list.clone()).await.unwrap().into_inner().message().await.unwrap().unwrap();
     assert!(chunk.items.is_empty() && chunk.warnings.is_empty());
-    assert_eq!(chunk.json_items.iter().map(|item| parsed(item)).collect::<Vec<_>>(), [created.clone()]);
+    assert_eq!(chunk.json_items.iter().map(|item| parsed(item)).collect::<Vec<_>>(), std::slice::from_ref(&created));
     let list = ListRequest { metadata_only: true, ..list };
     let chunk = objects.list(list).await.unwrap().into_inner().message().await.unwrap().unwrap();
     let partial =

@@ -2,7 +2,14 @@
 
 use std::{pin::Pin, time::Duration};
 
-use api::{core::v1::ConfigMap, discovery::v1::EndpointSlice};
+use api::{
+    StatusError,
+    coordination::v1::Lease,
+    core::v1::ConfigMap,
+    discovery::v1::EndpointSlice,
+    ferrokube::v1::{CreateRequest, ResourceName, objects_client::ObjectsClient},
+    rbac::v1::{Role, RoleBinding},
+};
 use apiserver::layout;
 use client::{Api, Client, Error, LeaderElection, LeaderError, Leadership, ListParams};
 use daemon::{Kit, Shutdown};
@@ -12,14 +19,13 @@ use store::{ReadAt, Store};
 use crate::support::{ADVERTISED, World, eventually, object};
 
 fn election(identity: &str) -> LeaderElection {
-    LeaderElection {
-        identity: identity.to_owned(),
-        lease_duration: Duration::from_secs(1),
-        // A process that was paused does not know it: by its own clock it leads long after the lease has run out.
-        renew_deadline: Duration::from_secs(600),
-        retry_period: Duration::from_millis(100),
-        ..LeaderElection::new("test")
-    }
+    let mut election = LeaderElection::new("test");
+    identity.clone_into(&mut election.identity);
+    election.lease_duration = Duration::from_secs(1);
+    // A process that was paused does not know it: by its own clock it leads long after the lease has run out.
+    election.renew_deadline = Duration::from_secs(600);
+    election.retry_period = Duration::from_millis(100);
+    election
 }
 
 type Leading<'a> = Pin<Box<dyn Future<Output = Result<(), LeaderError>> + 'a>>;
@@ -68,6 +74,45 @@ async fn the_late_write_of_a_paused_leader_is_refused() {
     let names: Vec<_> = list.items.iter().map(|map| (map.metadata().name.as_str(), map.data.len())).collect();
     assert_eq!(names, [("of-the-successor", 0), ("while-leading", 0)]);
     assert_eq!(list.items[1].metadata().resource_version, first.metadata().resource_version);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_not_read_a_lease_learns_nothing_of_it_by_writing() {
+    let world = World::new().await;
+    let lease = object::<Lease>(json!({"metadata": {"name": "secret"}, "spec": {"holderIdentity": "somebody"}}));
+    world.admin().namespaced::<Lease>("kube-system").create(&lease).await.unwrap();
+    let rules = json!([{"verbs": ["create"], "apiGroups": [""], "resources": ["configmaps"]}]);
+    let role = object(json!({"metadata": {"name": "maps"}, "rules": rules}));
+    world.admin().namespaced::<Role>("default").create(&role).await.unwrap();
+    let binding = object(json!({
+        "metadata": {"name": "maps"},
+        "subjects": [{"kind": "User", "name": "ann", "apiGroup": "rbac.authorization.k8s.io"}],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "maps"}
+    }));
+    world.admin().namespaced::<RoleBinding>("default").create(&binding).await.unwrap();
+    let create = async |lease: &str| {
+        let mut request = tonic::Request::new(CreateRequest {
+            resource: Some(ResourceName { resource: "configmaps".to_owned(), ..ResourceName::default() }),
+            namespace: "default".to_owned(),
+            json: br#"{"metadata": {"generateName": "a-"}}"#[..].into(),
+            ..CreateRequest::default()
+        });
+        if !lease.is_empty() {
+            request.metadata_mut().insert(client::fence::HEADER, lease.parse().unwrap());
+        }
+        ObjectsClient::new(world.transport_of("ann", None)).create(request).await.map(drop).map_err(StatusError::from)
+    };
+    eventually(async || create("").await.is_ok()).await;
+    for (lease, name) in
+        [("kube-system/secret=ann;0", "secret"), ("kube-system/secret=somebody;0", "secret"), ("kube-system/none=ann;0", "none")]
+    {
+        let error = create(lease).await.unwrap_err();
+        let expected = format!(
+            "leases.coordination.k8s.io {name:?} is forbidden: User \"ann\" cannot get resource \"leases\" in API group \
+             \"coordination.k8s.io\" in the namespace \"kube-system\""
+        );
+        assert_eq!(error.message(), expected, "{lease}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,7 +5,13 @@
 
 mod access;
 mod bad_input;
+mod flood;
 mod fuzz;
+mod impersonation;
 mod json;
 mod life;
+mod reflection;
+mod relay;
+mod rest;
 mod support;
+mod writes;

@@ -41,6 +41,11 @@ pub struct World {
 
 impl World {
     pub async fn new() -> Self {
+        Self::with_flags(&[]).await
+    }
+
+    /// A world whose API server has these flags beside those that it needs.
+    pub async fn with_flags(more: &[&str]) -> Self {
         daemon::tls::install_provider();
         let etcd = EtcdCluster::start(1).await.unwrap();
         let files = tempfile::tempdir().unwrap();
@@ -58,7 +63,7 @@ impl World {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let tls = etcd.config().tls.unwrap();
         let flag = |name: &str, path: &Path| format!("--{name}={}", path.display());
-        let flags = Flags::parse_from([
+        let needed = [
             "apiserver".to_owned(),
             format!("--etcd-servers={}", etcd.endpoint(0)),
             flag("etcd-cafile", &tls.ca),
@@ -75,7 +80,8 @@ impl World {
             flag("kubelet-certificate-authority", &file("ca.crt")),
             flag("kubelet-client-certificate", &file("client.crt")),
             flag("kubelet-client-key", &file("client.key")),
-        ]);
+        ];
+        let flags = Flags::parse_from(needed.into_iter().chain(more.iter().map(|flag| (*flag).to_owned())));
         let kit = Kit::new();
         apiserver::run(flags.args, kit.clone()).await.unwrap();
         let world = Self { ca, _files: files, address: format!("127.0.0.1:{port}"), kit, etcd };
@@ -105,7 +111,12 @@ impl World {
 
     /// The way to the server, with an administrator's certificate.
     pub fn transport(&self) -> Transport {
-        let pair = self.ca.issue(&request("kubernetes-admin", Some("system:masters"), HOUR)).unwrap();
+        self.transport_of("kubernetes-admin", Some("system:masters"))
+    }
+
+    /// The way to the server, with the certificate of a user.
+    pub fn transport_of(&self, name: &str, group: Option<&str>) -> Transport {
+        let pair = self.ca.issue(&request(name, group, HOUR)).unwrap();
         let identity = (pem(&pair.public_pem), pem(&pair.private_pem));
         Transport::network(Config { identity: Some(identity), ..self.config() }).unwrap()
     }

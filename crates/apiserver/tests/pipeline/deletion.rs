@@ -117,12 +117,13 @@ async fn propagation_waits_for_the_garbage_collector() {
     let error = server.delete_with(&made, &policy("Sideways")).await.unwrap_err();
     assert_eq!(
         error.message(),
-        "propagationPolicy: \"Sideways\" is not supported: Orphan, Background or Foreground is wanted here"
+        "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: \"Sideways\": supported values: \
+         \"Background\", \"Foreground\", \"Orphan\""
     );
     let dry = DeleteOptions { dry_run: vec!["Some".to_owned()], ..DeleteOptions::default() };
     assert_eq!(
         server.delete_with(&made, &dry).await.unwrap_err().message(),
-        "dryRun: \"Some\" is not supported: All is wanted here"
+        "DeleteOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: \"Some\": supported values: \"All\""
     );
 }
 

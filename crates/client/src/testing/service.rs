@@ -42,14 +42,12 @@ impl MemoryServer {
 
     fn write(
         &self,
-        kind: &'static Kind,
         options: Option<&proto::WriteOptions>,
         write: impl FnOnce(&mut super::State) -> Result<Arc<dyn Object>, StatusError>,
     ) -> Answer<proto::Object> {
-        if options.is_some_and(|options| options.dry_run) {
-            return Err(StatusError::bad_request(format!("{}: the test server knows no dry run", kind.plural)).into());
-        }
-        let object = write(&mut self.0.state.lock())?;
+        let mut state = self.0.state.lock();
+        let dry_run = options.is_some_and(|options| options.dry_run);
+        let object = if dry_run { write(&mut state.clone()) } else { write(&mut state) }?;
         Ok(Response::new(answer(&*object)))
     }
 }
@@ -164,7 +162,7 @@ impl proto::objects_server::Objects for MemoryServer {
             object.meta_mut().namespace = request.namespace;
         }
         let mut created = crate::ObjectKey::default();
-        let answer = self.write(kind, request.options.as_ref(), |state| {
+        let answer = self.write(request.options.as_ref(), |state| {
             let object = state.create(object)?;
             created = crate::ObjectKey::of(object.meta());
             Ok(object)
@@ -188,7 +186,7 @@ impl proto::objects_server::Objects for MemoryServer {
             meta.namespace = request.namespace;
         }
         let (namespace, name) = (meta.namespace.clone(), meta.name.clone());
-        let answer = self.write(kind, request.options.as_ref(), |state| state.update(object, &request.subresource))?;
+        let answer = self.write(request.options.as_ref(), |state| state.update(object, &request.subresource))?;
         self.wrote("update", kind, &request.subresource, &namespace, &name);
         Ok(answer)
     }
@@ -205,7 +203,7 @@ impl proto::objects_server::Objects for MemoryServer {
             proto::patch_request::Type::Strategic => PatchType::Strategic,
             _ => PatchType::Merge,
         };
-        let answer = self.write(kind, request.options.as_ref(), |state| {
+        let answer = self.write(request.options.as_ref(), |state| {
             let old = state.existing(kind, &request.namespace, &request.name)?;
             let mut value = old.to_value().map_err(|e| StatusError::internal(e.to_string()))?;
             let patch = Patch::new(patch_type, patch).map_err(|e| StatusError::bad_request(e.to_string()))?;

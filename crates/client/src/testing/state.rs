@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 type Key = (&'static str, &'static str, String, String);
 
 /// Objects with their past.
+#[derive(Clone)]
 pub(super) struct State {
     revision: i64,
     /// Watches can resume after this revision.

@@ -40,7 +40,7 @@ impl Running {
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-        let options = IncomingOptions { handshake_timeout: Duration::from_secs(5), handshakes: 8 };
+        let options = IncomingOptions { handshake_timeout: Duration::from_secs(5), ..IncomingOptions::default() };
         let incoming = server(listener, tls, options, shutdown.clone());
         runtime.spawn(serve(incoming, objects.service(), HttpOptions::default(), shutdown.clone()));
         drop(entered);
@@ -121,6 +121,32 @@ async fn a_server_that_drains_ends_watches_and_requests_go_on_elsewhere() {
     server.shutdown.start();
     objects.disconnect();
     assert!(watch.try_next().await.unwrap_err().is_unavailable());
+}
+
+#[tokio::test]
+async fn a_request_that_takes_longer_than_allowed_fails_and_is_not_tried_again() {
+    let (ca, objects, directory) = set_up();
+    let server = Running::start(&ca, &objects);
+    let bound = Some(Duration::from_millis(300));
+    let client = Client::new(Config { request_timeout: bound, ..config(&ca, directory.path(), &[&server]) }).unwrap();
+    let maps = client.namespaced::<ConfigMap>("d");
+    objects.put(map("a"));
+    maps.get("a").await.unwrap();
+    let begun = Instant::now();
+    let mut watch = maps.watch(&WatchParams::from_now()).await.unwrap();
+    let error = loop {
+        if let Err(error) = watch.try_next().await {
+            break error;
+        }
+    };
+    assert!(error.is_out_of_time() && error.is_unavailable(), "{error:?}");
+    // Somebody who takes connections and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let servers = vec![format!("https://{}", silent.local_addr().unwrap()).parse().unwrap()];
+    let client = Client::new(Config { request_timeout: bound, servers, ..config(&ca, directory.path(), &[&server]) }).unwrap();
+    let error = client.namespaced::<ConfigMap>("d").get("a").await.unwrap_err();
+    assert!(error.is_out_of_time(), "{error:?}");
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]

@@ -1,28 +1,37 @@
 //! Accepted TLS connections as a stream.
 //!
-//! Handshakes run beside each other, each bounded in time and all bounded in number, so that a silent or babbling client costs the
-//! others nothing. What fails before the handshake is done is logged at debug level only: anyone can knock.
+//! Handshakes run beside each other, each bounded in time, all bounded in number, altogether and by address (see [`Lobby`]), so that
+//! silent or babbling clients cost the others nothing. What fails before the handshake is done is logged at debug level only: anyone can
+//! knock.
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
 
 use futures::Stream;
+use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::mpsc,
+    task::AbortHandle,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::server::Connected;
 
-use super::{PeerIdentity, PeerInfo, ServerTls};
+use super::{
+    PeerIdentity, PeerInfo, ServerTls,
+    lobby::{Lobby, Places, origin},
+};
 use crate::Shutdown;
 
 /// Bounds on what has not yet shown who it is.
@@ -30,8 +39,12 @@ use crate::Shutdown;
 pub struct IncomingOptions {
     /// How long a handshake may take.
     pub handshake_timeout: Duration,
-    /// How many handshakes may run at once; further clients wait in the listener's backlog.
+    /// How many handshakes may run at once; a further client gets the place of the oldest that has said nothing.
     pub handshakes: usize,
+    /// How many of them may be from one address.
+    pub handshakes_per_address: usize,
+    /// How many connections one address may have; further ones are closed at once.
+    pub connections_per_address: usize,
 }
 
 /// An established TLS connection with what is known of its peer.
@@ -39,6 +52,20 @@ pub struct IncomingOptions {
 pub struct Connection {
     stream: TlsStream<TcpStream>,
     peer: PeerInfo,
+    _place: Place,
+}
+
+/// A connection's place in the count of its address, given back when it ends.
+#[derive(Debug)]
+struct Place {
+    lobby: Arc<Mutex<Lobby<AbortHandle>>>,
+    address: IpAddr,
+}
+
+/// A handshake's place among those that run, given back when it ends.
+struct Waiting {
+    lobby: Arc<Mutex<Lobby<AbortHandle>>>,
+    id: u64,
 }
 
 /// The stream of established connections. Dropping it closes the listener.
@@ -68,17 +95,22 @@ async fn accept(
     options: IncomingOptions,
     sender: mpsc::Sender<io::Result<Connection>>,
 ) {
-    let permits = Arc::new(Semaphore::new(options.handshakes));
+    let places = Places {
+        handshakes: options.handshakes,
+        handshakes_per_address: options.handshakes_per_address,
+        connections_per_address: options.connections_per_address,
+    };
+    let lobby = Arc::new(Mutex::new(Lobby::<AbortHandle>::new(places)));
     loop {
-        // The semaphore is never closed.
-        let Ok(permit) = permits.clone().acquire_owned().await else {
-            return;
-        };
         match listener.accept().await {
-            Ok((stream, remote)) => {
-                let handshake = handshake(stream, remote, tls.clone(), options.handshake_timeout, permit, sender.clone());
-                tokio::spawn(handshake);
-            }
+            Ok((stream, remote)) => match Place::take(&lobby, remote) {
+                Some(place) => {
+                    let spoke = Arc::new(AtomicBool::new(false));
+                    let handshake = handshake(stream, remote, tls.clone(), options.handshake_timeout, spoke.clone());
+                    welcome(&lobby, place, spoke, handshake, sender.clone());
+                }
+                None => tracing::debug!(%remote, "too many connections from this address"),
+            },
             Err(error) if is_connection_error(&error) => {
                 tracing::debug!(%error, "client gone before it was accepted")
             }
@@ -91,17 +123,50 @@ async fn accept(
     }
 }
 
+/// Runs a handshake, in the place of another client's if need be.
+fn welcome(
+    lobby: &Arc<Mutex<Lobby<AbortHandle>>>,
+    place: Place,
+    spoke: Arc<AtomicBool>,
+    handshake: impl Future<Output = Option<(TlsStream<TcpStream>, PeerInfo)>> + Send + 'static,
+    sender: mpsc::Sender<io::Result<Connection>>,
+) {
+    let mut locked = lobby.lock();
+    if let Some(oldest) = locked.make_room(place.address) {
+        oldest.abort();
+    }
+    let address = place.address;
+    // Its number is known only once it runs; it waits for it.
+    let (begun, number) = tokio::sync::oneshot::channel();
+    let inside = lobby.clone();
+    let task = tokio::spawn(async move {
+        let Ok(id) = number.await else { return };
+        let waiting = Waiting { lobby: inside, id };
+        let established = handshake.await;
+        drop(waiting);
+        if let Some((stream, peer)) = established {
+            // The receiver is gone when the server has ended; so is this connection then.
+            drop(sender.send(Ok(Connection { peer, stream, _place: place })).await);
+        }
+    });
+    let id = locked.begin(address, spoke, task.abort_handle());
+    // The task waits for it and cannot be gone.
+    begun.send(id).ok();
+}
+
+/// The handshake, if it succeeds in time.
 async fn handshake(
     stream: TcpStream,
     remote: SocketAddr,
     tls: Arc<ServerTls>,
     timeout: Duration,
-    permit: OwnedSemaphorePermit,
-    sender: mpsc::Sender<io::Result<Connection>>,
-) {
+    spoke: Arc<AtomicBool>,
+) -> Option<(TlsStream<TcpStream>, PeerInfo)> {
     let established = async {
         stream.set_nodelay(true)?;
         let local = stream.local_addr()?;
+        stream.readable().await?;
+        spoke.store(true, Ordering::Relaxed);
         let stream = TlsAcceptor::from(tls.current()).accept(stream).await?;
         let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let identity = match leaf {
@@ -110,18 +175,16 @@ async fn handshake(
                 Some(Arc::new(PeerIdentity::from_der(der).ok_or_else(|| io::Error::other("unreadable client certificate"))?))
             }
         };
-        Ok::<_, io::Error>(Connection { peer: PeerInfo { remote, local, identity }, stream })
+        Ok::<_, io::Error>((stream, PeerInfo { remote, local, identity }))
     };
-    let outcome = tokio::time::timeout(timeout, established).await;
-    drop(permit);
-    match outcome {
-        // The receiver is gone when the server has ended; so is this connection then.
-        Ok(Ok(connection)) => drop(sender.send(Ok(connection)).await),
+    match tokio::time::timeout(timeout, established).await {
+        Ok(Ok(established)) => return Some(established),
         Ok(Err(error)) => tracing::debug!(%remote, %error, "TLS handshake failed"),
         Err(_) => {
             tracing::debug!(%remote, seconds = timeout.as_secs_f32(), "TLS handshake timed out")
         }
     }
+    None
 }
 
 fn is_connection_error(error: &io::Error) -> bool {
@@ -131,9 +194,35 @@ fn is_connection_error(error: &io::Error) -> bool {
 // === impl IncomingOptions ===
 
 impl Default for IncomingOptions {
-    /// Ten seconds, 512 at once.
+    /// Ten seconds; 512 handshakes at once, 64 of them from one address, which may have 1,024 connections.
     fn default() -> Self {
-        Self { handshake_timeout: Duration::from_secs(10), handshakes: 512 }
+        Self {
+            handshake_timeout: Duration::from_secs(10),
+            handshakes: 512,
+            handshakes_per_address: 64,
+            connections_per_address: 1024,
+        }
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    fn take(lobby: &Arc<Mutex<Lobby<AbortHandle>>>, remote: SocketAddr) -> Option<Self> {
+        let address = origin(remote.ip());
+        lobby.lock().connect(address).then(|| Self { lobby: lobby.clone(), address })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.lobby.lock().disconnect(self.address);
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.lobby.lock().end(self.id);
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod identity;
 mod incoming;
+mod lobby;
 mod reload;
 
 use std::{path::PathBuf, sync::Arc};
@@ -15,6 +16,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 pub use self::{
     identity::{PeerIdentity, PeerInfo},
     incoming::{Connection, Incoming, IncomingOptions, server},
+    lobby::origin,
     reload::Reloading,
 };
 

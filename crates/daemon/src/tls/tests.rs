@@ -152,7 +152,7 @@ async fn a_client_that_speaks_only_an_older_tls_is_refused() {
 async fn garbage_and_silence_never_delay_another_client() {
     let authority = Authority::new();
     authority.issue("server", "server", Usage::Server);
-    let options = IncomingOptions { handshake_timeout: Duration::from_millis(500), handshakes: 8 };
+    let options = IncomingOptions { handshake_timeout: Duration::from_millis(500), ..IncomingOptions::default() };
     let (address, mut incoming, _shutdown) = listen(authority.server(ClientAuth::Optional), options).await;
     let _silent = TcpStream::connect(address).await.unwrap();
     let mut babbling = TcpStream::connect(address).await.unwrap();
@@ -160,6 +160,24 @@ async fn garbage_and_silence_never_delay_another_client() {
     let _client =
         tokio::time::timeout(Duration::from_millis(400), connect(address, &authority.client(None))).await.unwrap().unwrap();
     assert!(incoming.next().await.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn however_many_are_silent_the_next_client_is_served_at_once() {
+    let authority = Authority::new();
+    authority.issue("server", "server", Usage::Server);
+    let options = IncomingOptions { handshakes: 8, handshakes_per_address: 4, ..IncomingOptions::default() };
+    let (address, mut incoming, _shutdown) = listen(authority.server(ClientAuth::Optional), options).await;
+    let mut silent = Vec::new();
+    for _ in 0..40 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    let client = authority.client(None);
+    tokio::time::timeout(Duration::from_secs(2), connect(address, &client)).await.unwrap().unwrap();
+    assert!(incoming.next().await.unwrap().is_ok());
+    // The first ones were hung up on to make room.
+    let ended = tokio::time::timeout(Duration::from_secs(2), silent[0].read_u8());
+    assert!(ended.await.unwrap().is_err());
 }
 
 #[tokio::test]

@@ -32,6 +32,9 @@ pub struct Args {
     /// No heading
     #[arg(long)]
     no_headers: bool,
+    /// Taken for kubectl's sake: nothing is kept from one run to the next
+    #[arg(long, hide = true)]
+    cached: bool,
     /// wide or name
     #[arg(short = 'o', long, value_name = "FORMAT", value_parser = ["wide", "name"])]
     output: Option<String>,

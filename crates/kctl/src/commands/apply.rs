@@ -5,11 +5,13 @@ use api::{patch::create_three_way_patch, selector::Selector};
 use client::{Dynamic, Item as _, Patch};
 use serde_json::Value;
 
+use super::last_applied::{self, LastApplied};
+
 use crate::{
     Session,
     failures::Failures,
     kinds,
-    manifest::{FileArgs, Manifest, ValidateArgs},
+    manifest::{FileArgs, Manifest, ValidateArgs, Validation},
     objects,
     write::{WriteArgs, unchanged},
 };
@@ -23,11 +25,16 @@ const ATTEMPTS: u32 = 5;
 
 /// Make objects as files say, creating or changing them
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:
   kctl apply -f web.yaml
   kctl apply -f manifests/ -R                     all files of a folder and the folders in it
+  kctl apply -f https://example.org/web.yaml
+  kctl apply -k overlays/production               what a kustomization.yaml puts together
   cat web.yaml | kctl apply -f -
-  kctl apply -f web.yaml --dry-run=server         only say what would be done")]
+  kctl apply -f web.yaml --dry-run=server         only say what would be done"
+)]
 pub struct Args {
     #[command(flatten)]
     files: FileArgs,
@@ -41,6 +48,8 @@ pub struct Args {
     /// Delete and create objects whose change is refused
     #[arg(long)]
     force: bool,
+    #[command(subcommand)]
+    last: Option<LastApplied>,
 }
 
 /// Runs the command.
@@ -48,16 +57,14 @@ pub struct Args {
 /// # Errors
 /// What went wrong, for the user.
 pub async fn run(session: &Session, mut args: Args) -> anyhow::Result<()> {
+    if let Some(last) = args.last {
+        return last_applied::run(session, last).await;
+    }
     args.write.validation = args.validate.validate;
     if args.files.is_empty() {
         bail!("must specify -f: the file, folder or - (standard input) with what to apply");
     }
-    let selector = Selector::parse(args.selector.as_deref().unwrap_or_default())?;
-    let mut manifests = args.files.objects(session, args.write.validation)?;
-    manifests.retain(|m| {
-        let labels = m.value.pointer("/metadata/labels").and_then(Value::as_object);
-        selector.matches(|key| labels?.get(key)?.as_str())
-    });
+    let manifests = selected(session, &args.files, args.write.validation, args.selector.as_deref())?;
     if manifests.is_empty() {
         bail!("no objects passed to apply");
     }
@@ -71,6 +78,25 @@ pub async fn run(session: &Session, mut args: Args) -> anyhow::Result<()> {
         failures.check(session, outcome)?;
     }
     failures.finish()
+}
+
+/// The objects of files whose labels match.
+///
+/// # Errors
+/// When the selector or a file cannot be read.
+pub fn selected(
+    session: &Session,
+    files: &FileArgs,
+    validation: Validation,
+    selector: Option<&str>,
+) -> anyhow::Result<Vec<Manifest>> {
+    let selector = Selector::parse(selector.unwrap_or_default())?;
+    let mut manifests = files.objects(session, validation)?;
+    manifests.retain(|m| {
+        let labels = m.value.pointer("/metadata/labels").and_then(Value::as_object);
+        selector.matches(|key| labels?.get(key)?.as_str())
+    });
+    Ok(manifests)
 }
 
 /// What is sent, if it has room for the annotation that remembers it.
@@ -97,8 +123,8 @@ async fn apply(session: &Session, args: &Args, manifest: &Manifest, wanted: Valu
             live => live?,
         };
         let outcome = match &live {
-            None => create(session, args, manifest, &wanted).await,
-            Some(live) => change(session, args, manifest, &wanted, live).await,
+            None => create(session, &args.write, manifest, &wanted).await,
+            Some(live) => change(session, &args.write, manifest, &wanted, live).await,
         };
         let error = match outcome {
             Ok((object, what)) => return args.write.done(session, manifest.kind, &object, what),
@@ -117,18 +143,39 @@ async fn apply(session: &Session, args: &Args, manifest: &Manifest, wanted: Valu
     Ok(())
 }
 
-async fn create(session: &Session, args: &Args, manifest: &Manifest, wanted: &Value) -> anyhow::Result<(Value, &'static str)> {
-    if args.write.client_only() {
+/// What applying an object would store, as the server says without storing it. The annotation that remembers it is left as it is.
+///
+/// # Errors
+/// What the server refuses.
+pub async fn dry_run(session: &Session, write: &WriteArgs, manifest: &Manifest, live: Option<&Dynamic>) -> anyhow::Result<Value> {
+    let mut wanted = manifest.value.clone();
+    if let Some(Value::Object(annotations)) = wanted.pointer_mut("/metadata/annotations") {
+        annotations.remove(LAST_APPLIED);
+    }
+    let (object, _) = match live {
+        None => create(session, write, manifest, &wanted).await?,
+        Some(live) => change(session, write, manifest, &wanted, live).await?,
+    };
+    Ok(object)
+}
+
+async fn create(
+    session: &Session,
+    write: &WriteArgs,
+    manifest: &Manifest,
+    wanted: &Value,
+) -> anyhow::Result<(Value, &'static str)> {
+    if write.client_only() {
         return Ok((wanted.clone(), "created"));
     }
-    let api = args.write.api(session, manifest.kind, manifest.namespace())?;
+    let api = write.api(session, manifest.kind, manifest.namespace())?;
     let created = session.shown(&doing("creating", manifest), api.create_json(wanted)).await?;
     Ok((objects::to_value(&created)?, "created"))
 }
 
 async fn change(
     session: &Session,
-    args: &Args,
+    write: &WriteArgs,
     manifest: &Manifest,
     wanted: &Value,
     live: &Dynamic,
@@ -137,11 +184,11 @@ async fn change(
     if patch.as_object().is_some_and(serde_json::Map::is_empty) {
         return Ok((objects::to_value(live)?, "unchanged"));
     }
-    if args.write.client_only() {
+    if write.client_only() {
         let parsed = api::patch::Patch::new(api::patch::PatchType::Strategic, patch)?;
         return Ok((parsed.apply(objects::to_value(live)?, manifest.kind.message)?, "configured"));
     }
-    let api = args.write.api(session, manifest.kind, manifest.namespace())?;
+    let api = write.api(session, manifest.kind, manifest.namespace())?;
     let stored = session.shown(&doing("changing", manifest), api.patch(manifest.name(), &Patch::Strategic(patch))).await?;
     let what = if unchanged(live, &stored) { "unchanged" } else { "configured" };
     Ok((objects::to_value(&stored)?, what))
@@ -175,7 +222,7 @@ async fn replace(session: &Session, args: &Args, manifest: &Manifest, wanted: &V
         name: manifest.name().to_owned(),
     };
     super::delete::delete_and_wait(session, &named).await?;
-    let (created, _) = create(session, args, manifest, &objects::fresh(wanted.clone()))
+    let (created, _) = create(session, &args.write, manifest, &objects::fresh(wanted.clone()))
         .await
         .map_err(|error| manifest.locate(error, "creating"))?;
     args.write.done(session, manifest.kind, &created, "configured")

@@ -9,6 +9,8 @@ use api::{
 };
 use clap::Subcommand;
 
+use super::reconcile;
+
 use crate::{
     Session,
     error::Exit,
@@ -31,6 +33,7 @@ pub struct Args {
 enum What {
     CanI(CanIArgs),
     Whoami(WhoamiArgs),
+    Reconcile(reconcile::Args),
 }
 
 /// Ask whether something is allowed
@@ -89,6 +92,7 @@ pub async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
         What::CanI(args) if args.list => list(session, &args).await,
         What::CanI(args) => can_i(session, &args).await,
         What::Whoami(args) => whoami(session, &args).await,
+        What::Reconcile(args) => reconcile::run(session, args).await,
     }
 }
 

@@ -132,8 +132,12 @@ pub struct PriorityArgs {
     #[arg(long)]
     global_default: bool,
     /// What it is for
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     description: String,
+    /// Whether its pods may make room for themselves: PreemptLowerPriority or Never
+    #[arg(long, value_name = "HOW", default_value = "PreemptLowerPriority", value_parser = ["PreemptLowerPriority", "Never"],
+        hide_possible_values = true)]
+    preemption_policy: String,
     #[command(flatten)]
     write: WriteArgs,
 }
@@ -163,6 +167,7 @@ pub async fn run(session: &Session, mut args: Args) -> anyhow::Result<()> {
             class.value = priority.value;
             class.global_default = priority.global_default;
             class.description = priority.description;
+            class.preemption_policy = Some(priority.preemption_policy);
             Box::pin(create(session, &priority.write, class)).await
         }
     }

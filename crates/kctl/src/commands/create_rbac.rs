@@ -1,7 +1,10 @@
 //! `kctl create role`, `clusterrole`, `rolebinding` and `clusterrolebinding`
 
 use anyhow::{Context as _, bail};
-use api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject};
+use api::{
+    meta::v1::LabelSelector,
+    rbac::v1::{AggregationRule, ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject},
+};
 
 use super::create::{create, named};
 use crate::{Session, kinds, write::WriteArgs};
@@ -26,7 +29,8 @@ pub struct RoleArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   kctl create clusterrole reader --verb=get,list,watch --resource=nodes,namespaces
-  kctl create clusterrole scraper --verb=get --non-resource-url=/metrics")]
+  kctl create clusterrole scraper --verb=get --non-resource-url=/metrics
+  kctl create clusterrole monitor --aggregation-rule=example.org/to-monitor=true    the rules of all with that label")]
 pub struct ClusterRoleArgs {
     /// Its name
     name: String,
@@ -35,6 +39,10 @@ pub struct ClusterRoleArgs {
     /// Paths that are no resources, such as /metrics
     #[arg(long = "non-resource-url", value_name = "PATH", value_delimiter = ',')]
     non_resource_urls: Vec<String>,
+    /// Labels of the cluster roles whose rules it gets, instead of rules of its own
+    #[arg(long, value_name = "LABELS", value_delimiter = ',',
+        conflicts_with_all = ["verb", "resource", "resource_name", "non_resource_urls"])]
+    aggregation_rule: Vec<String>,
     #[command(flatten)]
     write: WriteArgs,
 }
@@ -43,7 +51,7 @@ pub struct ClusterRoleArgs {
 #[derive(Debug, clap::Args)]
 pub struct RuleArgs {
     /// What may be done, such as get,list,watch
-    #[arg(long, value_name = "VERB", value_delimiter = ',', required = true)]
+    #[arg(long, value_name = "VERB", value_delimiter = ',')]
     verb: Vec<String>,
     /// With which kinds, such as pods,pods/log or leases.coordination.k8s.io
     #[arg(long, value_name = "TYPE", value_delimiter = ',')]
@@ -68,6 +76,15 @@ pub struct BindingArgs {
     /// The role
     #[arg(long, value_name = "NAME")]
     role: Option<String>,
+    #[command(flatten)]
+    subjects: SubjectFlags,
+    #[command(flatten)]
+    write: WriteArgs,
+}
+
+/// To whom a role is given.
+#[derive(Debug, clap::Args)]
+pub struct SubjectFlags {
     /// To whom
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     user: Vec<String>,
@@ -77,8 +94,6 @@ pub struct BindingArgs {
     /// To which service accounts
     #[arg(long, value_name = "NAMESPACE:NAME", value_delimiter = ',')]
     serviceaccount: Vec<String>,
-    #[command(flatten)]
-    write: WriteArgs,
 }
 
 /// Creates a role.
@@ -100,6 +115,16 @@ pub async fn role(session: &Session, args: RoleArgs) -> anyhow::Result<()> {
 /// What went wrong, for the user.
 pub async fn cluster_role(session: &Session, args: ClusterRoleArgs) -> anyhow::Result<()> {
     let mut role = named::<ClusterRole>(&args.name);
+    if !args.aggregation_rule.is_empty() {
+        let pair = |pair: &String| match pair.split_once('=') {
+            Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+            _ => bail!("--aggregation-rule={pair}: <label>=<value> is wanted"),
+        };
+        let match_labels = args.aggregation_rule.iter().map(pair).collect::<anyhow::Result<_>>()?;
+        let selector = LabelSelector { match_labels, ..LabelSelector::default() };
+        role.aggregation_rule = Some(AggregationRule { cluster_role_selectors: vec![selector] });
+        return create(session, &args.write, role).await;
+    }
     role.rules = args.rule.rules()?;
     if !args.non_resource_urls.is_empty() {
         role.rules.push(PolicyRule {
@@ -121,7 +146,7 @@ pub async fn cluster_role(session: &Session, args: ClusterRoleArgs) -> anyhow::R
 pub async fn binding(session: &Session, args: BindingArgs) -> anyhow::Result<()> {
     let mut binding = named::<RoleBinding>(&args.name);
     binding.role_ref = Some(args.role_ref());
-    binding.subjects = args.subjects()?;
+    binding.subjects = args.subjects.subjects()?;
     create(session, &args.write, binding).await
 }
 
@@ -135,13 +160,16 @@ pub async fn cluster_binding(session: &Session, args: BindingArgs) -> anyhow::Re
     }
     let mut binding = named::<ClusterRoleBinding>(&args.name);
     binding.role_ref = Some(args.role_ref());
-    binding.subjects = args.subjects()?;
+    binding.subjects = args.subjects.subjects()?;
     create(session, &args.write, binding).await
 }
 
 impl RuleArgs {
     /// One rule for each API group.
     fn rules(&self) -> anyhow::Result<Vec<PolicyRule>> {
+        if self.verb.is_empty() {
+            bail!("at least one verb must be specified with --verb");
+        }
         let mut rules: Vec<PolicyRule> = Vec::new();
         for word in &self.resource {
             let (word, subresource) = word.split_once('/').unwrap_or((word, ""));
@@ -170,8 +198,14 @@ impl BindingArgs {
         };
         RoleRef { api_group: GROUP.to_owned(), kind: kind.to_owned(), name }
     }
+}
 
-    fn subjects(&self) -> anyhow::Result<Vec<Subject>> {
+impl SubjectFlags {
+    /// The subjects.
+    ///
+    /// # Errors
+    /// When a service account is not named with its namespace.
+    pub fn subjects(&self) -> anyhow::Result<Vec<Subject>> {
         let person = |kind: &str, name: &String| Subject {
             kind: kind.to_owned(),
             api_group: GROUP.to_owned(),
@@ -196,7 +230,7 @@ impl BindingArgs {
 
 #[cfg(test)]
 mod tests {
-    use api::rbac::v1::{Role, RoleBinding};
+    use api::rbac::v1::{ClusterRole, Role, RoleBinding};
 
     use crate::testing::Bench;
 
@@ -210,6 +244,16 @@ mod tests {
         assert_eq!(role.rules[1].api_groups, ["coordination.k8s.io"]);
         bench.ok("create rolebinding b --role=r --user=ann --serviceaccount=x:y").await;
         let binding = bench.server.find::<RoleBinding>("default", "b").unwrap();
+        bench.ok("create clusterrole all --aggregation-rule=example.org/to-all=true,x=y").await;
+        let role = bench.server.all::<ClusterRole>().remove(0);
+        assert_eq!(role.aggregation_rule().cluster_role_selectors[0].match_labels.len(), 2);
+        assert!(
+            bench
+                .fails("create clusterrole a --aggregation-rule=x=y --verb=get --resource=pods")
+                .await
+                .contains("cannot be used")
+        );
+        assert!(bench.fails("create role a --resource=pods").await.contains("at least one verb"));
         assert_eq!((binding.subjects[0].name.as_str(), binding.subjects[1].namespace.as_str()), ("ann", "x"));
     }
 }

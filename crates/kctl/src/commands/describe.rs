@@ -29,6 +29,9 @@ pub struct Args {
     #[arg(long, default_value_t = true, num_args = 0..=1, default_missing_value = "true", require_equals = true,
         action = clap::ArgAction::Set, value_name = "BOOL", hide_possible_values = true)]
     show_events: bool,
+    /// Ask the server for so many objects at a time; 0 for all at once
+    #[arg(long, value_name = "COUNT", default_value_t = 500)]
+    chunk_size: i64,
 }
 
 /// Runs the command.
@@ -81,8 +84,8 @@ impl Args {
 /// The objects a target means; a name that does not exist stands for all that begin with it.
 async fn find(session: &Session, args: &Args, target: &Target) -> anyhow::Result<Vec<client::Dynamic>> {
     let all = || async {
-        let list = objects::list_all(session, target.kind, &target.namespace, &args.select.params()?).await?;
-        anyhow::Ok(list.items)
+        let params = args.select.params()?.limit(args.chunk_size.max(0));
+        objects::list_chunked(session, target.kind, &target.namespace, params).await
     };
     let Some(name) = &target.name else { return all().await };
     if let Some(object) = objects::get_opt(session, target.kind, &target.namespace, name).await? {

@@ -15,6 +15,7 @@ use crate::{
     objects,
     output::{OutputArgs, Printer, TableOptions, Tables, sort_by},
     resource_args::{SelectorArgs, Target, targets},
+    rest::{self, Answer, Request},
 };
 
 /// Show objects
@@ -25,7 +26,9 @@ use crate::{
   kctl get pods,svc -l app=web                    pods and Services with a label
   kctl get node/node-1 rc/web -o yaml             objects by name, as YAML
   kctl get pods -w --field-selector status.phase=Running
+  kctl get pods -o go-template='{{range .items}}{{.metadata.name}}{{\"\\n\"}}{{end}}'
   kctl get pod web -o jsonpath='{.status.podIP}'
+  kctl get --raw '/api/v1/namespaces/shop/pods?labelSelector=app%3Dweb'
   kctl get pods --sort-by=.metadata.creationTimestamp -L app")]
 pub struct Args {
     /// TYPE[,TYPE …] [NAME …], or TYPE/NAME …
@@ -70,6 +73,9 @@ pub struct Args {
     /// Show a subresource of one object instead: status or scale
     #[arg(long, value_name = "NAME")]
     subresource: Option<String>,
+    /// Show what a path of the HTTP API names, such as /api/v1/nodes or /readyz, as JSON
+    #[arg(long, value_name = "PATH")]
+    raw: Option<String>,
 }
 
 /// An object with its kind and JSON.
@@ -80,6 +86,9 @@ type Shown = (&'static Kind, Value);
 /// # Errors
 /// What went wrong, for the user.
 pub async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
+    if let Some(path) = &args.raw {
+        return raw(session, &args, path).await;
+    }
     let targets = args.targets(session)?;
     if args.watch || args.watch_only {
         return watch(session, &args, targets).await;
@@ -148,6 +157,33 @@ impl Args {
             events: self.output_watch_events && (self.watch || self.watch_only),
         }
     }
+}
+
+/// Prints what a path names, as it comes.
+async fn raw(session: &Session, args: &Args, path: &str) -> anyhow::Result<()> {
+    if !args.resources.is_empty() || !args.files.is_empty() {
+        bail!("arguments may not be passed when --raw is specified");
+    }
+    if !path.starts_with('/') {
+        bail!("--raw must be a path of the API, which begins with /, not \"{path}\"");
+    }
+    let (client, request) = (session.client()?, Request::get(path));
+    match session.shown(&format!("reading {path}"), rest::answer(&client, &request)).await? {
+        Answer::Json(_, value) => session.console.print(format!("{value}\n"))?,
+        Answer::Text(200, text) => session.console.print(text)?,
+        Answer::Text(_, text) => bail!("{text}"),
+        Answer::Watch(mut events) => {
+            while let Some(event) = events.next().await {
+                session.console.print(format!("{event}\n"))?;
+            }
+        }
+        Answer::Log(mut pieces) => {
+            while let Some(piece) = pieces.next().await {
+                session.console.print(piece?)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn read(session: &Session, args: &Args, target: &Target) -> anyhow::Result<Vec<Dynamic>> {
@@ -264,6 +300,20 @@ mod tests {
         assert_eq!(bench.ok("get cm --sort-by=.data.k --no-headers -o custom-columns=N:.metadata.name").await, "a\nb\n");
         assert!(bench.ok("get cm -A").await.starts_with("NAMESPACE   NAME   DATA   AGE\n"));
         assert!(bench.ok("get cm,ns").await.contains("\n\nNAME          STATUS"));
+    }
+
+    #[tokio::test]
+    async fn templates_may_be_strict_about_what_is_missing() {
+        let bench = bench();
+        assert_eq!(bench.ok_words(&["get", "cm", "--template={{range .items}}{{.data.k}} {{end}}"]).await, "a b ");
+        assert_eq!(bench.ok_words(&["get", "cm", "-o", "go-template", "--template", "{{len .items}}"]).await, "2");
+        assert_eq!(bench.ok("get cm a -o go-template={{.x}} --allow-missing-template-keys").await, "<no value>");
+        let error = bench.fails("get cm a -o go-template={{.x}} --allow-missing-template-keys=false").await;
+        assert!(error.contains("map has no entry for key \"x\""), "{error}");
+        assert!(bench.fails("get cm a -o jsonpath={.x} --allow-missing-template-keys=false").await.contains("x is not found"));
+        assert_eq!(bench.ok("get cm a -o jsonpath={.x}").await, "");
+        assert!(bench.fails("get cm a -o go-template={{.x").await.contains("unclosed action"));
+        assert!(bench.fails("get cm a -o go-template").await.contains("no template given"));
     }
 
     #[tokio::test]

@@ -393,12 +393,26 @@ mod tests {
     use crate::testing::{Bench, named};
 
     #[tokio::test]
-    async fn a_node_is_cordoned_tainted_and_drained() {
+    async fn a_node_is_cordoned_and_drained() {
         let bench = Bench::new();
         bench.server.put::<Node>(named("n"));
         assert_eq!(bench.ok("cordon n").await, "node/n cordoned\n");
         assert_eq!(bench.ok("cordon n").await, "node/n already cordoned\n");
         assert_eq!(bench.ok("uncordon node/n").await, "node/n uncordoned\n");
+
+        let mut pod: Pod = named("p");
+        pod.spec_mut().node_name = "n".into();
+        bench.server.put(pod);
+        assert!(bench.fails("drain n").await.contains("nothing will create default/p again"));
+        assert!(bench.ok("drain n --force --grace-period=0").await.ends_with("node/n drained\n"));
+        assert!(bench.server.find::<Pod>("default", "p").is_none());
+        assert!(bench.server.find::<Node>("", "n").unwrap().spec().unschedulable);
+    }
+
+    #[tokio::test]
+    async fn taints_are_set_changed_and_removed() {
+        let bench = Bench::new();
+        bench.server.put::<Node>(named("n"));
         assert_eq!(bench.ok("taint node n a=b:NoSchedule").await, "node/n tainted\n");
         let there = "error: node n already has a taint(s) with same effect(s) and --overwrite is false\n";
         assert_eq!(bench.fails("taint node n a=c:NoSchedule").await, there);
@@ -410,13 +424,5 @@ mod tests {
         assert!(bench.fails("taint node n x=z:NoExecute x-").await.contains("can not both modify and remove"));
         assert_eq!(bench.ok("taint nodes --all x-").await, "node/n untainted\n");
         assert!(bench.fails("taint node n a=b:Never").await.contains("invalid taint effect"));
-
-        let mut pod: Pod = named("p");
-        pod.spec_mut().node_name = "n".into();
-        bench.server.put(pod);
-        assert!(bench.fails("drain n").await.contains("nothing will create default/p again"));
-        assert!(bench.ok("drain n --force --grace-period=0").await.ends_with("node/n drained\n"));
-        assert!(bench.server.find::<Pod>("default", "p").is_none());
-        assert!(bench.server.find::<Node>("", "n").unwrap().spec().unschedulable);
     }
 }

@@ -83,13 +83,8 @@ pub struct Args {
     /// Also create a Service of the same name before it; needs --port
     #[arg(long)]
     expose: bool,
-    /// A change to the pod before it is created, JSON or YAML
-    #[arg(long, value_name = "PATCH")]
-    overrides: Option<String>,
-    /// How that change is written: merge, strategic, json
-    #[arg(long, value_name = "TYPE", default_value = "merge", value_parser = ["merge", "strategic", "json"],
-        hide_possible_values = true)]
-    override_type: String,
+    #[command(flatten)]
+    overrides: OverrideArgs,
     /// Annotation; can be given several times
     #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',')]
     annotations: Vec<String>,
@@ -104,6 +99,18 @@ pub struct Args {
     /// Arguments
     #[arg(last = true, value_name = "ARGUMENT")]
     arguments: Vec<String>,
+}
+
+/// A last change to an object that flags have made.
+#[derive(Debug, clap::Args)]
+struct OverrideArgs {
+    /// A change to the object before it is created, JSON or YAML
+    #[arg(long, value_name = "PATCH")]
+    overrides: Option<String>,
+    /// How that change is written: merge, strategic, json
+    #[arg(long, value_name = "TYPE", default_value = "merge", value_parser = ["merge", "strategic", "json"],
+        hide_possible_values = true)]
+    override_type: String,
 }
 
 /// Put a Service before the pods of a controller, a pod or another Service
@@ -139,6 +146,17 @@ pub struct ExposeArgs {
     /// None or ClientIP
     #[arg(long, value_name = "HOW")]
     session_affinity: Option<String>,
+    /// Labels of the Service instead of those of the object
+    #[arg(short = 'l', long, value_name = "KEY=VALUE", value_delimiter = ',')]
+    labels: Vec<String>,
+    /// Address from outside at which nodes take traffic for it too
+    #[arg(long = "external-ip", value_name = "ADDRESS")]
+    external_ip: Option<String>,
+    /// Address to ask the load balancer for
+    #[arg(long = "load-balancer-ip", value_name = "ADDRESS")]
+    load_balancer_ip: Option<String>,
+    #[command(flatten)]
+    overrides: OverrideArgs,
     #[command(flatten)]
     write: WriteArgs,
 }
@@ -234,25 +252,7 @@ impl Args {
         if !self.annotations.is_empty() {
             pod["metadata"]["annotations"] = Value::Object(pairs(&self.annotations, "--annotations")?);
         }
-        self.overridden(pod)
-    }
-
-    /// The pod as --overrides has it.
-    fn overridden(&self, pod: Value) -> anyhow::Result<Value> {
-        let Some(text) = &self.overrides else { return Ok(pod) };
-        let documents = api::yaml::parse("--overrides", text.as_bytes())?;
-        let [document] = documents.as_slice() else { bail!("--overrides: one change is wanted, found {}", documents.len()) };
-        let patch_type = match self.override_type.as_str() {
-            "strategic" => PatchType::Strategic,
-            "json" => PatchType::Json,
-            _ => PatchType::Merge,
-        };
-        let patch = api::patch::Patch::new(patch_type, document.value.clone()).context("--overrides")?;
-        let pod = patch.apply(pod, Pod::KIND.message).context("--overrides")?;
-        if (objects::text(&pod, "/apiVersion"), objects::text(&pod, "/kind")) != ("v1", "Pod") {
-            bail!("--overrides: a change of apiVersion or kind would make it something else than a v1 Pod");
-        }
-        Ok(pod)
+        self.overrides.apply(Pod::KIND, pod)
     }
 
     /// The Service before the pod.
@@ -267,6 +267,29 @@ impl Args {
                 "selector": pod.pointer("/metadata/labels").cloned().unwrap_or_else(|| json!({})),
             },
         }))
+    }
+}
+
+// === impl OverrideArgs ===
+
+impl OverrideArgs {
+    /// The object with the change, if there is one.
+    fn apply(&self, kind: &api::Kind, object: Value) -> anyhow::Result<Value> {
+        let Some(text) = &self.overrides else { return Ok(object) };
+        let documents = api::yaml::parse("--overrides", text.as_bytes())?;
+        let [document] = documents.as_slice() else { bail!("--overrides: one change is wanted, found {}", documents.len()) };
+        let patch_type = match self.override_type.as_str() {
+            "strategic" => PatchType::Strategic,
+            "json" => PatchType::Json,
+            _ => PatchType::Merge,
+        };
+        let patch = api::patch::Patch::new(patch_type, document.value.clone()).context("--overrides")?;
+        let object = patch.apply(object, kind.message).context("--overrides")?;
+        if (objects::text(&object, "/apiVersion"), objects::text(&object, "/kind")) != (kind.api_version, kind.kind) {
+            let (version, kind) = (kind.api_version, kind.kind);
+            bail!("--overrides: a change of apiVersion or kind would make it something else than a {version} {kind}");
+        }
+        Ok(object)
     }
 }
 
@@ -351,14 +374,24 @@ impl ExposeArgs {
         if let Some(affinity) = &self.session_affinity {
             spec["sessionAffinity"] = affinity.as_str().into();
         }
-        let labels = object.pointer("/metadata/labels").cloned().unwrap_or_else(|| json!({}));
+        if let Some(address) = &self.external_ip {
+            spec["externalIPs"] = json!([address]);
+        }
+        if let Some(address) = &self.load_balancer_ip {
+            spec["loadBalancerIP"] = address.as_str().into();
+        }
+        let labels = match self.labels.as_slice() {
+            [] => object.pointer("/metadata/labels").cloned().unwrap_or_else(|| json!({})),
+            labels => Value::Object(pairs(labels, "--labels")?),
+        };
         let own_name = self.name.as_deref().unwrap_or(name);
-        Ok(json!({
+        let service = json!({
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": {"name": own_name, "namespace": namespace, "labels": labels},
             "spec": spec,
-        }))
+        });
+        self.overrides.apply(Service::KIND, service)
     }
 }
 
@@ -431,5 +464,11 @@ mod tests {
         assert_eq!(service.spec().selector["app"], "web");
         assert_eq!(service.spec().ports[0].target_port().str_val, "http");
         assert!(bench.fails("expose pod web").await.contains("use --port"));
+        let line =
+            "expose pod web --port=80 --name=out --external-ip=192.0.2.1 -l a=b --overrides={\"spec\":{\"clusterIP\":\"None\"}}";
+        assert_eq!(bench.ok(line).await, "service/out exposed\n");
+        let service = bench.server.find::<Service>("default", "out").unwrap();
+        assert_eq!((service.spec().external_ips.join(","), service.spec().cluster_ip.as_str()), ("192.0.2.1".into(), "None"));
+        assert_eq!(service.metadata().labels["a"], "b");
     }
 }

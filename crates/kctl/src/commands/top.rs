@@ -36,7 +36,7 @@ enum What {
   kctl top node node-1
   kctl top node --sort-by=cpu"
     )]
-    Node(TopArgs),
+    Node(TopNodeArgs),
     /// Pods
     #[command(
         visible_alias = "pods",
@@ -70,9 +70,21 @@ struct TopArgs {
 }
 
 #[derive(Debug, clap::Args)]
+struct TopNodeArgs {
+    #[command(flatten)]
+    common: TopArgs,
+    /// Percents of what the nodes have, not of what pods may have of it
+    #[arg(long)]
+    show_capacity: bool,
+}
+
+#[derive(Debug, clap::Args)]
 struct TopPodArgs {
     #[command(flatten)]
     common: TopArgs,
+    /// Only pods whose fields match
+    #[arg(long, value_name = "FIELDS", default_value = "", hide_default_value = true, conflicts_with = "name")]
+    field_selector: String,
     /// In all namespaces
     #[arg(short = 'A', long)]
     all_namespaces: bool,
@@ -144,12 +156,12 @@ impl TopArgs {
 /// What went wrong, for the user.
 pub async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
     match args.what {
-        What::Node(args) => nodes(session, &args).await,
+        What::Node(args) => nodes(session, &args.common, args.show_capacity).await,
         What::Pod(args) => pods(session, &args).await,
     }
 }
 
-async fn nodes(session: &Session, args: &TopArgs) -> anyhow::Result<()> {
+async fn nodes(session: &Session, args: &TopArgs, capacity: bool) -> anyhow::Result<()> {
     let client = session.client()?;
     let metrics = client.all::<NodeMetrics>();
     let mut found: Vec<NodeMetrics> = match &args.name {
@@ -162,7 +174,8 @@ async fn nodes(session: &Session, args: &TopArgs) -> anyhow::Result<()> {
     let mut table = args.table(&["NAME", "CPU(cores)", "CPU(%)", "MEMORY(bytes)", "MEMORY(%)"]);
     for metrics in &found {
         let usage = Use::of(&metrics.usage);
-        let allocatable = nodes.iter().find(|node| node.name() == metrics.name()).map(|node| Use::of(&node.status().allocatable));
+        let all = |node: &Node| Use::of(if capacity { &node.status().capacity } else { &node.status().allocatable });
+        let allocatable = nodes.iter().find(|node| node.name() == metrics.name()).map(all);
         let percent = |part: Quantity, whole: Option<Quantity>| match whole {
             Some(whole) if !whole.is_zero() => format!("{:.0}%", (part.to_f64() * 100.0 / whole.to_f64()).floor()),
             _ => "<unknown>".to_owned(),
@@ -188,7 +201,11 @@ async fn pods(session: &Session, args: &TopPodArgs) -> anyhow::Result<()> {
     let api = session.client()?.namespaced::<PodMetrics>(&namespace);
     let mut found: Vec<PodMetrics> = match &args.common.name {
         Some(name) => vec![session.shown("reading metrics", api.get(name)).await.context("metrics not available")?],
-        None => session.shown("reading metrics", api.list(&args.common.params()?)).await.context("metrics not available")?.items,
+        None => {
+            api::selector::FieldSelector::parse(&args.field_selector)?;
+            let params = args.common.params()?.fields(&*args.field_selector);
+            session.shown("reading metrics", api.list(&params)).await.context("metrics not available")?.items
+        }
     };
     if found.is_empty() {
         match namespace.as_str() {

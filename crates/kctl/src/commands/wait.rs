@@ -12,6 +12,7 @@ use crate::{
     Session,
     failures::Failures,
     objects::{self, list, text},
+    output::OutputArgs,
     resource_args::{Named, ObjectArgs},
 };
 
@@ -32,6 +33,8 @@ pub struct Args {
     /// How long at most; 0 looks once, -1 waits for a week
     #[arg(long, value_name = "TIME", default_value = "30s", allow_hyphen_values = true, value_parser = timeout)]
     timeout: Duration,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 /// What is waited for.
@@ -150,13 +153,14 @@ pub async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
     let start = tokio::time::Instant::now();
     for named in &found {
         let left = args.timeout.saturating_sub(start.elapsed());
-        let outcome = wait(session, &args.what, named, left).await;
+        let outcome = wait(session, &args, named, left).await;
         failures.check(session, outcome)?;
     }
     failures.finish()
 }
 
-async fn wait(session: &Session, what: &What, named: &Named, timeout: Duration) -> anyhow::Result<()> {
+async fn wait(session: &Session, args: &Args, named: &Named, timeout: Duration) -> anyhow::Result<()> {
+    let what = &args.what;
     if !matches!(what, What::Create | What::Delete) {
         // An object that does not exist has no conditions, and may never have.
         objects::get(session, named.kind, &named.namespace, &named.name).await?;
@@ -166,11 +170,17 @@ async fn wait(session: &Session, what: &What, named: &Named, timeout: Duration) 
         if !look(session, what, named).await? {
             bail!("condition not met for {}/{}", named.kind.plural, named.name);
         }
-        return Ok(session.console.line(format!("{} condition met", named.display()))?);
+    } else {
+        until(session, named, &format!("waiting for {}", named.display()), timeout, |object| what.holds(object)).await?;
     }
-    until(session, named, &format!("waiting for {}", named.display()), timeout, |object| what.holds(object)).await?;
-    session.console.line(format!("{} condition met", named.display()))?;
-    Ok(())
+    if let Some(printer) = args.output.printer()
+        && let Some(object) = objects::get_opt(session, named.kind, &named.namespace, &named.name).await?
+    {
+        let separator = if printer.separates_documents() && session.printed_before() { "---\n" } else { "" };
+        let text = printer.one(named.kind, objects::to_value(&object)?)?;
+        return Ok(session.console.print(format!("{separator}{text}"))?);
+    }
+    Ok(session.console.line(format!("{} condition met", named.display()))?)
 }
 
 /// Waits until `holds` is true of an object, or of its absence.
@@ -287,6 +297,7 @@ mod tests {
         });
         assert_eq!(bench.ok("wait pod p --for=jsonpath={.status.phase}=Running").await, "pod/p condition met\n");
         later.await.unwrap();
+        assert_eq!(bench.ok("wait pod p --for=create -o name").await, "pod/p\n");
         assert!(bench.fails("wait pod x --for=condition=Ready").await.contains("NotFound"));
         assert_eq!(bench.ok("wait pod x --for=delete").await, "pod/x condition met\n");
     }

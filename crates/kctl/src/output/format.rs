@@ -12,17 +12,25 @@ use serde::Serialize as _;
 use serde_json::{Value, json};
 
 use super::Table;
-use crate::{kinds, objects::text};
+use crate::{gotemplate, kinds, objects::text};
 
 /// The `-o` flag.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct OutputArgs {
-    /// How to print: wide, yaml, json, name, jsonpath=TEMPLATE, jsonpath-file=FILE, custom-columns=NAME:PATH,…, custom-columns-file=FILE
+    /// How to print: wide, yaml, json, name, jsonpath=TEMPLATE, jsonpath-file=FILE, jsonpath-as-json=TEMPLATE, go-template=TEMPLATE,
+    /// go-template-file=FILE, custom-columns=NAME:PATH,…, custom-columns-file=FILE
     #[arg(short = 'o', long, value_name = "FORMAT")]
     pub output: Option<Format>,
     /// Also print who manages which field
     #[arg(long)]
     pub show_managed_fields: bool,
+    /// Go template for -o go-template, which need not be given then
+    #[arg(long, value_name = "TEMPLATE", value_parser = gotemplate::Template::parse)]
+    pub template: Option<gotemplate::Template>,
+    /// Whether a template may ask for what an object has not; if not, that is an error
+    #[arg(long, value_name = "BOOL", default_value_t = true, hide_default_value = true, num_args = 0..=1,
+        default_missing_value = "true", require_equals = true, action = clap::ArgAction::Set)]
+    pub allow_missing_template_keys: bool,
 }
 
 /// A form of output.
@@ -38,6 +46,10 @@ pub enum Format {
     Name,
     /// What a JSONPath template makes of it.
     JsonPath(Template),
+    /// The values that a JSONPath template finds, as JSON.
+    JsonPathAsJson(Template),
+    /// What a Go template makes of it; that of `--template` if there is none.
+    GoTemplate(Option<gotemplate::Template>),
     /// A table of chosen fields.
     Columns(Vec<(String, Template)>),
 }
@@ -65,6 +77,10 @@ impl FromStr for Format {
             "jsonpath" | "jsonpath-as-json" if argument.is_empty() => bail!("template format specified but no template given"),
             "jsonpath" => Ok(Self::JsonPath(template(argument)?)),
             "jsonpath-file" => Ok(Self::JsonPath(template(&file()?)?)),
+            "jsonpath-as-json" => Ok(Self::JsonPathAsJson(template(argument)?)),
+            "go-template" | "template" if argument.is_empty() => Ok(Self::GoTemplate(None)),
+            "go-template" | "template" => Ok(Self::GoTemplate(Some(go_template(argument)?))),
+            "go-template-file" | "templatefile" => Ok(Self::GoTemplate(Some(go_template(&file()?)?))),
             "custom-columns" => Ok(Self::Columns(custom_columns(argument)?)),
             "custom-columns-file" => {
                 let text = file()?;
@@ -80,7 +96,8 @@ impl FromStr for Format {
             }
             _ => bail!(
                 "unable to match a printer suitable for the output format \"{text}\", allowed formats are: \
-                 custom-columns,custom-columns-file,json,jsonpath,jsonpath-file,name,wide,yaml"
+                 custom-columns,custom-columns-file,go-template,go-template-file,json,jsonpath,jsonpath-as-json,jsonpath-file,name,\
+                 template,templatefile,wide,yaml"
             ),
         }
     }
@@ -102,6 +119,10 @@ fn execute(template: &Template, value: &Value) -> anyhow::Result<String> {
     })
 }
 
+fn go_template(text: &str) -> anyhow::Result<gotemplate::Template> {
+    gotemplate::Template::parse(text).map_err(|error| anyhow::anyhow!("error parsing template {text}, {error}"))
+}
+
 fn custom_columns(spec: &str) -> anyhow::Result<Vec<(String, Template)>> {
     if spec.is_empty() {
         bail!("custom-columns format specified but no custom columns given");
@@ -116,13 +137,28 @@ fn custom_columns(spec: &str) -> anyhow::Result<Vec<(String, Template)>> {
 
 // === impl OutputArgs ===
 
+impl Default for OutputArgs {
+    fn default() -> Self {
+        Self { output: None, show_managed_fields: false, template: None, allow_missing_template_keys: true }
+    }
+}
+
 impl OutputArgs {
     /// A printer for programs; `None` for a table.
     pub fn printer(&self) -> Option<Printer> {
-        match self.output.clone()? {
-            Format::Wide => None,
-            format => Some(Printer { format, managed_fields: self.show_managed_fields }),
-        }
+        let missing = self.allow_missing_template_keys;
+        let format = match (self.output.clone(), &self.template) {
+            (Some(Format::GoTemplate(None)) | None, Some(template)) => Format::GoTemplate(Some(template.clone())),
+            (output, _) => output?,
+        };
+        let format = match format {
+            Format::Wide => return None,
+            Format::JsonPath(template) => Format::JsonPath(template.allow_missing(missing)),
+            Format::JsonPathAsJson(template) => Format::JsonPathAsJson(template.allow_missing(missing)),
+            Format::GoTemplate(template) => Format::GoTemplate(template.map(|template| template.allow_missing(missing))),
+            format => format,
+        };
+        Some(Printer { format, managed_fields: self.show_managed_fields })
     }
 
     /// True for the wide table.
@@ -174,6 +210,11 @@ impl Printer {
         Ok(match &self.format {
             Format::Json => json_text(value)? + "\n",
             Format::JsonPath(template) => execute(template, value)?,
+            Format::JsonPathAsJson(template) => {
+                json_text(&Value::Array(template.values(value)?.into_iter().cloned().collect()))? + "\n"
+            }
+            Format::GoTemplate(Some(template)) => template.execute(value).context("error executing template")?,
+            Format::GoTemplate(None) => bail!("template format specified but no template given"),
             _ => yaml::to_yaml(value),
         })
     }
@@ -225,7 +266,7 @@ mod tests {
 
     fn printed(format: &str) -> String {
         let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "managedFields": [{}]}, "spec": {"n": 1}});
-        let args = OutputArgs { output: Some(format.parse().unwrap()), show_managed_fields: false };
+        let args = OutputArgs { output: Some(format.parse().unwrap()), ..OutputArgs::default() };
         args.printer().unwrap().one(Pod::KIND, pod).unwrap()
     }
 
@@ -237,12 +278,15 @@ mod tests {
         assert_eq!(printed("jsonpath={.metadata.name}{.missing}"), "a");
         assert_eq!(printed("jsonpath=.spec.n"), ".spec.n");
         assert_eq!(printed("custom-columns=:.metadata.name,B:.spec.n"), "      B\na     1\n");
+        assert_eq!(printed("jsonpath-as-json={.spec}"), "[\n    {\n        \"n\": 1\n    }\n]\n");
+        assert_eq!(printed("go-template={{.metadata.name}} {{.spec.n}} {{.missing}}"), "a 1 <no value>");
+        assert_eq!(printed("template={{range $k, $v := .metadata}}{{$k}}{{end}}"), "name");
         assert_eq!(printed("custom-columns=A:.metadata.name,B:spec.n,C:.x"), "A     B     C\na     1     <none>\n");
     }
 
     #[test]
     fn a_template_that_does_not_fit_is_an_error_as_kubectls() {
-        let args = OutputArgs { output: Some("jsonpath={.l[3]}".parse().unwrap()), show_managed_fields: false };
+        let args = OutputArgs { output: Some("jsonpath={.l[3]}".parse().unwrap()), ..OutputArgs::default() };
         let error = args.printer().unwrap().one(Pod::KIND, json!({"l": [1]})).unwrap_err().to_string();
         let begin =
             "error executing jsonpath \"{.l[3]}\": Error executing template: array index out of bounds: index 3, length 1. ";

@@ -77,7 +77,6 @@ impl World {
             started_at: Some(self.time()),
             stop_signal: "SIGTERM".into(),
             tty: false,
-            env: Vec::new(),
         });
     }
 

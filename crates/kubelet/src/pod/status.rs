@@ -172,8 +172,15 @@ fn container_status(situation: &Situation<'_>, life: Life, spec: &Spec) -> Conta
         }
         return status;
     };
-    status.restart_count = newest.labels.attempt as i32;
-    status.container_id = format!("{SCHEME}{}", newest.id);
+    // One that is created only has not been started again, and may never be: its sandbox can fail. Until then the one before it is the container.
+    let begun = incarnations.iter().find(|container| container.state != State::Created);
+    status.restart_count =
+        if newest.state == State::Created { newest.labels.attempt.saturating_sub(1) } else { newest.labels.attempt } as i32;
+    status.container_id = match (begun, old) {
+        (Some(begun), _) => format!("{SCHEME}{}", begun.id),
+        (None, Some(old)) => old.container_id.clone(),
+        (None, None) => String::new(),
+    };
     status.image_id = format!("{SCHEME}{}", newest.image_id);
     let earlier = incarnations.get(1).and_then(|container| terminated(container, memory));
     status.last_state = earlier.or_else(|| {

@@ -39,7 +39,6 @@ fn container(name: &str, attempt: u32, state: State) -> Container {
         started_at: Some(at(11)),
         stop_signal: String::new(),
         tty: false,
-        env: Vec::new(),
     }
 }
 

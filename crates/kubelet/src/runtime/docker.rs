@@ -1,6 +1,6 @@
 //! The Docker Engine behind [`Runtime`], over its Unix socket. Translates our specs to the engine's and its answers back; decides nothing.
 
-use std::{collections::HashMap, path::Path, time::Duration};
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
 use bollard::{
     ClientVersion,
@@ -13,28 +13,27 @@ use bollard::{
     },
 };
 use bytes::Bytes;
-use futures::{
-    FutureExt as _, StreamExt as _, TryStreamExt as _,
-    future::BoxFuture,
-    stream::{self, BoxStream},
-};
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future::BoxFuture, stream::BoxStream};
+use hyper::Method;
 use jiff::Timestamp;
-use nix::{
-    errno::Errno,
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
-use tracing::warn;
+use serde::Deserialize;
+use tokio::sync::OnceCell;
 
 use super::{
     Container, ContainerEvent, ContainerId, ContainerSpec, ContainerSummary, Credentials, EngineInfo, Error, ExecSpec, Exit,
     Image, Labels, LogOptions, Mount, Output, Propagation, Result, Runtime, Session, State, TerminalSize, container_name, labels,
+    logs::Watcher, processes::kill_session, wire::Wire,
 };
+use crate::reference::Reference;
 
 /// The oldest API that has all we use; Debian's engine speaks it.
-const API_VERSION: ClientVersion = ClientVersion { major_version: 1, minor_version: 41 };
+const OLDEST_API: (usize, usize) = (1, 41);
+/// The API that is spoken with engines that know it: the oldest that all from 29 on know.
+const PREFERRED_API: (usize, usize) = (1, 44);
 /// Bound on one call. Creating a container on a loaded machine takes seconds; nothing healthy takes minutes.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
+/// The exit code of a process that SIGKILL ended.
+const KILLED: i32 = 128 + 9;
 /// Rotation of a container's log file, upstream's defaults (10 MiB, 5 files).
 const LOG_MAX_SIZE: &str = "10m";
 const LOG_MAX_FILES: &str = "5";
@@ -43,17 +42,50 @@ const LOG_MAX_FILES: &str = "5";
 #[derive(Clone)]
 pub struct Docker {
     pub(super) client: bollard::Docker,
+    pub(super) wire: Wire,
+    /// Begun when the first log is followed.
+    pub(super) watcher: Arc<OnceCell<Watcher>>,
+}
+
+/// The APIs that an engine speaks.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Versions {
+    api_version: String,
+    #[serde(rename = "MinAPIVersion", default)]
+    oldest: String,
 }
 
 // === impl Docker ===
 
 impl Docker {
-    /// Prepares to talk to the engine at a Unix socket. Fails when there is no such socket (yet).
-    pub fn connect(socket: &Path) -> Result<Self> {
-        let path = socket.to_string_lossy();
-        let client =
-            bollard::Docker::connect_with_unix(&path, CALL_TIMEOUT.as_secs(), &API_VERSION).map_err(Error::Unreachable)?;
-        Ok(Self { client })
+    /// Talks to the engine at a Unix socket, in an API that both know.
+    ///
+    /// # Errors
+    /// When there is no engine (yet), or one that is too old.
+    pub async fn connect(socket: &Path) -> Result<Self> {
+        let mut wire = Wire { socket: socket.to_owned(), prefix: String::new() };
+        let answer = wire.ask(Method::GET, "/version").await?;
+        let versions: Versions = serde_json::from_slice(&answer).map_err(Error::transport)?;
+        let (major_version, minor_version) = versions.choose()?;
+        wire.prefix = format!("/v{major_version}.{minor_version}");
+        let version = ClientVersion { major_version, minor_version };
+        let client = bollard::Docker::connect_with_unix(&socket.to_string_lossy(), CALL_TIMEOUT.as_secs(), &version)?;
+        Ok(Self { client, wire, watcher: Arc::default() })
+    }
+}
+
+// === impl Versions ===
+
+impl Versions {
+    fn choose(&self) -> Result<(usize, usize)> {
+        let read = |text: &str| -> Option<(usize, usize)> {
+            let (major, minor) = text.split_once('.')?;
+            Some((major.parse().ok()?, minor.parse().ok()?))
+        };
+        let newest = read(&self.api_version).filter(|newest| *newest >= OLDEST_API);
+        let newest = newest.ok_or_else(|| Error::TooOld(self.api_version.clone()))?;
+        Ok(PREFERRED_API.min(newest).max(read(&self.oldest).unwrap_or(OLDEST_API)))
     }
 }
 
@@ -164,11 +196,9 @@ impl Runtime for Docker {
             let answer = self.client.inspect_exec(session).await?;
             let pid = answer.pid.and_then(|pid| i32::try_from(pid).ok()).filter(|pid| answer.running == Some(true) && *pid > 1);
             if let Some(pid) = pid {
-                // The engine has no call for this.
-                match kill(Pid::from_raw(pid), Signal::SIGKILL) {
-                    Ok(()) | Err(Errno::ESRCH) => {}
-                    Err(errno) => warn!(pid, %errno, "cannot kill a command"),
-                }
+                // The engine has no call for this; it makes each process of an exec the leader of a session.
+                let killed = tokio::task::spawn_blocking(move || kill_session(pid)).await.map_err(Error::transport)?;
+                killed.map_err(Error::transport)?;
             }
             Ok(())
         }
@@ -179,8 +209,8 @@ impl Runtime for Docker {
         self.resize_exec_session(session, size).boxed()
     }
 
-    fn attach<'a>(&'a self, id: &'a str, stdin: bool) -> BoxFuture<'a, Result<Session>> {
-        self.attach_session(id, stdin).boxed()
+    fn attach<'a>(&'a self, id: &'a str, stdin: bool, tty: bool) -> BoxFuture<'a, Result<Session>> {
+        self.attach_session(id, stdin, tty).boxed()
     }
 
     fn resize<'a>(&'a self, id: &'a str, size: TerminalSize) -> BoxFuture<'a, Result<()>> {
@@ -212,9 +242,14 @@ impl Runtime for Docker {
             match self.client.inspect_image(image).await.map_err(Error::from) {
                 Ok(answer) => {
                     let digests = answer.repo_digests.unwrap_or_default();
+                    let names = [answer.repo_tags.unwrap_or_default(), digests.clone()].concat();
+                    // The engine also finds images by the beginning of their ids, which is nobody's name for them.
+                    if !Reference::parse(image).is_ok_and(|wanted| wanted.is_among(&names)) {
+                        return Ok(None);
+                    }
                     Ok(Some(Image {
                         id: answer.id.ok_or(Error::Incomplete("the image's id"))?,
-                        names: [answer.repo_tags.unwrap_or_default(), digests.clone()].concat(),
+                        names,
                         size: answer.size.unwrap_or_default(),
                         digests,
                         user: answer.config.and_then(|config| config.user).unwrap_or_default(),
@@ -277,16 +312,13 @@ impl Runtime for Docker {
 impl From<DockerError> for Error {
     fn from(error: DockerError) -> Self {
         match error {
-            DockerError::DockerResponseServerError { status_code: 404, message } => Self::NotFound { message },
-            DockerError::DockerResponseServerError { status_code: 409, message } => Self::Conflict { message },
-            // "Not modified": already started, already stopped. Callers treat it as done.
-            DockerError::DockerResponseServerError { status_code, message } => Self::Engine { status: status_code, message },
+            DockerError::DockerResponseServerError { status_code, message } => Self::refused(status_code, message),
             DockerError::DockerStreamError { error } => Self::Engine { status: 0, message: error },
             error @ (DockerError::SocketNotFoundError(_)
             | DockerError::RequestTimeoutError
             | DockerError::HyperLegacyError { .. }
-            | DockerError::HyperResponseError { .. }) => Self::Unreachable(error),
-            error => Self::Transport(error),
+            | DockerError::HyperResponseError { .. }) => Self::unreachable(error),
+            error => Self::transport(error),
         }
     }
 }
@@ -341,7 +373,10 @@ fn create_body(spec: ContainerSpec) -> models::ContainerCreateBody {
         log_config: Some(models::HostConfigLogConfig {
             typ: Some("json-file".into()),
             config: Some(
-                [("max-size", LOG_MAX_SIZE), ("max-file", LOG_MAX_FILES)].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+                // Read by us, so never compressed.
+                [("max-size", LOG_MAX_SIZE), ("max-file", LOG_MAX_FILES), ("compress", "false")]
+                    .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                    .into(),
             ),
         }),
         ..Default::default()
@@ -395,15 +430,18 @@ fn container(answer: models::ContainerInspectResponse) -> Result<Container> {
     let engine = answer.state.unwrap_or_default();
     let created_at = time(answer.created.as_deref()).ok_or(Error::Incomplete("the container's creation time"))?;
     let running = engine.running == Some(true);
-    let state = match engine.status {
+    let started_at = time(engine.started_at.as_deref());
+    let error = engine.error.unwrap_or_default();
+    let code = engine.exit_code.unwrap_or_default() as i32;
+    let state = match started_at {
         _ if running => State::Running,
-        Some(models::ContainerStateStatusEnum::CREATED) if engine.error.as_deref().unwrap_or_default().is_empty() => {
-            State::Created
-        }
+        // Also while it is being removed: what never ran has not ended.
+        None if error.is_empty() => State::Created,
         _ => State::Exited(Exit {
-            code: engine.exit_code.unwrap_or_default() as i32,
-            oom_killed: engine.oom_killed == Some(true),
-            error: engine.error.unwrap_or_default(),
+            code,
+            // The engine says so too when some other process in it was killed for memory, and the first ended as it liked.
+            oom_killed: engine.oom_killed == Some(true) && code == KILLED,
+            error,
             finished_at: time(engine.finished_at.as_deref()).unwrap_or(created_at),
         }),
     };
@@ -415,21 +453,15 @@ fn container(answer: models::ContainerInspectResponse) -> Result<Container> {
         pid: if running { engine.pid.unwrap_or_default() as i32 } else { 0 },
         state,
         created_at,
-        started_at: time(engine.started_at.as_deref()),
+        started_at,
         stop_signal: config.stop_signal.filter(|signal| !signal.is_empty()).unwrap_or_else(|| "SIGTERM".into()),
         tty: config.tty == Some(true),
-        env: config.env.unwrap_or_default(),
     })
 }
 
 fn container_event(event: models::EventMessage) -> Option<ContainerEvent> {
     let actor = event.actor?;
     Some(ContainerEvent { id: actor.id?, pod_uid: actor.attributes?.remove(labels::UID)? })
-}
-
-/// A stream of one error, for calls that fail before there is anything to stream.
-pub(super) fn failed<T: Send + 'static>(error: Error) -> BoxStream<'static, Result<T>> {
-    stream::once(async move { Err(error) }).boxed()
 }
 
 #[cfg(test)]
@@ -445,23 +477,52 @@ mod tests {
     }
 
     #[test]
-    fn a_container_that_could_not_be_run_counts_as_ended() {
+    fn an_api_is_chosen_that_both_know() {
+        let choose = |newest: &str, oldest: &str| {
+            Versions { api_version: newest.into(), oldest: oldest.into() }.choose().map_err(|error| error.to_string())
+        };
+        assert_eq!(choose("1.41", "1.12"), Ok((1, 41)));
+        assert_eq!(choose("1.52", "1.44"), Ok((1, 44)));
+        assert_eq!(choose("1.60", "1.50"), Ok((1, 50)));
+        assert_eq!(choose("1.40", ""), Err("the Docker Engine speaks API 1.40 at most; 1.41 or later is needed".into()));
+    }
+
+    fn inspected(status: models::ContainerStateStatusEnum, state: models::ContainerState) -> Container {
         let labels = Labels::sandbox("n", "p", "u", 0).to_map();
         let answer = models::ContainerInspectResponse {
             id: Some("c".into()),
             created: Some("2026-01-02T03:04:05.6Z".into()),
             state: Some(models::ContainerState {
-                status: Some(models::ContainerStateStatusEnum::CREATED),
-                error: Some("no such file".into()),
-                exit_code: Some(127),
+                status: Some(status),
                 finished_at: Some("0001-01-01T00:00:00Z".into()),
-                ..Default::default()
+                ..state
             }),
             config: Some(models::ContainerConfig { labels: Some(labels), ..Default::default() }),
             ..Default::default()
         };
-        let container = container(answer).unwrap();
+        container(answer).unwrap()
+    }
+
+    #[test]
+    fn a_container_that_could_not_be_run_counts_as_ended_and_one_that_never_was_does_not() {
+        use models::ContainerStateStatusEnum::{CREATED, REMOVING};
+        let failed = models::ContainerState { error: Some("no such file".into()), exit_code: Some(127), ..Default::default() };
+        let container = inspected(CREATED, failed);
         let exit = container.exit().unwrap();
         assert_eq!((exit.code, exit.error.as_str(), container.started_at), (127, "no such file", None));
+        assert_eq!(inspected(REMOVING, models::ContainerState::default()).state, State::Created);
+    }
+
+    #[test]
+    fn only_one_whose_first_process_was_killed_was_killed_for_memory() {
+        for (code, killed) in [(137, true), (0, false), (5, false), (143, false)] {
+            let state = models::ContainerState {
+                oom_killed: Some(true),
+                exit_code: Some(code),
+                started_at: Some("2026-01-02T03:04:05Z".into()),
+                ..Default::default()
+            };
+            assert_eq!(inspected(models::ContainerStateStatusEnum::EXITED, state).exit().unwrap().oom_killed, killed, "{code}");
+        }
     }
 }

@@ -156,7 +156,6 @@ impl Runtime for FakeRuntime {
                 started_at: None,
                 stop_signal: "SIGTERM".into(),
                 tty: spec.tty,
-                env: spec.env.clone(),
             };
             inner.containers.insert(id.clone(), container);
             inner.specs.insert(id.clone(), spec);
@@ -275,7 +274,7 @@ impl Runtime for FakeRuntime {
         async { Ok(()) }.boxed()
     }
 
-    fn attach<'a>(&'a self, id: &'a str, _: bool) -> BoxFuture<'a, Result<Session>> {
+    fn attach<'a>(&'a self, id: &'a str, _: bool, _: bool) -> BoxFuture<'a, Result<Session>> {
         self.exec(id, ExecSpec::default())
     }
 

@@ -6,9 +6,13 @@
 mod docker;
 #[cfg(test)]
 pub(crate) mod fake;
+mod frames;
 mod labels;
+mod logs;
 mod pause;
+mod processes;
 mod streams;
+mod wire;
 
 use std::{collections::BTreeMap, pin::Pin};
 
@@ -47,12 +51,12 @@ pub trait Runtime: Send + Sync {
     fn exec<'a>(&'a self, id: &'a str, exec: ExecSpec) -> BoxFuture<'a, Result<Session>>;
     /// The exit code of an exec session; `None` while it runs.
     fn exec_exit_code<'a>(&'a self, session: &'a str) -> BoxFuture<'a, Result<Option<i64>>>;
-    /// Kills the process of an exec session; no error if it has ended.
+    /// Kills the process of an exec session, and what it has started in its own session; no error if it has ended.
     fn kill_exec<'a>(&'a self, session: &'a str) -> BoxFuture<'a, Result<()>>;
     /// Sets the terminal size of an exec session.
     fn resize_exec<'a>(&'a self, session: &'a str, size: TerminalSize) -> BoxFuture<'a, Result<()>>;
-    /// Connects to the standard streams of a container's first process.
-    fn attach<'a>(&'a self, id: &'a str, stdin: bool) -> BoxFuture<'a, Result<Session>>;
+    /// Connects to the standard streams of a container's first process, which has a terminal or not.
+    fn attach<'a>(&'a self, id: &'a str, stdin: bool, tty: bool) -> BoxFuture<'a, Result<Session>>;
     /// Sets the terminal size of a container's first process.
     fn resize<'a>(&'a self, id: &'a str, size: TerminalSize) -> BoxFuture<'a, Result<()>>;
     /// What the container has written, and with `follow` what it goes on to write until it ends.
@@ -60,7 +64,7 @@ pub trait Runtime: Send + Sync {
 
     /// Fetches an image from its registry.
     fn pull<'a>(&'a self, image: &'a str, credentials: Option<Credentials>) -> BoxFuture<'a, Result<()>>;
-    /// An image that is present, by reference or id; `None` if it is not.
+    /// An image that is present under that reference; `None` if none is. Its id, or a part of it, is no reference.
     fn image<'a>(&'a self, image: &'a str) -> BoxFuture<'a, Result<Option<Image>>>;
     /// All images that are present.
     fn images(&self) -> BoxFuture<'_, Result<Vec<Image>>>;
@@ -95,14 +99,23 @@ pub enum Error {
     },
     /// The engine did not answer.
     #[error("the Docker Engine is not reachable")]
-    Unreachable(#[source] bollard::errors::Error),
+    Unreachable(#[source] Cause),
     /// Anything else on the way: protocol, encoding, input and output.
     #[error("talking to the Docker Engine failed")]
-    Transport(#[source] bollard::errors::Error),
+    Transport(#[source] Cause),
+    /// The engine is older than what we can speak with.
+    #[error("the Docker Engine speaks API {0} at most; 1.41 or later is needed")]
+    TooOld(String),
+    /// A container's log files cannot be read.
+    #[error("cannot read the container's log")]
+    Log(#[source] std::io::Error),
     /// The engine's answer lacks a field that it must have.
     #[error("the Docker Engine's answer lacks {0}")]
     Incomplete(&'static str),
 }
+
+/// What lies behind a failed call.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// The result of a runtime call.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -240,8 +253,6 @@ pub struct Container {
     pub stop_signal: String,
     /// Whether it has a terminal.
     pub tty: bool,
-    /// `NAME=value` of its environment.
-    pub env: Vec<String>,
 }
 
 /// What a container does.
@@ -321,11 +332,11 @@ pub struct TerminalSize {
 pub struct LogOptions {
     /// Go on until the container ends.
     pub follow: bool,
-    /// Only what was written at or after this second of the Unix epoch.
-    pub since: Option<i64>,
+    /// Only lines that were begun at or after this time.
+    pub since: Option<Timestamp>,
     /// Put the time before each line.
     pub timestamps: bool,
-    /// Only the last lines.
+    /// Only that many lines at the end.
     pub tail: Option<i64>,
 }
 
@@ -410,5 +421,26 @@ impl Error {
     /// Whether the engine, not the request, is at fault, so that the same call may succeed later.
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Unreachable(_))
+    }
+
+    /// What the engine means by a status code that is no success.
+    fn refused(status: u16, message: String) -> Self {
+        match status {
+            404 => Self::NotFound { message },
+            409 => Self::Conflict { message },
+            status => Self::Engine { status, message },
+        }
+    }
+
+    fn unreachable(cause: impl Into<Cause>) -> Self {
+        Self::Unreachable(cause.into())
+    }
+
+    fn transport(cause: impl Into<Cause>) -> Self {
+        Self::Transport(cause.into())
+    }
+
+    fn log(error: std::io::Error) -> Self {
+        Self::Log(error)
     }
 }

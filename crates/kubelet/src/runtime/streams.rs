@@ -1,15 +1,19 @@
 //! Docker's streams: exec and attach sessions, terminal sizes, logs.
 
 use bollard::{
-    container::LogOutput,
-    exec::{CreateExecOptions, StartExecOptions, StartExecResults},
-    query_parameters::{
-        AttachContainerOptionsBuilder, LogsOptionsBuilder, ResizeContainerTTYOptionsBuilder, ResizeExecOptionsBuilder,
-    },
+    exec::CreateExecOptions,
+    query_parameters::{ResizeContainerTTYOptionsBuilder, ResizeExecOptionsBuilder},
 };
 use futures::{StreamExt as _, stream::BoxStream};
+use serde_json::json;
 
-use super::{Docker, Error, ExecSpec, LogOptions, Output, Result, Session, TerminalSize, docker::failed};
+use super::{Docker, Error, ExecSpec, LogOptions, Output, Result, Session, TerminalSize, frames, logs};
+
+/// With a terminal the engine looks for keys by which people leave, Ctrl-P Ctrl-Q unless it is told others, and holds the first back until it knows the
+/// second. There is no way to have none. An attach can name bytes that no UTF-8 text holds; an exec, whose keys travel in JSON, control characters
+/// only, so its first is the one that nobody waits for an answer to.
+const ATTACH_DETACH_KEYS: &str = "%FF,%FE,%FF,%FE";
+const EXEC_DETACH_KEYS: &str = "ctrl-@,ctrl-^,ctrl-@,ctrl-_,ctrl-@,ctrl-^";
 
 // === impl Docker ===
 
@@ -19,16 +23,15 @@ impl Docker {
             attach_stdin: Some(exec.stdin),
             attach_stdout: Some(true),
             attach_stderr: Some(!exec.tty),
+            detach_keys: Some(EXEC_DETACH_KEYS.to_owned()),
             tty: Some(exec.tty),
             cmd: Some(exec.command),
             ..Default::default()
         };
         let session = self.client.create_exec(id, options).await?.id;
-        let start = StartExecOptions { detach: false, tty: exec.tty, output_capacity: None };
-        match self.client.start_exec(&session, Some(start)).await? {
-            StartExecResults::Attached { output, input } => Ok(Session { id: session, output: convert(output), input }),
-            StartExecResults::Detached => Err(Error::Incomplete("the session's streams")),
-        }
+        let start = json!({ "Detach": false, "Tty": exec.tty }).to_string();
+        let (output, input) = self.wire.hijack(&format!("/exec/{session}/start"), start.into()).await?;
+        Ok(Session { id: session, output: frames::output(output, exec.tty), input: Box::pin(input) })
     }
 
     pub(super) async fn resize_exec_session(&self, session: &str, size: TerminalSize) -> Result<()> {
@@ -36,10 +39,11 @@ impl Docker {
         Ok(self.client.resize_exec(session, options).await?)
     }
 
-    pub(super) async fn attach_session(&self, id: &str, stdin: bool) -> Result<Session> {
-        let options = AttachContainerOptionsBuilder::default().stream(true).stdin(stdin).stdout(true).stderr(true).build();
-        let attached = self.client.attach_container(id, Some(options)).await?;
-        Ok(Session { id: String::new(), output: convert(attached.output), input: attached.input })
+    pub(super) async fn attach_session(&self, id: &str, stdin: bool, tty: bool) -> Result<Session> {
+        let stdin = u8::from(stdin);
+        let query = format!("stream=1&stdin={stdin}&stdout=1&stderr=1&detachKeys={ATTACH_DETACH_KEYS}");
+        let (output, input) = self.wire.hijack(&format!("/containers/{id}/attach?{query}"), Default::default()).await?;
+        Ok(Session { id: String::new(), output: frames::output(output, tty), input: Box::pin(input) })
     }
 
     pub(super) async fn resize_container(&self, id: &str, size: TerminalSize) -> Result<()> {
@@ -48,41 +52,15 @@ impl Docker {
     }
 
     pub(super) fn log_stream(&self, id: &str, options: LogOptions) -> BoxStream<'static, Result<Output>> {
-        let since = match options.since.map(i32::try_from).transpose() {
-            Ok(since) => since.unwrap_or(0),
-            Err(_) => return failed(Error::Engine { status: 400, message: "sinceTime is out of the engine's range".into() }),
-        };
-        let tail = options.tail.map_or_else(|| "all".to_owned(), |lines| lines.to_string());
-        let query = LogsOptionsBuilder::default()
-            .follow(options.follow)
-            .stdout(true)
-            .stderr(true)
-            .since(since)
-            .timestamps(options.timestamps)
-            .tail(&tail)
-            .build();
-        let (client, id) = (self.client.clone(), id.to_owned());
-        async_stream::stream! {
-            let mut logs = convert(client.logs(&id, Some(query)).boxed());
-            while let Some(chunk) = logs.next().await {
-                yield chunk;
+        let (docker, id) = (self.clone(), id.to_owned());
+        async_stream::try_stream! {
+            let path = docker.client.inspect_container(&id, None).await.map_err(Error::from)?.log_path.filter(|path| !path.is_empty());
+            let path = path.ok_or(Error::Incomplete("the container's log file"))?;
+            let mut log = logs::read(docker.wire, docker.watcher, id, path.into(), options);
+            while let Some(output) = log.next().await {
+                yield output?;
             }
         }
         .boxed()
     }
-}
-
-type EngineStream<'a> = std::pin::Pin<Box<dyn futures::Stream<Item = Result<LogOutput, bollard::errors::Error>> + Send + 'a>>;
-
-fn convert(stream: EngineStream<'_>) -> BoxStream<'_, Result<Output>> {
-    stream
-        .map(|chunk| {
-            Ok(match chunk? {
-                LogOutput::StdErr { message } => Output::Stderr(message),
-                LogOutput::StdOut { message } | LogOutput::StdIn { message } | LogOutput::Console { message } => {
-                    Output::Stdout(message)
-                }
-            })
-        })
-        .boxed()
 }

@@ -14,15 +14,16 @@ use api::{
     },
     resource::Resource as _,
 };
+use bytes::Bytes;
 use daemon::tls::PeerInfo;
 use futures::{StreamExt as _, stream::BoxStream};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::{
     manager::Pods,
     network::in_network_of,
     pod::state::Observed,
-    runtime::{self, Container, ExecSpec, LogOptions, Output, Runtime, TerminalSize},
+    runtime::{self, Container, ExecSpec, LogOptions, Output, Runtime, State, TerminalSize},
     stats::Stats,
 };
 
@@ -107,12 +108,25 @@ impl NodeService {
         Ok((name, list))
     }
 
+    /// The container of that name, if it runs. One that has ended is told from one that is still to come.
     async fn running(&self, pod: &Pod, name: &str) -> Result<Container, Status> {
         let (name, list) = self.incarnations(pod, name).await?;
-        let newest = list.into_iter().next().filter(Container::is_running);
-        newest.ok_or_else(|| {
-            StatusError::bad_request(format!("container {name:?} of pod {:?} is not running", pod.metadata().name)).into()
-        })
+        let pod = &pod.metadata().name;
+        let newest = list.into_iter().next();
+        match newest.as_ref().map(|container| &container.state) {
+            Some(State::Running) => {}
+            Some(State::Exited(exit)) => {
+                let message = format!(
+                    "container {name:?} of pod {pod:?} has ended with exit code {}; what it wrote is in its log",
+                    exit.code
+                );
+                return Err(too_late(message));
+            }
+            Some(State::Created) | None => {}
+        }
+        newest
+            .filter(Container::is_running)
+            .ok_or_else(|| StatusError::bad_request(format!("container {name:?} of pod {pod:?} is not running")).into())
     }
 
     async fn log_container(&self, request: &LogsRequest) -> Result<Container, Status> {
@@ -162,13 +176,8 @@ impl Kubelet for NodeService {
 
     async fn logs(&self, request: Request<LogsRequest>) -> Answer<LogsResponse> {
         let request = request.into_inner();
+        let options = log_options(&request)?;
         let container = self.log_container(&request).await?;
-        let options = LogOptions {
-            follow: request.follow,
-            since: request.since.as_ref().map(|time| time.seconds),
-            timestamps: request.timestamps,
-            tail: request.tail_lines,
-        };
         let limit = if request.limit_bytes > 0 { request.limit_bytes as usize } else { usize::MAX };
         let mut chunks = self.runtime.logs(&container.id, options);
         let cut = async_stream::stream! {
@@ -195,9 +204,9 @@ impl Kubelet for NodeService {
         let pod = self.pod(start.pod.clone())?;
         let container = self.running(&pod, &start.container).await?;
         let spec = ExecSpec { command: start.command.clone(), stdin: start.stdin, tty: start.tty };
-        let session = self.runtime.exec(&container.id, spec).await.map_err(failed)?;
+        let (session, left) = streams::begin(self.runtime.clone(), container.id, spec).await?;
         let target = streams::Target::Exec(session.id.clone());
-        Ok(Response::new(streams::interact(self.runtime.clone(), target, session, messages, start).await))
+        Ok(Response::new(streams::interact(self.runtime.clone(), target, session, messages, start, Some(left)).await))
     }
 
     async fn attach(&self, request: Request<Streaming<ExecRequest>>) -> Answer<ExecResponse> {
@@ -205,9 +214,14 @@ impl Kubelet for NodeService {
         let start = self.first(&mut messages).await?;
         let pod = self.pod(start.pod.clone())?;
         let container = self.running(&pod, &start.container).await?;
-        let session = self.runtime.attach(&container.id, start.stdin).await.map_err(failed)?;
+        let attached = self.runtime.attach(&container.id, start.stdin, container.tty).await;
+        let session = attached.map_err(|error| match error {
+            // It has ended since.
+            runtime::Error::Conflict { message } => too_late(message),
+            error => failed(error),
+        })?;
         let target = streams::Target::Container(container.id);
-        Ok(Response::new(streams::interact(self.runtime.clone(), target, session, messages, start).await))
+        Ok(Response::new(streams::interact(self.runtime.clone(), target, session, messages, start, None).await))
     }
 
     async fn port_forward(&self, request: Request<Streaming<PortForwardRequest>>) -> Answer<PortForwardResponse> {
@@ -240,9 +254,31 @@ impl Kubelet for NodeService {
     }
 }
 
+/// Which part of a log is asked for.
+fn log_options(request: &LogsRequest) -> Result<LogOptions, Status> {
+    let negative = |field: &str, value: i64| {
+        StatusError::bad_request(format!("{field}: Invalid value: {value}: must be greater than or equal to 0"))
+    };
+    if let Some(lines) = request.tail_lines.filter(|lines| *lines < 0) {
+        return Err(negative("tailLines", lines).into());
+    }
+    if request.limit_bytes < 0 {
+        return Err(negative("limitBytes", request.limit_bytes).into());
+    }
+    let since = request.since.as_ref().map(|time| jiff::Timestamp::new(time.seconds, time.nanos)).transpose();
+    let since = since.map_err(|error| StatusError::bad_request(format!("sinceTime: Invalid value: {error}")))?;
+    Ok(LogOptions { follow: request.follow, since, timestamps: request.timestamps, tail: request.tail_lines })
+}
+
 /// Whether a status' container id, which names the runtime too, is this one.
 fn is_id(told: &str, id: &str) -> bool {
     told.split_once("://").is_some_and(|(_, told)| told == id)
+}
+
+/// The refusal of what needs a container that runs, when it has ended. By its code clients know to look at the log instead.
+fn too_late(message: String) -> Status {
+    let refused: Status = StatusError::bad_request(message).into();
+    Status::with_details(Code::FailedPrecondition, refused.message(), Bytes::copy_from_slice(refused.details()))
 }
 
 fn failed(error: runtime::Error) -> Status {
@@ -251,7 +287,10 @@ fn failed(error: runtime::Error) -> Status {
             StatusError::bad_request(message.clone()).into()
         }
         runtime::Error::Unreachable(_) => StatusError::unavailable(error.to_string()).into(),
-        _ => StatusError::internal(error.to_string()).into(),
+        _ => {
+            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            StatusError::internal(format!("{error}{cause}")).into()
+        }
     }
 }
 

@@ -150,6 +150,13 @@ impl Host {
         self.engine.docker_output(&format!("exec {id} sh -c '{command}'"))
     }
 
+    /// Runs a command in the first container of a pod.
+    pub fn exec_in(&self, pod: &str, command: &str) -> String {
+        let filters = format!("--filter label=io.kubernetes.pod.name={pod} --filter label=io.kubernetes.container.name=c0");
+        let id = self.engine.docker_output(&format!("ps -q {filters}"));
+        self.engine.docker_output(&format!("exec {id} sh -c '{command}'"))
+    }
+
     pub async fn delete(&self, name: &str, grace: i64) {
         let mut pod = self.pod(name);
         pod.metadata_mut().deletion_timestamp = Some(Time::now());

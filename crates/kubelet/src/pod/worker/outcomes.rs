@@ -208,7 +208,7 @@ impl Worker {
                 let retry_at = later(now, memory.pulls.delay()).unwrap_or(now);
                 let text = error.to_string();
                 match error {
-                    ImageError::InvalidName(_) => ("InvalidImageName", text, retry_at),
+                    ImageError::InvalidName(..) => ("InvalidImageName", text, retry_at),
                     ImageError::NeverPull(_) => ("ErrImageNeverPull", text, retry_at),
                     ImageError::Pull(_) => ("ErrImagePull", text, retry_at),
                     ImageError::Inspect(_) => ("ImageInspectError", text, retry_at),
@@ -226,9 +226,8 @@ impl Worker {
                 self.event(PodEvent::warning("Failed", format!("Failed to pull image {image:?}: {message}")).about(name));
                 self.event(PodEvent::warning("Failed", "Error: ErrImagePull").about(name));
             }
-            StartFailure::Image(ImageError::InvalidName(_)) => {
-                let text = format!("Failed to apply default image tag {image:?}: {message}");
-                self.event(PodEvent::warning("InspectFailed", text).about(name));
+            StartFailure::Image(ImageError::InvalidName(..)) => {
+                self.event(PodEvent::warning("InspectFailed", message.clone()).about(name));
                 self.event(PodEvent::warning("Failed", "Error: InvalidImageName").about(name));
             }
             StartFailure::Image(ImageError::NeverPull(_)) => {

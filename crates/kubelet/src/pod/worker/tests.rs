@@ -280,6 +280,30 @@ async fn after_the_engine_or_the_host_went_down_pods_come_back_with_their_counts
 }
 
 #[tokio::test]
+async fn a_sandbox_that_fails_ends_no_container() {
+    for policy in ["Always", "Never"] {
+        let pod = pod(&["a"], policy);
+        let mut harness = Harness::new(pod.clone());
+        harness.network.set_broken(true);
+        let failures =
+            |h: &Harness| h.cluster.events().iter().filter(|event| event.starts_with("FailedCreatePodSandBox")).count();
+        harness.until("a failure", |h| failures(h) >= 1).await;
+        // A kubelet that starts now knows what was reported, and nothing else.
+        harness.restart_kubelet(pod).await;
+        harness.until("another failure", |h| failures(h) >= 2).await;
+        for status in harness.cluster.statuses() {
+            assert_eq!(status.phase, "Pending", "{policy}");
+            let container = &status.container_statuses[0];
+            assert_eq!((container.restart_count, container.container_id.as_str()), (0, ""));
+            assert_eq!((container.state().waiting().reason.as_str(), &container.last_state), ("ContainerCreating", &None));
+        }
+        harness.network.set_broken(false);
+        harness.until("readiness", Harness::ready).await;
+        assert_eq!(harness.cluster.status().container_statuses[0].restart_count, 0);
+    }
+}
+
+#[tokio::test]
 async fn policies_decide_how_a_pod_completes() {
     for (policy, code, phase) in [("Never", 0, "Succeeded"), ("Never", 3, "Failed"), ("OnFailure", 0, "Succeeded")] {
         let harness = Harness::new(pod(&["a"], policy));
