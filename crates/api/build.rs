@@ -25,6 +25,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut compiler = protox::Compiler::new([&proto])?;
     compiler.include_imports(true).include_source_info(true).open_files(model::proto_files(&proto)?)?;
     let pool = compiler.descriptor_pool();
+    let without = without_go_package(&pool);
+    assert!(without.is_empty(), "option go_package is missing, without which Go cannot use these files: {without:?}");
     let with_comments = compiler.file_descriptor_set();
 
     // Served by reflection, with the comments, of which tools make documentation; where what stands is of no use to them.
@@ -52,4 +54,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("tables.rs"), tables::render(&messages))?;
     fs::write(out.join("rules.rs"), rules::render(&messages))?;
     Ok(())
+}
+
+fn without_go_package(pool: &protox::prost_reflect::DescriptorPool) -> Vec<String> {
+    let files = pool.files().filter(|file| !file.name().starts_with("google/protobuf/"));
+    let has = |file: &protox::prost_reflect::FileDescriptor| {
+        file.file_descriptor_proto().options.as_ref().is_some_and(|options| options.go_package.is_some())
+    };
+    files.filter(|file| !has(file)).map(|file| file.name().to_owned()).collect()
 }

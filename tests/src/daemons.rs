@@ -68,6 +68,7 @@ fn config(cluster: &Cluster, host: &Host, daemon: Daemon) -> Value {
             "serviceAccountKeyFile": [cluster.pki("sa.pub")],
             "serviceAccountIssuer": "https://kubernetes.default.svc.cluster.local",
             "serviceClusterIpRange": SERVICE_CIDR,
+            "clusterCidr": POD_CIDR,
             "serviceNodePortRange": NODE_PORTS,
             "kubeletCertificateAuthority": cluster.pki("ca.crt"),
             "kubeletClientCertificate": cluster.pki("apiserver-kubelet-client.crt"),

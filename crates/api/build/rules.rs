@@ -17,7 +17,7 @@ pub fn render(messages: &[Message]) -> String {
             let (nested, odd) = (target.is_some_and(|m| m.odd.is_none()), target.and_then(|m| m.odd));
             default(&mut defaults, m, f, nested);
             if odd == Some("Quantity") {
-                canonical(&mut defaults, f);
+                settle(&mut defaults, f);
             }
             check(&mut validate, f, nested, odd);
             immutable(&mut update, f, nested);
@@ -58,12 +58,12 @@ fn default(out: &mut String, m: &Message, f: &Field, nested: bool) {
     }
 }
 
-/// Quantities are kept in their canonical form, and in lists of resources no finer than a thousandth.
-fn canonical(out: &mut String, f: &Field) {
+/// Quantities are kept in one form, and in lists of resources no finer than a thousandth.
+fn settle(out: &mut String, f: &Field) {
     let ident = &f.rust;
     match f.cardinality {
-        Cardinality::Map => writeln!(out, "self.{ident}.values_mut().for_each(canonical_in_list);").ok(),
-        _ => writeln!(out, "self.{ident}.iter_mut().for_each(canonical);").ok(),
+        Cardinality::Map => writeln!(out, "self.{ident}.values_mut().for_each(settle_in_list);").ok(),
+        _ => writeln!(out, "self.{ident}.iter_mut().for_each(settle);").ok(),
     };
 }
 

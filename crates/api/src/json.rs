@@ -22,7 +22,6 @@ use crate::{
     quantity,
     resource::Quantity,
     runtime::RawExtension,
-    time,
 };
 
 /// Why an object could not be read from or written as JSON.
@@ -31,6 +30,17 @@ pub enum Error {
     /// The value does not fit the type.
     #[error(transparent)]
     Value(#[from] serde_json::Error),
+    /// What is stored of an object has no JSON form. Other objects are not touched by that.
+    #[error("{kind} {name:?} cannot be shown as JSON: {source}")]
+    NoJson {
+        /// Kind of the object.
+        kind: &'static str,
+        /// Its name, after its namespace and a slash if it has one.
+        name: String,
+        /// The value that has none.
+        #[source]
+        source: serde_json::Error,
+    },
     /// The object says it is of another kind.
     #[error("the object is a {found}, but a {expected} is wanted here")]
     WrongKind {
@@ -44,12 +54,16 @@ pub enum Error {
     NotAnObject,
 }
 
-/// The object's JSON with `apiVersion` and `kind`.
+/// The object's JSON with `apiVersion` and `kind`. A time that JSON cannot say is the nearest that it can.
 ///
 /// # Errors
-/// When a value has no JSON form, such as raw JSON that does not parse.
+/// When a value has no JSON form, such as raw JSON that does not parse. The error names the object.
 pub fn to_value<K: Resource>(object: &K) -> Result<Value, Error> {
-    let mut value = serde_json::to_value(object)?;
+    let mut value = serde_json::to_value(object).map_err(|source| {
+        let (namespace, name) = (object.namespace(), object.name());
+        let name = if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") };
+        Error::NoJson { kind: K::KIND.kind, name, source }
+    })?;
     if let Value::Object(map) = &mut value {
         map.insert("apiVersion".to_owned(), K::KIND.api_version.into());
         map.insert("kind".to_owned(), K::KIND.kind.into());
@@ -126,7 +140,7 @@ pub(crate) mod base64_map {
 
 impl Serialize for Time {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(&time::seconds(self.seconds).map_err(serde::ser::Error::custom)?)
+        s.collect_str(&Self { seconds: self.seconds, nanos: 0 }.timestamp())
     }
 }
 
@@ -139,7 +153,7 @@ impl<'de> Deserialize<'de> for Time {
 
 impl Serialize for MicroTime {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(&time::micros(self.seconds, self.nanos).map_err(serde::ser::Error::custom)?)
+        s.collect_str(&format_args!("{:.6}", self.timestamp()))
     }
 }
 
@@ -179,7 +193,7 @@ impl<'de> Deserialize<'de> for Quantity {
             Value::Null => "0".to_owned(),
             other => return Err(de::Error::custom(format!("{other}: a quantity such as 500m or 2Gi is wanted here"))),
         };
-        Ok(Self { string: quantity::canonical(&text).map_err(de::Error::custom)? })
+        Ok(Self { string: quantity::stored(&text).map_err(de::Error::custom)? })
     }
 }
 

@@ -34,6 +34,7 @@ pub mod strict;
 pub mod taint;
 pub mod time;
 mod tree;
+pub mod unsupported;
 
 pub mod jsonpath;
 pub mod patch;

@@ -41,6 +41,14 @@ pub enum Format {
     NonNegativeQuantity,
     /// A relative path without `..`.
     RelativePath,
+    /// IP address that means the same on every machine: neither unspecified, loopback nor link-local.
+    ReachableIp,
+    /// Name of an HTTP header.
+    HeaderName,
+    /// Name of a kernel parameter, its segments joined by `.` or `/`.
+    Sysctl,
+    /// Domain that is appended to short host names: `.`, or a [`Format::DnsSubdomain`] in which `_` is allowed and which may end with `.`.
+    SearchDomain,
 }
 
 /// Greatest length of an RFC 1123 label.
@@ -75,6 +83,11 @@ const LABEL_VALUE: &str = "a valid label must be an empty string or consist of a
     '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 const CONFIG_KEY: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or \
     'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
+const IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+const HEADER_NAME: &str = "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for \
+    validation is '[-A-Za-z0-9]+')";
+const SYSCTL: &str = "must have at most 253 characters and match regex \
+    ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
 const ENV_NAME: &str = "a valid environment variable name must consist only of printable ASCII characters other than '='";
 
 /// Checks a text.
@@ -96,7 +109,7 @@ pub fn check(format: Format, text: &str) -> Result<(), String> {
             wrong.unless(text.is_empty() || is_name(text), LABEL_VALUE);
         }
         Format::Ip => {
-            wrong.unless(text.parse::<IpAddr>().is_ok(), "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+            wrong.unless(text.parse::<IpAddr>().is_ok(), IP);
         }
         Format::Cidr => {
             wrong.unless(parse_cidr(text).is_some(), "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
@@ -119,6 +132,28 @@ pub fn check(format: Format, text: &str) -> Result<(), String> {
         Format::RelativePath => {
             wrong.unless(!text.starts_with('/'), "must be a relative path");
             wrong.unless(text.split('/').all(|part| part != ".."), "must not contain '..'");
+        }
+        Format::ReachableIp => match text.parse() {
+            Ok(address) => reachable(address, &mut wrong),
+            Err(_) => wrong.unless(false, IP),
+        },
+        Format::HeaderName => {
+            let right = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+            wrong.unless(right, HEADER_NAME);
+        }
+        Format::Sysctl => {
+            let segment =
+                |segment: &str| is_dns_label(&segment.replace('_', "-")) && !segment.starts_with('_') && !segment.ends_with('_');
+            wrong.unless(text.len() <= SUBDOMAIN_MAX && text.split(['.', '/']).all(segment), SYSCTL);
+        }
+        Format::SearchDomain => {
+            // A trailing dot says that the name is complete.
+            if text != "." {
+                let name = text.strip_suffix('.').unwrap_or(text);
+                let label = |label: &str| is_dns_label(&label.strip_prefix('_').unwrap_or(label).replace('_', "-"));
+                wrong.longer_than(name, SUBDOMAIN_MAX);
+                wrong.unless(name.split('.').all(label), DNS_SUBDOMAIN);
+            }
         }
     }
     if wrong.0.is_empty() { Ok(()) } else { Err(wrong.0.join("; ")) }
@@ -183,6 +218,18 @@ fn is_name(text: &str) -> bool {
     let bytes = text.as_bytes();
     let ends = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
     ends(bytes.first()) && ends(bytes.last()) && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b))
+}
+
+/// Refuses addresses that mean something else on every machine.
+fn reachable(address: IpAddr, wrong: &mut Wrong) {
+    let (link_local, multicast) = match address {
+        IpAddr::V4(v4) => (v4.is_link_local(), v4.octets()[..3] == [224, 0, 0]),
+        IpAddr::V6(v6) => (v6.is_unicast_link_local(), v6.segments()[0] & 0xff0f == 0xff02),
+    };
+    wrong.unless(!address.is_unspecified(), "may not be unspecified (0.0.0.0 or ::)");
+    wrong.unless(!address.is_loopback(), "may not be in the loopback range (127.0.0.0/8, ::1/128)");
+    wrong.unless(!link_local, "may not be in the link-local range (169.254.0.0/16, fe80::/10)");
+    wrong.unless(!multicast, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)");
 }
 
 fn dns_label(text: &str, wrong: &mut Wrong) {
@@ -285,6 +332,10 @@ mod tests {
         Format::Labels,
         Format::NonNegativeQuantity,
         Format::RelativePath,
+        Format::ReachableIp,
+        Format::HeaderName,
+        Format::Sysctl,
+        Format::SearchDomain,
     ];
 
     #[test]
@@ -310,6 +361,18 @@ mod tests {
             (Format::PathSegment, vec!["system:node", "a"], vec![".", "..", "a/b", "a%b"]),
             (Format::NonNegativeQuantity, vec!["0", "1Gi"], vec!["-1", "x"]),
             (Format::RelativePath, vec!["a/b", "a..b"], vec!["/a", "../a", "a/.."]),
+            (
+                Format::ReachableIp,
+                vec!["10.244.1.7", "192.0.2.1", "fd00::1"],
+                vec!["", "not-an-ip", "127.0.0.1", "::1", "0.0.0.0", "::", "169.254.1.1", "fe80::1", "224.0.0.1", "ff02::1"],
+            ),
+            (Format::HeaderName, vec!["Host", "X-1"], vec!["", "X Y", "a:b", "a_b", "é"]),
+            (
+                Format::Sysctl,
+                vec!["kernel.shm_rmid_forced", "net/ipv4/tcp_wmem", "net.ipv4.conf.eth0/1.forwarding"],
+                vec!["", "a..b", ".a", "a.", "a b", "A.b", "_a", "a.b_"],
+            ),
+            (Format::SearchDomain, vec![".", "a.b", "a.b.", "_tcp.a", "a_b"], vec!["", "a b", "..", "a..b", "-a", "A.b"]),
         ] {
             for text in good {
                 assert_eq!(check(format, text), Ok(()), "{format:?} {text:?}");

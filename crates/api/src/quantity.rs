@@ -18,6 +18,8 @@ use crate::resource::Quantity as Message;
 const NANOS: i128 = 1_000_000_000;
 /// Greatest amount with a binary suffix, as upstream caps it.
 const MAX_BINARY: i128 = i64::MAX as i128 * NANOS;
+/// Greatest amount: 1e29. Whatever is written larger is this much.
+const MAX: i128 = 100_000_000_000_000_000_000_000_000_000_000_000_000;
 
 /// Decimal suffixes and their power of ten.
 const DECIMAL: &[(&str, i64)] =
@@ -66,20 +68,38 @@ pub enum QuantityError {
         /// What may have been meant, as `, did you mean …?`.
         hint: String,
     },
-    /// More than can be counted.
-    #[error("{input:?} is out of range: quantities go up to about 1.7e29")]
-    Range {
-        /// The text.
-        input: String,
-    },
 }
 
-/// The canonical form of a text.
+/// The text under which an amount is stored: as it was written where that is short and plain (`100m`, `+1`, `1E3`), otherwise the canonical
+/// form (`1536Mi` for `1.5Gi`, `1` for `1000m`). Upstream's rule, which decides whether a manifest differs from what is stored.
 ///
 /// # Errors
 /// When the text is no quantity.
-pub fn canonical(text: &str) -> Result<String, QuantityError> {
-    Quantity::parse(text).map(|q| q.to_string())
+pub fn stored(text: &str) -> Result<String, QuantityError> {
+    let canonical = Quantity::parse(text)?;
+    Ok(if is_plain(text.trim()) { text.trim().to_owned() } else { canonical.to_string() })
+}
+
+/// True for a quantity with few enough digits for 64 bits, a power of a thousand and no factor that a larger suffix would take up.
+fn is_plain(text: &str) -> bool {
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let end = unsigned.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(unsigned.len());
+    let (number, suffix) = unsigned.split_at(end);
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let whole = Some(whole.trim_start_matches('0')).filter(|digits| !digits.is_empty()).unwrap_or("0");
+    let digits = format!("{whole}{fraction}");
+    let (length, places) = (digits.len() as i64, fraction.len() as i64);
+    match interpret(text, suffix) {
+        Ok((Notation::Binary, _, powers)) => {
+            let odd = digits.parse::<i64>().is_ok_and(|value| value % 8 != 0);
+            fraction.is_empty() && odd && length + 3 * i64::from(powers) <= 14
+        }
+        Ok((_, exponent, _)) => {
+            let scale = exponent - places;
+            length <= 18 && scale >= -9 && scale % 3 == 0 && !digits.ends_with("000") && !digits.starts_with('0')
+        }
+        Err(_) => false,
+    }
 }
 
 /// The amount under `name` in a resource list; `None` if it is missing or no quantity.
@@ -118,8 +138,8 @@ impl Quantity {
         let point = i64::try_from(fraction.len()).map_err(|_| malformed())?;
         // The digits stand for billionths once they are shifted by this many places.
         let shift = exponent.saturating_add(9).saturating_sub(point);
-        let nanos = shifted(&digits, shift).ok_or_else(|| QuantityError::Range { input: text.to_owned() })?;
-        let nanos = if notation == Notation::Binary { nanos.min(MAX_BINARY) } else { nanos };
+        let most = if notation == Notation::Binary { MAX_BINARY } else { MAX };
+        let nanos = shifted(&digits, shift).map_or(most, |nanos| nanos.min(most));
         if notation == Notation::Binary && nanos > 0 && nanos < NANOS {
             notation = Notation::Decimal;
         }
@@ -167,6 +187,11 @@ impl Quantity {
         Self { nanos: self.divided(1_000_000).saturating_mul(1_000_000), ..self }
     }
 
+    /// True for a whole number of units.
+    pub fn is_whole(&self) -> bool {
+        self.nanos % NANOS == 0
+    }
+
     /// True for nothing.
     pub fn is_zero(&self) -> bool {
         self.nanos == 0
@@ -189,7 +214,7 @@ impl Quantity {
 
     fn plus(self, nanos: i128, other: Notation) -> Self {
         let notation = if self.is_zero() { other } else { self.notation };
-        Self { nanos: self.nanos.saturating_add(nanos), notation }
+        Self { nanos: self.nanos.saturating_add(nanos).clamp(-MAX, MAX), notation }
     }
 }
 
@@ -442,22 +467,70 @@ mod tests {
             ("0.0005Ki", "512m"),
             (" 1Gi ", "1Gi"),
         ] {
-            assert_eq!(canonical(text).unwrap(), expected, "{text}");
+            assert_eq!(q(text).to_string(), expected, "{text}");
         }
     }
 
     #[test]
+    fn plain_texts_are_stored_as_written() {
+        for kept in [
+            "1",
+            "+1",
+            "-1",
+            "100m",
+            "1E3",
+            "1e3",
+            "1.500",
+            "007",
+            "1025Ki",
+            "3Gi",
+            "12E6",
+            "500u",
+            "999999999999999999",
+            "1500u",
+        ] {
+            assert_eq!(stored(kept).unwrap(), kept);
+        }
+        for (text, expected) in [
+            ("1000m", "1"),
+            ("1000", "1k"),
+            ("0.5", "500m"),
+            ("0.500", "500m"),
+            ("1.5Gi", "1536Mi"),
+            ("1024Mi", "1Gi"),
+            ("8Gi", "8Gi"),
+            ("0", "0"),
+            ("+0", "0"),
+            ("0Ki", "0"),
+            ("0.1m", "100u"),
+            ("1e2", "100"),
+            ("1e100", "100e27"),
+            (" 2 ", "2"),
+        ] {
+            assert_eq!(stored(text).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_much_to_count_is_as_much_as_can_be_counted() {
+        let most = q("1e29");
+        for text in ["1e30", "1e100", "1e999999999999999999999", "99999999999999999999999999999999E", "1.7e29"] {
+            assert_eq!(q(text), most, "{text}");
+            assert_eq!(q(&format!("-{text}")), -most, "{text}");
+        }
+        assert_eq!((q("1e100").value(), q("1e100") + q("1e100") == most), (i64::MAX, true));
+    }
+
+    #[test]
     fn errors_name_the_text_and_what_would_be_right() {
-        let message = |text: &str| canonical(text).unwrap_err().to_string();
+        let message = |text: &str| stored(text).unwrap_err().to_string();
         assert!(message("1.5Gb").contains("\"1.5Gb\"") && message("1.5Gb").contains("did you mean Gi (1024^3) or G (1000^3)?"));
         assert!(message("1K").contains("did you mean Ki (1024^1) or k (1000^1)?"));
         assert!(message("64B").contains("did you mean no suffix?"));
         assert!(message("1X").contains("unknown suffix \"X\"; suffixes are"));
         for bad in ["", "m", "-", ".", "1.2.3", "1 Gi", "--1", "1e", "1e+", "0x10", "1,5", "１", "1Gi1"] {
-            assert!(canonical(bad).is_err(), "{bad}");
+            assert!(stored(bad).is_err(), "{bad}");
         }
-        assert!(matches!(Quantity::parse("1e30"), Err(QuantityError::Range { .. })));
-        assert!(matches!(Quantity::parse("1e999999999999999999999"), Err(QuantityError::Range { .. })));
     }
 
     #[test]
@@ -465,6 +538,7 @@ mod tests {
         assert_eq!((q("1.1").value(), q("-1.1").value(), q("1500m").milli_value()), (2, -2, 1500));
         assert_eq!((q("1n").milli_value(), q("1e20").value(), q("-1e20").value()), (1, i64::MAX, i64::MIN));
         assert_eq!(q("0.0001").round_to_milli().to_string(), "1m");
+        assert!(q("1e29").is_whole() && q("1000m").is_whole() && !q("1.5").is_whole() && !q("1n").is_whole());
     }
 
     #[test]
@@ -502,7 +576,6 @@ mod tests {
             let parsed = q(&format!("{sign}{whole}.{fraction}{name}"));
             prop_assert_eq!(parsed.nanos, if negative { -expected } else { expected });
             prop_assert_eq!(q(&parsed.to_string()), parsed);
-            prop_assert_eq!(canonical(&parsed.to_string()).unwrap(), parsed.to_string());
         }
 
         #[test]
@@ -516,6 +589,9 @@ mod tests {
         fn number_like_text_is_read_or_refused(text in "[-+]?[0-9.]{0,60}[eEinumkKMGTP]{0,2}[-+]?[0-9]{0,25}") {
             if let Ok(quantity) = Quantity::parse(&text) {
                 prop_assert_eq!(q(&quantity.to_string()), quantity);
+                let kept = stored(&text).unwrap();
+                prop_assert_eq!(q(&kept), quantity);
+                prop_assert_eq!(stored(&kept).unwrap(), kept);
             }
         }
 

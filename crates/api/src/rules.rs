@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Why a number of seconds is no time.
-const NO_TIME: &str = "must be the seconds since 1970 of a time in the years up to 9999";
+const NO_TIME: &str = "must be the seconds since 1970 of a time in the years 1 to 9999, and 0 to 999999999 nanoseconds";
 
 /// What the schema says a message's fields must be.
 pub trait Rules {
@@ -148,6 +148,19 @@ impl FieldErrors {
         self.push(at, "FieldValueTooLong", format!("Too long: may not be more than {max} bytes"));
     }
 
+    /// The list has too many items.
+    pub fn too_many(&mut self, at: &Path<'_>, count: usize, max: usize) {
+        self.push(at, "FieldValueTooMany", format!("Too many: {count}: must have at most {max} items"));
+    }
+
+    /// Takes out what is said of `old` as well: what was wrong before may stay, so that an object that was stored under older rules can still
+    /// be changed and deleted. Of two long lists, which are cut, nothing is taken out.
+    pub fn forgive(&mut self, old: &Self) {
+        if self.0.len() < MAX_ERRORS {
+            self.0.retain(|error| !old.0.contains(error));
+        }
+    }
+
     /// What the value names does not exist.
     pub fn not_found(&mut self, at: &Path<'_>, value: impl fmt::Debug) {
         self.push(at, "FieldValueNotFound", format!("Not found: {value:?}"));
@@ -223,7 +236,7 @@ impl CheckValue for Quantity {
 
 impl CheckValue for Time {
     fn check_value(&self, at: &Path<'_>, errors: &mut FieldErrors) {
-        if time::seconds(self.seconds).is_err() {
+        if !time::exists(self.seconds, self.nanos) {
             errors.invalid(at, self.seconds, NO_TIME);
         }
     }
@@ -231,7 +244,7 @@ impl CheckValue for Time {
 
 impl CheckValue for MicroTime {
     fn check_value(&self, at: &Path<'_>, errors: &mut FieldErrors) {
-        if time::micros(self.seconds, self.nanos).is_err() {
+        if !time::exists(self.seconds, self.nanos) {
             errors.invalid(at, self.seconds, NO_TIME);
         }
     }
@@ -248,19 +261,22 @@ impl CheckValue for FieldsV1 {
     }
 }
 
-/// Puts an amount into its canonical form; what is no amount stays for validation to refuse.
-pub(crate) fn canonical(amount: &mut Quantity) {
-    rewrite(amount, |parsed| parsed);
+/// Puts an amount into the form in which it is stored; what is no amount stays for validation to refuse.
+pub(crate) fn settle(amount: &mut Quantity) {
+    if amount.string.is_empty() {
+        amount.string = quantity::Quantity::ZERO.to_string();
+    } else if let Ok(text) = quantity::stored(&amount.string) {
+        amount.string = text;
+    }
 }
 
-/// As [`canonical`], for a list of resources, which holds nothing finer than thousandths.
-pub(crate) fn canonical_in_list(amount: &mut Quantity) {
-    rewrite(amount, quantity::Quantity::round_to_milli);
-}
-
-fn rewrite(amount: &mut Quantity, change: impl FnOnce(quantity::Quantity) -> quantity::Quantity) {
-    if let Ok(parsed) = quantity::Quantity::try_from(&*amount) {
-        amount.string = change(parsed).to_string();
+/// As [`settle`], for a list of resources, which holds nothing finer than thousandths.
+pub(crate) fn settle_in_list(amount: &mut Quantity) {
+    settle(amount);
+    if let Ok(parsed) = quantity::Quantity::parse(&amount.string)
+        && parsed.round_to_milli() != parsed
+    {
+        amount.string = parsed.round_to_milli().to_string();
     }
 }
 

@@ -162,7 +162,8 @@ impl StatusError {
 
     /// The object is not valid.
     pub fn invalid(kind: &Kind, name: &str, errors: &FieldErrors) -> Self {
-        let mut error = Self::about(Reason::Invalid, kind, name, format!("{} \"{name}\" is invalid: {errors}", kind.kind));
+        let qualified = if kind.group.is_empty() { kind.kind.to_owned() } else { format!("{}.{}", kind.kind, kind.group) };
+        let mut error = Self::about(Reason::Invalid, kind, name, format!("{qualified} \"{name}\" is invalid: {errors}"));
         let details = error.0.details_mut();
         details.kind = kind.kind.to_owned();
         details.causes = errors.causes();

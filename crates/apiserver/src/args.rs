@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
 };
 
-use crate::admission::ServiceCidr;
+use crate::admission::{Network, ServiceCidr};
 
 /// Flags of the API server.
 #[derive(Clone, Debug, clap::Args)]
@@ -61,9 +61,19 @@ pub struct Args {
     /// Network that Services get their addresses from
     #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/16")]
     pub service_cluster_ip_range: ServiceCidr,
+    /// Network that pods get their addresses from, as the controller manager has it; if given, nodes' pod networks must lie in it
+    #[arg(long, value_name = "CIDR")]
+    pub cluster_cidr: Option<Network>,
     /// Ports that node ports are taken from, FIRST-LAST
     #[arg(long, value_name = "RANGE", default_value = "30000-32767", value_parser = port_range)]
     pub service_node_port_range: RangeInclusive<u16>,
+
+    /// Admission plugins to run besides the usual ones, such as DenyServiceExternalIPs
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub enable_admission_plugins: Vec<String>,
+    /// Admission plugins not to run, such as LimitRanger
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub disable_admission_plugins: Vec<String>,
 
     /// CA of the kubelets' serving certificates
     #[arg(long, value_name = "FILE")]

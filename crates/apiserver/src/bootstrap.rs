@@ -20,7 +20,7 @@ use api::{
     names::SYSTEM_NAMESPACES,
     scheduling::v1::PriorityClass,
 };
-use store::{ListOptions, ReadAt, Selection, Txn};
+use store::{ListOptions, ReadAt, Selection, Store, Txn};
 
 use crate::{
     admission::ServiceCidr,
@@ -64,15 +64,22 @@ pub async fn run(pipeline: Arc<Pipeline>, advertised: Advertised, ready: daemon:
         () = shutdown.started() => return,
     }
     let mut period = tokio::time::interval(PERIOD);
+    let mut told = false;
     loop {
         tokio::select! {
             _ = period.tick() => {}
             () = shutdown.started() => break,
         }
         match bootstrap.once(true).await {
-            Ok(()) => ready.open(),
+            Ok(()) => {
+                ready.open();
+                told = false;
+            }
             Err(error) => {
-                tracing::warn!(%error, "what belongs to every cluster could not be brought in; trying again");
+                // Once for all attempts in a row.
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(%error, "what belongs to every cluster could not be brought in; trying until it is");
+                }
                 ready.close(error.message());
                 period.reset_after(Duration::from_secs(1));
             }
@@ -88,6 +95,13 @@ pub async fn run(pipeline: Arc<Pipeline>, advertised: Advertised, ready: daemon:
 fn system_user() -> User {
     let groups = ["system:masters", "system:authenticated"].map(str::to_owned).to_vec();
     User { name: "system:apiserver".to_owned(), groups, ..User::default() }
+}
+
+/// Where the API servers that are alive are reached.
+pub(crate) async fn alive(store: &Store) -> Result<Vec<SocketAddrV4>, StatusError> {
+    let found = store.etcd().get_prefix(ALIVE).await;
+    let (states, _) = found.map_err(|e| StatusError::unavailable(format!("etcd: {e}")))?;
+    Ok(states.iter().filter_map(|state| state.key.strip_prefix(ALIVE)?.parse().ok()).collect())
 }
 
 struct Bootstrap {
@@ -127,9 +141,8 @@ impl Bootstrap {
         let txn = if alive { Txn::new().put(&key, "", Some(DEAD_AFTER)) } else { Txn::new().delete(&key) };
         let failed = |e: &dyn std::fmt::Display| StatusError::unavailable(format!("etcd: {e}"));
         store.commit(&txn).await.map_err(|e| failed(&e))?;
-        let (states, _) = store.etcd().get_prefix(ALIVE).await.map_err(|e| failed(&e))?;
         let mut servers = Alive::new();
-        for server in states.iter().filter_map(|state| state.key.strip_prefix(ALIVE)?.parse::<SocketAddrV4>().ok()) {
+        for server in self::alive(store).await? {
             servers.entry(server.port()).or_default().push(*server.ip());
         }
         servers.values_mut().for_each(|addresses| addresses.sort());

@@ -118,16 +118,17 @@ fn from_json(
     checked(kind, value, twice, validation)
 }
 
-/// Reads an object from JSON, with remarks for the client.
+/// Reads an object from JSON, with remarks for the client. `problems` are those that were found already, such as fields given twice.
 ///
 /// # Errors
 /// When the value does not fit the schema, or has unknown fields that are not to be dropped.
 pub fn from_value(
     kind: &'static Kind,
     value: Value,
+    problems: Vec<Problem>,
     validation: FieldValidation,
 ) -> Result<(Box<dyn Object>, Vec<String>), StatusError> {
-    checked(kind, value, Vec::new(), validation)
+    checked(kind, value, problems, validation)
 }
 
 fn checked(

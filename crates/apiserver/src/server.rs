@@ -68,6 +68,8 @@ pub async fn run(args: Args, kit: Kit) -> anyhow::Result<()> {
     let admission_config = admission::AdmissionConfig {
         service_cidr: args.service_cluster_ip_range,
         node_ports: args.service_node_port_range.clone(),
+        cluster_cidr: args.cluster_cidr,
+        plugins: admission::Plugins::new(args.enable_admission_plugins.clone(), args.disable_admission_plugins.clone())?,
     };
     let chain = admission::chain(&store, &admission_config).with_all(identity.plugins());
     let pipeline = Arc::new(Pipeline::new(store.clone(), strategies::all(), chain));

@@ -27,6 +27,16 @@ pub trait Strategy: Send + Sync + 'static {
     /// Brings a new object into its first state. Its status has been cleared; UID, times and name are set.
     fn prepare_for_create(&self, _object: &mut Self::Kind) {}
 
+    /// True if a new object keeps the status that it was sent with.
+    fn keeps_status_on_create(&self) -> bool {
+        false
+    }
+
+    /// True if an update of the status takes over labels, annotations and finalizers too.
+    fn status_takes_metadata(&self) -> bool {
+        false
+    }
+
     /// Keeps what an update of the object itself may not touch. The status is already the old one.
     fn prepare_for_update(&self, _new: &mut Self::Kind, _old: &Self::Kind) {}
 
@@ -36,6 +46,9 @@ pub trait Strategy: Send + Sync + 'static {
 
     /// Rules that look at several fields. The schema's rules have been checked.
     fn validate(&self, _object: &Self::Kind, _errors: &mut FieldErrors) {}
+
+    /// Rules for new objects only. `validate` runs as well.
+    fn validate_create(&self, _object: &Self::Kind, _errors: &mut FieldErrors) {}
 
     /// Rules that look at the old object. `validate` runs as well, except for subresources.
     fn validate_update(&self, _subresource: &str, _new: &Self::Kind, _old: &Self::Kind, _errors: &mut FieldErrors) {}
@@ -63,6 +76,16 @@ pub trait Strategy: Send + Sync + 'static {
         true
     }
 
+    /// Whether an update creates the object if there is none.
+    fn creates_on_update(&self) -> bool {
+        false
+    }
+
+    /// Remarks for whoever sends the object: it is taken, but not what they may think.
+    fn warnings(&self, _object: &Self::Kind) -> Vec<String> {
+        Vec::new()
+    }
+
     /// The body of a subresource that has a kind of its own, such as `scale`; `None` if its body is the object.
     fn read_subresource(&self, _subresource: &str, _object: &Self::Kind) -> Option<Box<dyn Object>> {
         None
@@ -88,10 +111,16 @@ pub trait AnyStrategy: Send + Sync {
     fn set_defaults(&self, object: &mut dyn Object);
     /// See [`Strategy::prepare_for_create`].
     fn prepare_for_create(&self, object: &mut dyn Object);
+    /// See [`Strategy::keeps_status_on_create`].
+    fn keeps_status_on_create(&self) -> bool;
+    /// See [`Strategy::status_takes_metadata`].
+    fn status_takes_metadata(&self) -> bool;
     /// See [`Strategy::prepare_for_update`] and [`Strategy::prepare_for_subresource_update`].
     fn prepare_for_update(&self, subresource: &str, new: &mut dyn Object, old: &dyn Object);
     /// See [`Strategy::validate`].
     fn validate(&self, object: &dyn Object, errors: &mut FieldErrors);
+    /// See [`Strategy::validate_create`].
+    fn validate_create(&self, object: &dyn Object, errors: &mut FieldErrors);
     /// See [`Strategy::validate_update`].
     fn validate_update(&self, subresource: &str, new: &dyn Object, old: &dyn Object, errors: &mut FieldErrors);
     /// See [`Strategy::grace_period`].
@@ -104,6 +133,10 @@ pub trait AnyStrategy: Send + Sync {
     fn default_propagation(&self) -> DefaultPropagation;
     /// See [`Strategy::allows_unconditional_update`].
     fn allows_unconditional_update(&self) -> bool;
+    /// See [`Strategy::creates_on_update`].
+    fn creates_on_update(&self) -> bool;
+    /// See [`Strategy::warnings`].
+    fn warnings(&self, object: &dyn Object) -> Vec<String>;
     /// See [`Strategy::read_subresource`].
     fn read_subresource(&self, subresource: &str, object: &dyn Object) -> Option<Box<dyn Object>>;
     /// See [`Strategy::write_subresource`].
@@ -126,6 +159,14 @@ impl<S: Strategy> AnyStrategy for S {
         }
     }
 
+    fn keeps_status_on_create(&self) -> bool {
+        Strategy::keeps_status_on_create(self)
+    }
+
+    fn status_takes_metadata(&self) -> bool {
+        Strategy::status_takes_metadata(self)
+    }
+
     fn prepare_for_update(&self, subresource: &str, new: &mut dyn Object, old: &dyn Object) {
         if let (Some(new), Some(old)) = (new.downcast_mut(), old.downcast_ref()) {
             match subresource {
@@ -138,6 +179,12 @@ impl<S: Strategy> AnyStrategy for S {
     fn validate(&self, object: &dyn Object, errors: &mut FieldErrors) {
         if let Some(object) = object.downcast_ref() {
             Strategy::validate(self, object, errors);
+        }
+    }
+
+    fn validate_create(&self, object: &dyn Object, errors: &mut FieldErrors) {
+        if let Some(object) = object.downcast_ref() {
+            Strategy::validate_create(self, object, errors);
         }
     }
 
@@ -167,6 +214,14 @@ impl<S: Strategy> AnyStrategy for S {
 
     fn allows_unconditional_update(&self) -> bool {
         Strategy::allows_unconditional_update(self)
+    }
+
+    fn creates_on_update(&self) -> bool {
+        Strategy::creates_on_update(self)
+    }
+
+    fn warnings(&self, object: &dyn Object) -> Vec<String> {
+        object.downcast_ref().map(|object| Strategy::warnings(self, object)).unwrap_or_default()
     }
 
     fn read_subresource(&self, subresource: &str, object: &dyn Object) -> Option<Box<dyn Object>> {

@@ -23,7 +23,9 @@ use crate::{
 /// Largest message that is taken from the server, bytes: a chunk of a list, or one object.
 const MAX_MESSAGE: usize = 64 << 20;
 /// How long the server may take to answer a request that is no stream.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long reads that servers refuse for the moment are tried again.
+const READ_PATIENCE: Duration = Duration::from_secs(2);
 /// How often a read is tried while no server answers.
 const READ_ATTEMPTS: u32 = 6;
 
@@ -197,13 +199,19 @@ impl Client {
         warnings.iter().for_each(|warning| (self.warnings)(warning));
     }
 
-    /// Runs a read, and again while no server answers.
+    /// Runs a read, and again while no server answers, or one that answers at once cannot serve it. A server that has tried for long itself is
+    /// believed.
     pub(crate) async fn read<T, F: Future<Output = Result<T>>>(&self, mut attempt: impl FnMut() -> F) -> Result<T> {
+        let begun = tokio::time::Instant::now();
         let mut backoff = crate::backoff::Backoff::new(Duration::from_millis(40), Duration::from_secs(1));
         for _ in 1..READ_ATTEMPTS {
             match attempt().await {
                 // The bound is for one request: asking six times would make it six.
-                Err(error) if error.is_unavailable() && !error.is_out_of_time() => {
+                Err(error)
+                    if error.is_unavailable()
+                        && !error.is_out_of_time()
+                        && (error.status().is_none() || begun.elapsed() < READ_PATIENCE) =>
+                {
                     tracing::debug!(error = &error as &dyn std::error::Error, "reading again");
                     tokio::time::sleep(backoff.next_delay()).await;
                 }

@@ -150,7 +150,7 @@ impl PodGc {
 
     /// Nobody will ever report this pod's end, so it ends here.
     async fn forsake(&self, pod: &Pod, message: &str) -> Result<(), Error> {
-        tracing::info!(pod = %ObjectKey::of(pod.metadata()), node = pod.spec().node_name, message, "deleting a lost pod");
+        tracing::info!(pod = %ObjectKey::of(pod.metadata()), node = pod.spec().node_name, why = message, "deleting a lost pod");
         if is_terminal(pod) {
             return pods::delete(&self.context.client, pod, true).await;
         }

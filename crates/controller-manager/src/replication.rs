@@ -237,10 +237,13 @@ impl Replication {
     ) -> (Plan, Option<Duration>) {
         let (Plan::Create(_), Some(failing)) = (&plan, failing) else { return (plan, None) };
         let wait = failing.wait(jiff::Timestamp::now().as_second());
-        let told = std::mem::replace(&mut self.history.lock().entry(key.clone()).or_default().told, failing.last().to_owned());
-        if told != failing.last() {
+        let mut history = self.history.lock();
+        let told = &mut history.entry(key.clone()).or_default().told;
+        if wait > 0 && !failing.trying && told != failing.last() {
+            failing.last().clone_into(told);
+            drop(history);
             let message = format!("Waiting {wait}s before creating another: {failing}");
-            tracing::warn!(message, "pods fail as soon as they are made");
+            tracing::warn!(why = message, "pods fail as soon as they are made");
             self.context.recorder.event(rc, EventType::Warning, "FailedCreate", message);
         }
         // A pod that was created and is not seen yet is one that is tried.

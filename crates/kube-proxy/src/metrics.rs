@@ -23,6 +23,8 @@ pub struct SyncMetrics {
     rules: Gauge,
     elements: Gauge,
     flows: Counter,
+    service_changes: Counter,
+    endpoint_changes: Counter,
 }
 
 // === impl SyncMetrics ===
@@ -40,6 +42,8 @@ impl SyncMetrics {
             rules: Gauge::default(),
             elements: Gauge::default(),
             flows: Counter::default(),
+            service_changes: Counter::default(),
+            endpoint_changes: Counter::default(),
         };
         metrics.register(|registry| {
             let registry = registry.sub_registry_with_prefix("kubeproxy");
@@ -63,9 +67,22 @@ impl SyncMetrics {
             registry.register("sync_proxy_rules_nftables_sync_failures", "Syncs that the kernel refused", this.failures.clone());
             registry.register("rules", "Rules in the table", this.rules.clone());
             registry.register("elements", "Elements of the table's sets and maps", this.elements.clone());
-            registry.register("udp_flows_ended", "Tracked UDP flows ended because their endpoint is gone", this.flows.clone());
+            let help = "Tracked UDP flows ended because their endpoint is gone, or because they began before there was one";
+            registry.register("conntrack_reconciler_deleted_entries", help, this.flows.clone());
+            registry.register("sync_proxy_rules_service_changes", "Changes of Services", this.service_changes.clone());
+            registry.register("sync_proxy_rules_endpoint_changes", "Changes of EndpointSlices", this.endpoint_changes.clone());
         });
         this
+    }
+
+    /// A Service has changed.
+    pub fn service_changed(&self) {
+        self.service_changes.inc();
+    }
+
+    /// A slice has changed.
+    pub fn slice_changed(&self) {
+        self.endpoint_changes.inc();
     }
 
     /// A sync was asked for.

@@ -141,13 +141,15 @@ impl Proxy {
 
     /// Notes everything that is there, and then every change.
     fn listen(&self) {
-        let dirty = self.dirty.clone();
+        let (dirty, metrics) = (self.dirty.clone(), self.metrics.clone());
         self.services.on_change(move |changed| {
+            metrics.service_changed();
             let keys = changed.newest().map(|s| ServiceKey::new(s.namespace(), s.name()));
             dirty.note(|pending| pending.services.extend(keys));
         });
-        let dirty = self.dirty.clone();
+        let (dirty, metrics) = (self.dirty.clone(), self.metrics.clone());
         self.slices.on_change(move |changed| {
+            metrics.slice_changed();
             let keys: Vec<_> = changed.both().filter_map(|slice| source::slice_key(slice)).collect();
             let node = keys.contains(&source::api_servers());
             dirty.note(|pending| {

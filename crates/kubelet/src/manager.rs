@@ -36,6 +36,8 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the runtime may be away before the node is not ready: upstream's number.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long pods wait for their node to be registered.
+const REGISTERED: Duration = Duration::from_secs(30);
 /// Pause before the runtime is asked again after it went away.
 const RECONNECT: Duration = Duration::from_secs(1);
 
@@ -245,15 +247,25 @@ impl OwnNode {
         Some(node)
     }
 
-    /// Waits until the node is registered.
+    /// Waits until the node is registered. Pods that run must not wait for that for ever: then it is one without labels and taints.
     async fn known(&self) -> Node {
         let mut news = self.nodes.subscribe();
-        loop {
-            match self.get() {
-                Some(node) => return node,
-                None => drop(news.next().await),
+        let registered = async {
+            loop {
+                match self.get() {
+                    Some(node) => return node,
+                    None => drop(news.next().await),
+                }
             }
+        };
+        if let Ok(node) = timeout(REGISTERED, registered).await {
+            return node;
         }
+        warn!(node = self.name, "the node is not registered; its pods are run all the same");
+        let mut node = Node::default();
+        node.metadata_mut().name.clone_from(&self.name);
+        node.status_mut().allocatable.clone_from(&self.allocatable);
+        node
     }
 }
 

@@ -18,6 +18,7 @@ const OPERATION_SECONDS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 
 /// The kubelet's metrics. Cheap to clone; all clones are one.
 #[derive(Clone, Debug)]
 pub struct KubeletMetrics {
+    node: Family<NodeLabel, Gauge>,
     pods: Gauge,
     containers: Family<StateLabel, Gauge>,
     starts: Histogram,
@@ -30,6 +31,11 @@ pub struct KubeletMetrics {
     operations: Family<OperationLabel, Counter>,
     failures: Family<OperationLabel, Counter>,
     times: Family<OperationLabel, Histogram>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NodeLabel {
+    node: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -67,6 +73,7 @@ impl KubeletMetrics {
     /// Makes the metrics known to `/metrics`.
     pub fn new(metrics: &daemon::Metrics) -> Self {
         let this = Self {
+            node: Family::default(),
             pods: Gauge::default(),
             containers: Family::default(),
             starts: Histogram::new(START_SECONDS),
@@ -82,6 +89,7 @@ impl KubeletMetrics {
         };
         metrics.register(|registry| {
             let registry = registry.sub_registry_with_prefix("kubelet");
+            registry.register("node_name", "The node's name; always 1", this.node.clone());
             registry.register("running_pods", "Pods that have a running sandbox", this.pods.clone());
             registry.register("running_containers", "Containers by their state", this.containers.clone());
             let help = "Seconds from when the kubelet first saw a pod until the API server had heard that it is ready";
@@ -105,6 +113,11 @@ impl KubeletMetrics {
             );
         });
         this
+    }
+
+    /// Says which node this is.
+    pub fn name_node(&self, node: &str) {
+        self.node.get_or_create(&NodeLabel { node: node.to_owned() }).set(1);
     }
 
     /// What there is now.
@@ -164,12 +177,14 @@ mod tests {
     async fn figures_have_upstreams_names_and_labels() {
         let registry = daemon::Metrics::new();
         let metrics = KubeletMetrics::new(&registry);
+        metrics.name_node("n1");
         metrics.set_running(1, 2, 0, 3);
         metrics.container_started(Err("CreateContainerError"));
         metrics.pod_rejected("OutOfcpu");
         assert_eq!(metrics.timed("create_container", async { Err::<(), _>(1) }).await, Err(1));
         let text = registry.encode().unwrap();
         for line in [
+            "kubelet_node_name{node=\"n1\"} 1",
             "kubelet_running_pods 1",
             "kubelet_running_containers{container_state=\"exited\"} 3",
             "kubelet_started_containers_errors_total{container_type=\"container\",code=\"CreateContainerError\"} 1",

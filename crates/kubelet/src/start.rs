@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -129,14 +129,10 @@ pub async fn run(args: Args, kit: Kit) -> Result<(), StartError> {
 ///
 /// # Errors
 /// As those of [`run`].
-pub async fn run_with(args: Args, client: Client, address: Ipv4Addr, kit: Kit) -> Result<(), StartError> {
+pub async fn run_with(mut args: Args, client: Client, address: Ipv4Addr, kit: Kit) -> Result<(), StartError> {
     // Containers run as other users: what is made for them must be readable, whatever umask the kubelet was started with.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-    volumes::private_root(&args.root_dir).map_err(|source| StartError::RootDir { path: args.root_dir.clone(), source })?;
-    let seen = volumes::reaches_the_host(&args.root_dir);
-    if !seen.map_err(|source| StartError::MountCheck { path: args.root_dir.clone(), source })? {
-        return Err(StartError::MountNamespace);
-    }
+    args.root_dir = state_dir(&args.root_dir)?;
     let machine = Machine::detect(&args.root_dir);
     let name = args.hostname_override.clone().unwrap_or_else(|| machine.hostname.clone());
     let node = Arc::new(NodeFacts {
@@ -192,6 +188,7 @@ pub async fn run_with(args: Args, client: Client, address: Ipv4Addr, kit: Kit) -
     ));
     let cgroups = Cgroups::new(&args.cgroup_root);
     let metrics = KubeletMetrics::new(&kit.metrics);
+    metrics.name_node(&name);
     let running = Running::new(metrics.clone());
     let context = Arc::new(Context {
         runtime: docker.clone(),
@@ -224,6 +221,18 @@ pub async fn run_with(args: Args, client: Client, address: Ipv4Addr, kit: Kit) -
         tokio::join!(keep_lease(client, name, uid), agent.run(node, reported));
     });
     Ok(())
+}
+
+/// Makes the state directory, for the kubelet alone and where its mounts are seen; says its path as the kernel lists mounts by it.
+fn state_dir(root: &Path) -> Result<PathBuf, StartError> {
+    let path = || root.to_owned();
+    let made = volumes::private_root(root).and_then(|()| root.canonicalize());
+    let made = made.map_err(|source| StartError::RootDir { path: path(), source })?;
+    match volumes::reaches_the_host(&made) {
+        Ok(true) => Ok(made),
+        Ok(false) => Err(StartError::MountNamespace),
+        Err(source) => Err(StartError::MountCheck { path: path(), source }),
+    }
 }
 
 /// Runs a critical task until the shutdown begins. Wherever it is then it is dropped: what it left half done is found again at the next start, as

@@ -107,13 +107,15 @@ impl Selection {
     }
 }
 
-/// Adds requirements that the labels named by `keys` have (or lack) the pod's own values.
+/// Adds requirements that the labels named by `keys` have (or lack) the pod's own values. The API server writes them into the selector when it
+/// creates the pod; what stands there counts, even if the pod's labels have changed since.
 fn with_own_values(selector: Selector, pod: &Pod, keys: &[String], operator: Operator) -> Result<Selector, SelectorError> {
     if keys.is_empty() || selector.is_nothing() {
         return Ok(selector);
     }
     let mut requirements = selector.requirements().to_vec();
-    for key in keys {
+    let stands = |key: &str| selector.requirements().iter().any(|requirement| requirement.key() == key);
+    for key in keys.iter().filter(|key| !stands(key)) {
         if let Some(value) = pod.metadata().labels.get(key) {
             requirements.push(Requirement::new(key, operator, vec![value.clone()])?);
         }

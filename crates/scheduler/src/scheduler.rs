@@ -319,7 +319,7 @@ impl Scheduler {
                 }
             }
         }
-        tracing::debug!(pod = pod.key(), message, "unschedulable");
+        tracing::debug!(pod = pod.key(), why = message, "unschedulable");
         self.recorder.event(&*pod.pod, EventType::Warning, "FailedScheduling", message.clone());
         self.report(&pod, message, nomination);
     }

@@ -10,7 +10,8 @@ pub struct Config {
     pub endpoints: Vec<String>,
     /// The client's certificate and the CA of the members'. Without it only `http://` endpoints can be used.
     pub tls: Option<TlsFiles>,
-    /// How long a request to etcd may take, attempts with all members together. Default 10 s.
+    /// How long a request to etcd may take, attempts with all members together; 2 s at most while etcd is known to
+    /// have no quorum. Default 10 s.
     pub request_timeout: Duration,
     /// How long a consistent read waits for the cache to catch up. Default 3 s.
     pub catch_up_timeout: Duration,

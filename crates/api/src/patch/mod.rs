@@ -14,7 +14,12 @@ mod strategic;
 
 use serde_json::Value;
 
-use crate::{StatusError, schema::Message, status::Reason};
+use crate::{
+    StatusError,
+    schema::Message,
+    status::Reason,
+    strict::{self, Problem},
+};
 
 pub use diff::{create_merge_patch, create_three_way_patch, create_two_way_patch};
 
@@ -112,13 +117,13 @@ pub enum PatchError {
 }
 
 impl Patch {
-    /// Reads a patch.
+    /// Reads a patch, with a problem for each field that is given twice; the last one counts.
     ///
     /// # Errors
     /// When the text is no JSON, not of the form its type has, or past a limit.
-    pub fn parse(patch_type: PatchType, text: &[u8]) -> Result<Self, PatchError> {
-        let value: Value = serde_json::from_slice(text).map_err(PatchError::Decode)?;
-        Self::new(patch_type, value)
+    pub fn parse(patch_type: PatchType, text: &[u8]) -> Result<(Self, Vec<Problem>), PatchError> {
+        let (value, problems) = strict::parse(text).map_err(PatchError::Decode)?;
+        Ok((Self::new(patch_type, value)?, problems))
     }
 
     /// A patch from its JSON.
@@ -131,6 +136,8 @@ impl Patch {
             (PatchType::Json, value) => Kind::Json(json::read(value)?),
             (PatchType::Merge, value @ Value::Object(_)) => Kind::Merge(value),
             (PatchType::Strategic, Value::Object(map)) => Kind::Strategic(map),
+            // To upstream this is a map without entries.
+            (PatchType::Strategic, Value::Null) => Kind::Strategic(serde_json::Map::new()),
             (PatchType::Merge, _) => return Err(PatchError::NotAnObject("merge")),
             (PatchType::Strategic, _) => return Err(PatchError::NotAnObject("strategic merge")),
         }))
@@ -160,7 +167,7 @@ impl From<PatchError> for StatusError {
     fn from(error: PatchError) -> Self {
         let reason = match error {
             PatchError::TooManyOperations(_) | PatchError::TooLarge | PatchError::TooMuchWork => Reason::RequestEntityTooLarge,
-            PatchError::Operation { .. } => Reason::Invalid,
+            PatchError::Operation { .. } | PatchError::UnknownField { .. } => Reason::Invalid,
             _ => Reason::BadRequest,
         };
         Self::new(reason, error.to_string())

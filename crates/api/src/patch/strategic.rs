@@ -158,7 +158,8 @@ fn check_order(key: &str, items: &[Value], order: &[Value], slot: Slot) -> Resul
 fn merge_list(name: &str, original: Vec<Value>, patch: Vec<Value>, slot: Slot) -> Result<Vec<Value>, PatchError> {
     let is_replace = |item: &Value| item.get(PATCH).and_then(Value::as_str) == Some("replace");
     if patch.iter().any(is_replace) {
-        return Ok(clean_list(patch));
+        // Items with a directive are about the list, and no items of it.
+        return Ok(clean_list(patch.into_iter().filter(|item| item.get(PATCH).is_none()).collect()));
     }
     match slot.merge_key {
         Some(key) => merge_objects(name, original, patch, key, slot.shape),
@@ -295,6 +296,14 @@ mod tests {
         );
         assert_eq!(
             patched(pod(), containers(json!([{"$patch": "replace"}, {"name": "c"}]))).unwrap(),
+            containers(json!([{"name": "c"}]))
+        );
+        assert_eq!(
+            patched(
+                pod(),
+                containers(json!([{"$patch": "replace", "name": "x"}, {"name": "c"}, {"$patch": "delete", "name": "a"}]))
+            )
+            .unwrap(),
             containers(json!([{"name": "c"}]))
         );
         let labels = json!({"metadata": {"labels": {"a": "1"}}});

@@ -94,17 +94,13 @@ impl<'a> Parser<'a> {
         Requirement::new(key, operator, values)
     }
 
-    /// `(a, b)`; an item may be empty.
+    /// `(a, b)`; an item may be empty, and `()` is the empty item.
     fn values(&mut self) -> Result<Vec<String>, SelectorError> {
         match self.consume() {
             Token::Symbol("(") => {}
             other => return Err(found(other, "'('")),
         }
         let mut values = Vec::new();
-        if self.ahead == Token::Symbol(")") {
-            self.consume();
-            return Ok(values);
-        }
         loop {
             values.push(match self.ahead {
                 Token::Word(value) => {

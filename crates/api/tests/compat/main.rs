@@ -184,7 +184,7 @@ fn nesting_without_end_is_refused() {
 }
 
 #[test]
-fn quantities_sent_as_protobuf_become_canonical_or_are_refused() {
+fn quantities_sent_as_protobuf_get_the_form_they_are_stored_in_or_are_refused() {
     use api::{core::v1::Node, resource::Quantity};
     let mut node = Node::default();
     for (name, text) in [("cpu", "1000m"), ("memory", "1024Mi"), ("fine", "100u"), ("none", ""), ("bad", "1.5Gb")] {
@@ -401,7 +401,7 @@ proptest! {
         pod.metadata_mut().managed_fields[0].fields_v1_mut().raw = format!("{{\"f:a\":{}}}", times[2] % 3).replace('1', "x").into();
         let mut errors = FieldErrors::default();
         Object::validate(&pod, &mut errors);
-        let spoiled = errors.0.iter().any(|e| e.message.contains("must be JSON") || e.message.contains("seconds since 1970"));
+        let spoiled = errors.0.iter().any(|e| e.message.contains("must be JSON"));
         prop_assert_eq!(pod.to_value().is_err(), spoiled, "{}", errors);
     }
 

@@ -1,12 +1,20 @@
 //! Reading the objects that plugins decide by, typed.
 
-use std::marker::PhantomData;
+use std::{marker::PhantomData, time::Duration};
 
 use api::{Object, Resource, StatusError};
 use store::{Collection, Entry, ListOptions, ReadAt, Selection, Store};
 
 use super::Write;
 use crate::request::Verb;
+
+/// How often something that a controller is about to make is looked for before its absence counts, as upstream does.
+pub(super) const LOOKS: u32 = 10;
+
+/// The time between two looks: from 100 to 200 ms, so that those who wait do not all come at once.
+pub(super) async fn pause() {
+    tokio::time::sleep(Duration::from_millis(rand::random_range(100..=200))).await;
+}
 
 /// Reads objects of one kind from the store.
 pub(super) struct Lookup<K> {

@@ -15,20 +15,26 @@ use crate::request::Request;
 mod chain;
 mod cluster_ips;
 mod default_toleration_seconds;
+mod external_ips;
 mod ledger;
 mod limit_ranger;
 mod lookup;
 mod namespace_lifecycle;
+mod network;
 mod node_ports;
+mod pod_cidrs;
 mod pool;
 mod priority;
 mod quota;
 mod repair;
+mod runtime_class;
 mod service_account;
 mod service_cidr;
+mod taint_nodes;
 
 pub use self::{
-    chain::{AdmissionConfig, chain},
+    chain::{AdmissionConfig, Plugins, PluginsError, chain},
+    network::{Network, NetworkError},
     repair::repair,
     service_cidr::{ServiceCidr, ServiceCidrError},
 };

@@ -20,7 +20,7 @@ use store::{Guard, ReadAt, Store, envelope};
 
 use super::{
     Admitted, Effects, Plugin, Write,
-    lookup::{Action, Found, Lookup},
+    lookup::{Action, Found, LOOKS, Lookup, pause},
 };
 
 /// See the module.
@@ -71,15 +71,27 @@ impl Quotas {
         if !cached.iter().any(counted) {
             return Ok(());
         }
-        // The quota's figures change with every object; an old one would only make the transaction fail.
-        for found in self.quotas.list(namespace, ReadAt::Latest).await?.iter().filter(|found| counted(found)) {
-            let difference = difference(&found.object, &before, &after);
-            if action != Action::Delete {
-                permit(object, action, &difference)?;
+        let mut looks = LOOKS;
+        loop {
+            looks -= 1;
+            // The quota's figures change with every object; an old one would only make the transaction fail.
+            let newest = self.quotas.list(namespace, ReadAt::Latest).await?;
+            let changes: Vec<_> = newest
+                .iter()
+                .filter(|found| counted(found))
+                .map(|found| (found, difference(&found.object, &before, &after)))
+                .collect();
+            // The figures of a new quota are about to be computed: they are awaited.
+            let waits = action != Action::Delete && changes.iter().any(|(_, difference)| !unknown(difference).is_empty());
+            if waits && looks > 0 {
+                pause().await;
+                continue;
             }
-            self.charge(found, &difference, effects)?;
+            if action != Action::Delete {
+                changes.iter().try_for_each(|(_, difference)| permit(object, action, difference))?;
+            }
+            return changes.iter().try_for_each(|(found, difference)| self.charge(found, difference, effects));
         }
-        Ok(())
     }
 
     /// Writes the quota's new figures along with the object.
@@ -156,6 +168,13 @@ fn silent_on(quota: &ResourceQuota, action: Action, object: &dyn Object) -> Stri
     }
 }
 
+/// The resources that the write uses more of and whose use is not computed yet.
+fn unknown(difference: &Difference<'_>) -> Vec<String> {
+    let used = &difference.quota.status().used;
+    let more = difference.amounts.iter().filter(|(name, amount)| !amount.is_negative() && !used.contains_key(*name));
+    more.map(|(name, _)| name.clone()).collect()
+}
+
 /// Refuses what a quota has no room for.
 fn permit(object: &dyn Object, action: Action, difference: &Difference<'_>) -> Result<(), StatusError> {
     let (quota, status) = (difference.quota, difference.quota.status());
@@ -165,7 +184,7 @@ fn permit(object: &dyn Object, action: Action, difference: &Difference<'_>) -> R
     if !missing.is_empty() {
         return forbidden(format!("failed quota: {}: must specify {missing}", quota.name()));
     }
-    let unknown: Vec<&str> = more.keys().map(String::as_str).filter(|name| !status.used.contains_key(*name)).collect();
+    let unknown = unknown(difference);
     if !unknown.is_empty() {
         return forbidden(format!("status unknown for quota: {}, resources: {}", quota.name(), unknown.join(",")));
     }

@@ -11,7 +11,10 @@ use api::{
 };
 use store::Store;
 
-use super::{Admitted, Effects, Plugin, Write, lookup::Lookup};
+use super::{
+    Admitted, Effects, Plugin, Write,
+    lookup::{LOOKS, Lookup, pause},
+};
 use crate::strategies::MIRROR;
 
 const DEFAULT: &str = "default";
@@ -34,6 +37,20 @@ impl ServiceAccounts {
         Self { accounts: Lookup::new(store) }
     }
 
+    /// The account. That of a new namespace is about to be made: it is awaited.
+    async fn account(&self, namespace: &str, name: &str) -> Result<Option<ServiceAccount>, StatusError> {
+        let looks = if name == DEFAULT { LOOKS } else { 1 };
+        for look in 1..=looks {
+            if let Some(found) = self.accounts.get(namespace, name).await? {
+                return Ok(Some(found.object));
+            }
+            if look < looks {
+                pause().await;
+            }
+        }
+        Ok(None)
+    }
+
     async fn pod(&self, namespace: &str, pod: &mut Pod) -> Result<(), StatusError> {
         if pod.metadata().annotations.contains_key(MIRROR) {
             return mirror(pod);
@@ -44,7 +61,7 @@ impl ServiceAccounts {
             spec.service_account = DEFAULT.to_owned();
         }
         let name = pod.spec().service_account_name.clone();
-        let Some(account) = self.accounts.get(namespace, &name).await?.map(|found| found.object) else {
+        let Some(account) = self.account(namespace, &name).await? else {
             let why = format!("error looking up service account {namespace}/{name}: serviceaccount \"{name}\" not found");
             return Err(StatusError::forbidden(Pod::KIND, pod.name(), why));
         };

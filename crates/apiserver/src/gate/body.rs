@@ -81,7 +81,7 @@ impl Incoming {
 
     /// How long the message says that it is; 0 if it has not said so yet.
     pub(super) fn announced(&self) -> usize {
-        let prefix: Vec<u8> = self.bytes().take(PREFIX).collect();
+        let prefix: Vec<u8> = self.came.iter().flat_map(|piece| piece.iter().copied()).take(PREFIX).collect();
         match prefix[..] {
             [_, a, b, c, d] => u32::from_be_bytes([a, b, c, d]) as usize,
             _ => 0,
@@ -106,17 +106,14 @@ impl Incoming {
 
     /// The message as far as it has come.
     pub(super) fn message(&self) -> Vec<u8> {
-        self.bytes().skip(PREFIX).collect()
+        let pieces: Vec<&[u8]> = self.came.iter().map(|piece| &piece[..]).collect();
+        pieces.concat().split_off(PREFIX.min(self.length))
     }
 
     /// What has come, as a whole body.
     pub(super) fn into_body(self) -> Body {
         let pieces = self.came.into_iter().map(|piece| Ok::<_, Infallible>(Frame::data(piece)));
         Body::new(http_body_util::StreamBody::new(futures::stream::iter(pieces)))
-    }
-
-    fn bytes(&self) -> impl Iterator<Item = u8> + '_ {
-        self.came.iter().flat_map(|piece| piece.iter().copied())
     }
 }
 

@@ -17,13 +17,13 @@ use tokio::time::{Duration, Instant};
 use tonic::{Response, Status};
 
 use super::{
-    Services, asked, batches, check_namespace, check_verb, fence,
+    Asked, Services, asked, batches, check_namespace, check_verb, fence,
     render::{self, Rendered, any},
     resolve,
 };
 use crate::{
     decode::{self, FieldValidation},
-    pipeline::{Fence, Selectors},
+    pipeline::{Fence, Selectors, Stored},
     request::{Request, Verb},
 };
 
@@ -167,7 +167,8 @@ impl Objects for Services {
             ..request(asked.user.clone(), Verb::Create, kind, &namespace, &r.name)
         };
         self.0.authorize_write(&asked, &request, fence.as_ref()).await?;
-        let (object, warnings) = decode::object(body_kind, r.object, &r.json, validation)?;
+        let (object, mut warnings) = decode::object(body_kind, r.object, &r.json, validation)?;
+        warnings.extend(self.0.pipeline.warnings(&*object));
         let object = self.0.create(&request, object, fence.as_ref()).await?;
         Ok(Response::new(render::answer(object, options.as_json, warnings)))
     }
@@ -192,8 +193,11 @@ impl Objects for Services {
             ..request(asked.user.clone(), Verb::Update, kind, &namespace, &name)
         };
         self.0.authorize_write(&asked, &request, fence.as_ref()).await?;
-        let (object, warnings) = decode::object(body_kind, r.object, &r.json, validation)?;
-        let stored = self.0.pipeline.update(&request, object, fence.as_ref()).await?;
+        let (object, mut warnings) = decode::object(body_kind, r.object, &r.json, validation)?;
+        if request.subresource.is_empty() {
+            warnings.extend(self.0.pipeline.warnings(&*object));
+        }
+        let stored = self.0.replace(&asked, request, object, fence.as_ref()).await?;
         Ok(Response::new(render::answer(any(stored), options.as_json, warnings)))
     }
 
@@ -287,6 +291,9 @@ impl super::Server {
                 let eviction =
                     object.downcast_ref::<Eviction>().ok_or_else(|| StatusError::internal("an Eviction is wanted here"))?;
                 let name = if request.name.is_empty() { eviction.name() } else { &request.name };
+                if !eviction.name().is_empty() && eviction.name() != name {
+                    return Err(StatusError::bad_request("name in URL does not match name in Eviction object"));
+                }
                 self.evict(&Request { name: name.to_owned(), ..request.clone() }, eviction.delete_options(), fence).await?;
                 Ok(of(object))
             }
@@ -309,6 +316,24 @@ impl super::Server {
                 let name = if request.name.is_empty() { object.meta().name.clone() } else { request.name.clone() };
                 self.pipeline.act(&Request { name, ..request.clone() }, &*object, fence).await.map(any)
             }
+        }
+    }
+
+    /// Replaces an object, or creates it where that is how the kind is put.
+    async fn replace(
+        &self,
+        asked: &Asked,
+        request: Request,
+        object: Box<dyn Object>,
+        fence: Option<&Fence>,
+    ) -> Result<Stored, StatusError> {
+        match self.pipeline.update(&request, object.boxed_clone(), fence).await {
+            Err(e) if e.is_not_found() && self.pipeline.creates_on_update(&request, &*object) => {
+                let creation = Request { verb: Verb::Create, ..request };
+                self.authorize_write(asked, &creation, fence).await?;
+                self.pipeline.create(&creation, object, fence).await
+            }
+            answer => answer,
         }
     }
 

@@ -2,10 +2,11 @@
 
 use api::{Object, StatusError, meta::v1::Time, names};
 
-use super::{ATTEMPTS, Fence, Pipeline, Stored, contended, encode, pause};
+use super::{ATTEMPTS, Fence, Pipeline, Stored, contended, encode, is_unversioned, pause};
 use crate::{
     admission::{Effects, Write},
     request::Request,
+    strategies::metadata,
 };
 
 impl Pipeline {
@@ -21,7 +22,9 @@ impl Pipeline {
             let strategy = self.strategy(request.kind);
             object.set_defaults();
             strategy.set_defaults(&mut *object);
-            object.copy_status_from(&*(request.kind.new)());
+            if !strategy.keeps_status_on_create() {
+                object.copy_status_from(&*(request.kind.new)());
+            }
             strategy.prepare_for_create(&mut *object);
             let write = Write { request, old: None };
             let mut effects = Effects::default();
@@ -51,6 +54,7 @@ impl Pipeline {
 
 /// Gives a new object its identity. True if the name was generated.
 fn prepare(request: &Request, object: &mut dyn Object) -> Result<bool, StatusError> {
+    let unversioned = is_unversioned(object);
     let meta = object.meta_mut();
     if !meta.namespace.is_empty() && meta.namespace != request.namespace {
         return Err(StatusError::bad_request(format!(
@@ -64,7 +68,7 @@ fn prepare(request: &Request, object: &mut dyn Object) -> Result<bool, StatusErr
             meta.name, request.name
         )));
     }
-    if !meta.resource_version.is_empty() {
+    if !unversioned {
         return Err(StatusError::bad_request("metadata.resourceVersion: must not be set on objects to be created"));
     }
     meta.namespace.clone_from(&request.namespace);
@@ -83,5 +87,6 @@ fn prepare(request: &Request, object: &mut dyn Object) -> Result<bool, StatusErr
     meta.self_link.clear();
     // Field ownership belongs to server-side apply.
     meta.managed_fields.clear();
+    metadata::remove_duplicates(meta);
     Ok(generated)
 }

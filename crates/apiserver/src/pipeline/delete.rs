@@ -188,7 +188,8 @@ fn set_propagation_finalizers(object: &mut dyn Object, options: &DeleteOptions, 
 fn grace(object: &dyn Object, options: &DeleteOptions, of_kind: Option<i64>) -> i64 {
     let Some(wanted) = of_kind else { return 0 };
     match (object.meta().deletion_timestamp.is_some(), object.meta().deletion_grace_period_seconds) {
-        (true, Some(running)) => options.grace_period_seconds.map_or(running, |asked| asked.min(running)),
+        (true, Some(running)) if options.grace_period_seconds.is_some() => wanted.min(running),
+        (true, Some(running)) => running,
         _ => wanted,
     }
 }
@@ -201,11 +202,12 @@ fn mark(object: &mut dyn Object, grace: i64) {
         meta.generation = meta.generation.saturating_add(1);
     }
     let begun = match (&meta.deletion_timestamp, meta.deletion_grace_period_seconds) {
-        (Some(at), Some(running)) => at.seconds - running,
+        (Some(at), Some(running)) => at.seconds.saturating_sub(running),
         (Some(at), None) => at.seconds,
         (None, _) => Time::now().seconds,
     };
-    meta.deletion_timestamp = Some(Time { seconds: begun.saturating_add(grace), nanos: 0 });
+    // What was stored under older rules may be no time.
+    meta.deletion_timestamp = Some(Time { seconds: begun.saturating_add(grace), nanos: 0 }.timestamp().into());
     meta.deletion_grace_period_seconds = Some(grace);
 }
 
@@ -235,6 +237,22 @@ mod tests {
         let left = grace(&pod, &shorter, Some(5));
         mark(&mut pod, left);
         assert_eq!((pod.metadata().deletion_timestamp.unwrap().seconds, pod.metadata().generation), (first - 25, 2));
+    }
+
+    #[test]
+    fn whatever_grace_was_stored_the_time_of_deletion_is_one() {
+        for grace in [0, 1, i64::MAX] {
+            for stored in [None, Some((i64::MIN, i64::MAX)), Some((1 << 62, 1 << 62)), Some((0, i64::MIN))] {
+                let mut pod = pod(&[]);
+                if let Some((at, running)) = stored {
+                    pod.metadata_mut().deletion_timestamp = Some(Time { seconds: at, nanos: 0 });
+                    pod.metadata_mut().deletion_grace_period_seconds = Some(running);
+                }
+                mark(&mut pod, grace);
+                let time = pod.metadata().deletion_timestamp.unwrap();
+                assert_eq!(Time::from(time.timestamp()), time, "{grace} {stored:?}");
+            }
+        }
     }
 
     #[test]

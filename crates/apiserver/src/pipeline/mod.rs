@@ -121,18 +121,37 @@ impl Pipeline {
         self.strategies.of(kind)
     }
 
+    /// Remarks on an object as it was sent.
+    pub fn warnings(&self, object: &dyn Object) -> Vec<String> {
+        let mut warnings = metadata::warnings(object.meta());
+        warnings.extend(self.strategy(object.kind()).warnings(object));
+        warnings
+    }
+
     /// Everything that is checked of a new object, or of a changed one against the old.
+    ///
+    /// What was wrong before does not count: an object that was stored under older rules can still be labelled, finished and deleted.
     fn validate(&self, subresource: &str, new: &dyn Object, old: Option<&dyn Object>) -> Result<(), StatusError> {
         let strategy = self.strategy(new.kind());
-        let mut errors = FieldErrors::default();
-        metadata::validate(new, old, &mut errors);
-        if subresource.is_empty() {
-            new.validate(&mut errors);
-            strategy.validate(new, &mut errors);
-        }
-        if let Some(old) = old {
-            new.validate_update(old, &mut errors);
-            strategy.validate_update(subresource, new, old, &mut errors);
+        let of_itself = |object: &dyn Object, old: Option<&dyn Object>| {
+            let mut errors = FieldErrors::default();
+            metadata::validate(object, old, &mut errors);
+            object.validate(&mut errors);
+            if subresource.is_empty() {
+                strategy.validate(object, &mut errors);
+            }
+            errors
+        };
+        let mut errors = of_itself(new, old);
+        match old {
+            None => strategy.validate_create(new, &mut errors),
+            Some(old) => {
+                if !errors.is_empty() {
+                    errors.forgive(&of_itself(old, None));
+                }
+                new.validate_update(old, &mut errors);
+                strategy.validate_update(subresource, new, old, &mut errors);
+            }
         }
         if errors.is_empty() { Ok(()) } else { Err(StatusError::invalid(new.kind(), &new.meta().name, &errors)) }
     }
@@ -185,6 +204,11 @@ async fn pause(attempt: u32) {
 /// The error of a write that lost every race.
 fn contended(kind: &Kind, name: &str) -> StatusError {
     StatusError::conflict(kind, name, "what it depends on keeps changing; please try again")
+}
+
+/// True where a client names no resource version: it leaves it out, or sends 0 as upstream's libraries do.
+fn is_unversioned(object: &dyn Object) -> bool {
+    matches!(object.meta().resource_version.as_str(), "" | "0")
 }
 
 /// The API's error for the store's.

@@ -10,11 +10,12 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use store::Collection;
 
-use super::{ATTEMPTS, Attempt, Fence, Old, Pipeline, Stored, contended, encode, pause};
+use super::{ATTEMPTS, Attempt, Fence, Old, Pipeline, Stored, contended, encode, is_unversioned, pause};
 use crate::{
     admission::{Effects, Write},
     decode::{self, FieldValidation},
     request::{Request, Verb},
+    strategies::metadata,
 };
 
 impl Pipeline {
@@ -23,14 +24,20 @@ impl Pipeline {
     /// # Errors
     /// When the object is not valid, admission refuses it, it changed since its resource version, or etcd does not answer.
     pub async fn update(&self, request: &Request, object: Box<dyn Object>, fence: Option<&Fence>) -> Result<Stored, StatusError> {
-        let meta = object.meta();
-        if meta.resource_version.is_empty() && !self.strategy(request.kind).allows_unconditional_update() {
+        if is_unversioned(&*object) && !self.strategy(request.kind).allows_unconditional_update() {
             let mut errors = FieldErrors::default();
             let at = Path::root();
             errors.invalid(&at.field("metadata").field("resourceVersion"), 0, "must be specified for an update");
-            return Err(StatusError::invalid(request.kind, &meta.name, &errors));
+            return Err(StatusError::invalid(request.kind, &object.meta().name, &errors));
         }
         self.change(request, fence, |old| self.replacement(request, old, object.boxed_clone())).await
+    }
+
+    /// True if an update with this object, which does not exist, is to create it. One that names a version or UID is about an object that was
+    /// there and is gone.
+    pub fn creates_on_update(&self, request: &Request, object: &dyn Object) -> bool {
+        let anew = is_unversioned(object) && object.meta().uid.is_empty();
+        request.subresource.is_empty() && anew && self.strategy(request.kind).creates_on_update()
     }
 
     /// Changes parts of an object and returns it as stored, with remarks for the client.
@@ -45,7 +52,8 @@ impl Pipeline {
         validation: FieldValidation,
         fence: Option<&Fence>,
     ) -> Result<(Stored, Vec<String>), StatusError> {
-        let patch = Patch::parse(patch_type_of(patch_type)?, patch)?;
+        let sent = patch;
+        let (patch, twice) = Patch::parse(patch_type_of(patch_type)?, sent)?;
         let warnings = Mutex::default();
         let changed = self.change(request, fence, |old| {
             let strategy = self.strategy(request.kind);
@@ -54,7 +62,10 @@ impl Pipeline {
             let kind = current.kind();
             let current = current.to_value().map_err(|e| StatusError::internal(e.to_string()))?;
             let patched = patch.apply(current, kind.message)?;
-            let (object, remarks) = decode::from_value(kind, patched, validation)?;
+            let read = decode::from_value(kind, patched, twice.clone(), validation);
+            // The object was good: it is the patch that made it unreadable.
+            let (object, mut remarks) = read.map_err(|error| unreadable(request, sent, &error))?;
+            remarks.extend(self.warnings(&*object));
             *warnings.lock() = remarks;
             self.replacement(request, old, object)
         });
@@ -121,14 +132,17 @@ impl Pipeline {
         let (kind, subresource) = (request.kind, request.subresource.as_str());
         let mut new = make(&*old.object)?;
         keep_identity(request, &mut *new, &*old.object)?;
+        let strategy = self.strategy(kind);
         if subresource == "status" {
             let mut object = old.object.boxed_clone();
             object.copy_status_from(&*new);
+            if strategy.status_takes_metadata() {
+                metadata::take_over(object.meta_mut(), new.meta_mut());
+            }
             new = object;
         } else if subresource.is_empty() {
             new.copy_status_from(&*old.object);
         }
-        let strategy = self.strategy(kind);
         new.set_defaults();
         strategy.set_defaults(&mut *new);
         strategy.prepare_for_update(subresource, &mut *new, &*old.object);
@@ -179,9 +193,18 @@ impl Pipeline {
     }
 }
 
+/// The answer to a patch that makes an object which is none.
+fn unreadable(request: &Request, patch: &[u8], error: &StatusError) -> StatusError {
+    const SHOWN: usize = 1 << 10;
+    let text = String::from_utf8_lossy(patch);
+    let mut errors = FieldErrors::default();
+    errors.invalid(&Path::root().field("patch"), &text[..text.floor_char_boundary(SHOWN)], error);
+    StatusError::invalid(request.kind, &request.name, &errors)
+}
+
 /// What no update may touch, and what an update may demand.
 fn keep_identity(request: &Request, new: &mut dyn Object, old: &dyn Object) -> Result<(), StatusError> {
-    let (kind, name, old) = (request.kind, &request.name, old.meta());
+    let (kind, name, old, unversioned) = (request.kind, &request.name, old.meta(), is_unversioned(new));
     let meta = new.meta_mut();
     if !meta.name.is_empty() && meta.name != *name {
         return Err(StatusError::bad_request(format!(
@@ -195,7 +218,7 @@ fn keep_identity(request: &Request, new: &mut dyn Object, old: &dyn Object) -> R
             meta.namespace, request.namespace
         )));
     }
-    if !meta.resource_version.is_empty() && meta.resource_version != old.resource_version {
+    if !unversioned && meta.resource_version != old.resource_version {
         return Err(StatusError::modified(kind, name));
     }
     if !meta.uid.is_empty() && meta.uid != old.uid {
@@ -212,6 +235,7 @@ fn keep_identity(request: &Request, new: &mut dyn Object, old: &dyn Object) -> R
     meta.deletion_timestamp.clone_from(&old.deletion_timestamp);
     meta.deletion_grace_period_seconds = old.deletion_grace_period_seconds;
     meta.managed_fields.clear();
+    metadata::remove_duplicates(meta);
     Ok(())
 }
 

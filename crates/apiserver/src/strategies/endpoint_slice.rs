@@ -11,7 +11,7 @@ use api::{
     rules::{FieldErrors, Path},
 };
 
-use super::{ROOT, ordinary_address, raise_generation};
+use super::{ROOT, raise_generation};
 use crate::strategy::Strategy;
 
 const ENDPOINTS_MAX: usize = 1000;
@@ -66,26 +66,22 @@ impl Strategy for EndpointSliceStrategy {
 
 fn at_most(count: usize, max: usize, at: &Path<'_>, errors: &mut FieldErrors) {
     if count > max {
-        errors.invalid(at, count, format_args!("must have at most {max} items"));
+        errors.too_many(at, count, max);
     }
 }
 
 fn address(kind: &str, text: &str, at: &Path<'_>, errors: &mut FieldErrors) {
-    match kind {
-        "IPv4" => match text.parse::<Ipv4Addr>() {
-            Ok(ip) => ordinary_address(ip.into(), at, text, errors),
-            Err(_) => errors.invalid(at, text, "must be a valid IPv4 address"),
-        },
-        "IPv6" => match text.parse::<Ipv6Addr>() {
-            Ok(ip) => ordinary_address(ip.into(), at, text, errors),
-            Err(_) => errors.invalid(at, text, "must be a valid IPv6 address"),
-        },
-        "FQDN" => {
-            if let Err(why) = names::check(Format::DnsSubdomain, text.strip_suffix('.').unwrap_or(text)) {
-                errors.invalid(at, text, why);
-            }
-        }
-        _ => {}
+    let (format, text_of_form) = match kind {
+        "IPv4" if text.parse::<Ipv4Addr>().is_err() => return errors.invalid(at, text, "must be a valid IPv4 address"),
+        "IPv6" if text.parse::<Ipv6Addr>().is_err() => return errors.invalid(at, text, "must be a valid IPv6 address"),
+        "IPv4" | "IPv6" => (Format::ReachableIp, text),
+        "FQDN" => (Format::DnsSubdomain, text.strip_suffix('.').unwrap_or(text)),
+        _ => return,
+    };
+    if let Err(why) = names::check(format, text_of_form) {
+        errors.invalid(at, text, why);
+    } else if kind == "FQDN" && !text_of_form.contains('.') {
+        errors.invalid(at, text, "should be a domain with at least two segments separated by dots");
     }
 }
 
@@ -102,6 +98,12 @@ mod tests {
     fn addresses_are_of_the_slices_type() {
         assert_eq!(testing::errors(&EndpointSliceStrategy, &slice("IPv4", "10.0.0.1")), [""; 0]);
         assert_eq!(testing::errors(&EndpointSliceStrategy, &slice("FQDN", "db.example.com.")), [""; 0]);
+        let found = testing::errors(&EndpointSliceStrategy, &slice("FQDN", "db"));
+        assert!(found[0].ends_with("should be a domain with at least two segments separated by dots"), "{found:?}");
+        for (family, ip) in [("IPv4", "127.0.0.1"), ("IPv4", "169.254.0.1"), ("IPv6", "::1"), ("IPv6", "fe80::1")] {
+            let found = testing::errors(&EndpointSliceStrategy, &slice(family, ip));
+            assert!(found.len() == 1 && found[0].contains("may not be in the"), "{found:?}");
+        }
         let found = testing::errors(&EndpointSliceStrategy, &slice("IPv4", "fd00::1"));
         assert_eq!(found, [r#"endpoints[0].addresses[0]: Invalid value: "fd00::1": must be a valid IPv4 address"#]);
         assert_eq!(testing::errors(&EndpointSliceStrategy, &slice("IPv4", "127.0.0.1")).len(), 1);
@@ -111,10 +113,7 @@ mod tests {
     fn a_slice_holds_at_most_a_thousand_endpoints() {
         let mut full = slice("IPv4", "10.0.0.1");
         full.endpoints = vec![full.endpoints[0].clone(); 1001];
-        assert_eq!(
-            testing::errors(&EndpointSliceStrategy, &full),
-            ["endpoints: Invalid value: 1001: must have at most 1000 items"]
-        );
+        assert_eq!(testing::errors(&EndpointSliceStrategy, &full), ["endpoints: Too many: 1001: must have at most 1000 items"]);
     }
 
     #[test]

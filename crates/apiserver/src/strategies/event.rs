@@ -21,6 +21,10 @@ pub struct EventStrategy;
 impl Strategy for EventStrategy {
     type Kind = Event;
 
+    fn creates_on_update(&self) -> bool {
+        true
+    }
+
     fn validate(&self, object: &Event, errors: &mut FieldErrors) {
         let (namespace, about) = (object.namespace(), &object.involved_object().namespace);
         // An event on a cluster-scoped object lives in default.

@@ -11,6 +11,10 @@ pub struct LeaseStrategy;
 impl Strategy for LeaseStrategy {
     type Kind = Lease;
 
+    fn creates_on_update(&self) -> bool {
+        true
+    }
+
     fn validate(&self, object: &Lease, errors: &mut FieldErrors) {
         let spec = object.spec();
         let strategy = spec.strategy.as_deref().unwrap_or_default();

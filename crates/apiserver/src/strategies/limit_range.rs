@@ -1,22 +1,47 @@
 //! LimitRanges: min ≤ default request ≤ default limit ≤ max, resource by resource.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::{
     core::v1::{LimitRange, LimitRangeItem},
+    names::{self, Format},
     quantity::{self, Quantity},
     resource::Quantity as Text,
     rules::{FieldErrors, Path},
 };
 
-use super::SPEC;
+use super::{SPEC, pod};
 use crate::strategy::Strategy;
+
+/// The system's own resources: those of containers, of quotas and of claims.
+const STANDARD: [&str; 16] = [
+    "cpu",
+    "memory",
+    "ephemeral-storage",
+    "requests.cpu",
+    "requests.memory",
+    "requests.ephemeral-storage",
+    "limits.cpu",
+    "limits.memory",
+    "limits.ephemeral-storage",
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "configmaps",
+    "storage",
+];
 
 /// See the module.
 pub struct LimitRangeStrategy;
 
 impl Strategy for LimitRangeStrategy {
     type Kind = LimitRange;
+
+    fn creates_on_update(&self) -> bool {
+        true
+    }
 
     fn set_defaults(&self, object: &mut LimitRange) {
         for item in object.spec.iter_mut().flat_map(|spec| &mut spec.limits).filter(|item| item.r#type == "Container") {
@@ -31,6 +56,7 @@ impl Strategy for LimitRangeStrategy {
         let mut types = BTreeSet::new();
         for (i, item) in object.spec().limits.iter().enumerate() {
             let at = list.index(i);
+            kind(&item.r#type, &at.field("type"), errors);
             if !types.insert(&item.r#type) {
                 errors.duplicate(&at.field("type"), &item.r#type);
             }
@@ -45,20 +71,51 @@ impl Strategy for LimitRangeStrategy {
                 let why = "either minimum or maximum storage value is required, but neither was provided";
                 errors.required_because(&at.field("limits"), why);
             }
-            let names: BTreeSet<&String> =
-                [&item.max, &item.min, &item.default, &item.default_request, &item.max_limit_request_ratio]
-                    .into_iter()
-                    .flat_map(|map| map.keys())
-                    .collect();
+            let names: BTreeSet<&String> = bounds_of(item).into_iter().flat_map(|(_, map)| map.keys()).collect();
             for name in names {
+                for (field, _) in bounds_of(item).into_iter().filter(|(_, map)| map.contains_key(name)) {
+                    resource_name(&item.r#type, name, &at.field(field).key(name), errors);
+                }
                 resource(item, name, &at, errors);
             }
         }
     }
 }
 
+fn bounds_of(item: &LimitRangeItem) -> [(&'static str, &BTreeMap<String, Text>); 5] {
+    [
+        ("max", &item.max),
+        ("min", &item.min),
+        ("default", &item.default),
+        ("defaultRequest", &item.default_request),
+        ("maxLimitRequestRatio", &item.max_limit_request_ratio),
+    ]
+}
+
+/// Checks what the limits are for: one of the system's own words, or somebody else's with a domain.
+fn kind(name: &str, at: &Path<'_>, errors: &mut FieldErrors) {
+    if name.is_empty() {
+        return;
+    }
+    if let Err(why) = names::check(Format::QualifiedName, name) {
+        errors.invalid(at, name, why);
+    } else if !name.contains('/') && !matches!(name, "Pod" | "Container" | "PersistentVolumeClaim") {
+        errors.invalid(at, name, "must be a standard limit type or fully qualified");
+    }
+}
+
+fn resource_name(kind: &str, name: &str, at: &Path<'_>, errors: &mut FieldErrors) {
+    match kind {
+        "Pod" | "Container" => pod::resource_name(name, at, errors),
+        _ if !name.contains('/') && !STANDARD.contains(&name) && !name.starts_with("hugepages-") => {
+            errors.invalid(at, name, "must be a standard resource type or fully qualified");
+        }
+        _ => {}
+    }
+}
+
 /// Takes from `from` what `map` lacks.
-fn fill(map: &mut std::collections::BTreeMap<String, Text>, from: &std::collections::BTreeMap<String, Text>) {
+fn fill(map: &mut BTreeMap<String, Text>, from: &BTreeMap<String, Text>) {
     for (name, value) in from {
         map.entry(name.clone()).or_insert_with(|| value.clone());
     }
@@ -124,6 +181,27 @@ mod tests {
             r#"spec.limits[0].min[cpu]: Invalid value: "1": min value 1 is greater than max value 500m"#,
         ];
         assert_eq!(found[..3], wanted);
+    }
+
+    #[test]
+    fn types_and_resources_exist_or_have_a_domain() {
+        let found = testing::errors(&LimitRangeStrategy, &limits(r#"{"type": "Nonsense", "max": {"cpu": "1"}}"#));
+        assert_eq!(
+            found,
+            [r#"spec.limits[0].type: Invalid value: "Nonsense": must be a standard limit type or fully qualified"#]
+        );
+        let found = testing::errors(&LimitRangeStrategy, &limits(r#"{"type": "Pod", "max": {"bogus": "1"}}"#));
+        assert!(
+            found[0].starts_with(r#"spec.limits[0].max[bogus]: Invalid value: "bogus": must be a standard resource"#),
+            "{found:?}"
+        );
+        for good in [
+            r#"{"type": "example.com/thing", "max": {"example.com/gpu": "1"}}"#,
+            r#"{"type": "PersistentVolumeClaim", "max": {"storage": "1Gi"}}"#,
+            r#"{"type": "Container", "max": {"hugepages-2Mi": "4Mi", "example.com/gpu": "1"}}"#,
+        ] {
+            assert_eq!(testing::errors(&LimitRangeStrategy, &limits(good)), [""; 0], "{good}");
+        }
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! What must hold of the metadata of any object, beyond the form of single fields.
 
+use std::collections::BTreeSet;
+
 use api::{
     Object,
     meta::v1::{ObjectMeta, OwnerReference},
     names,
     rules::{FieldErrors, Path},
 };
+use prost::Message;
 
 /// Most bytes that the keys and values of all annotations of an object may have together.
 pub const ANNOTATIONS_MAX: usize = 256 * 1024;
@@ -14,6 +17,30 @@ pub const ANNOTATIONS_MAX: usize = 256 * 1024;
 const STANDARD_FINALIZERS: &[&str] = &["kubernetes", ORPHAN, FOREGROUND];
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
+
+/// Removes owner references that stand in the list twice, as upstream does.
+pub fn remove_duplicates(meta: &mut ObjectMeta) {
+    let mut seen = BTreeSet::new();
+    meta.owner_references.retain(|owner| seen.insert(owner.encode_to_vec()));
+}
+
+/// Remarks on metadata as it was sent.
+pub fn warnings(meta: &ObjectMeta) -> Vec<String> {
+    let mut uids = BTreeSet::new();
+    let twice: Vec<&str> =
+        meta.owner_references.iter().map(|owner| owner.uid.as_str()).filter(|uid| !uids.insert(*uid)).collect();
+    if twice.is_empty() {
+        return Vec::new();
+    }
+    vec![format!("metadata.ownerReferences contains duplicate entries, of which one is kept: UID {}", twice.join(", "))]
+}
+
+/// Gives `meta` what an update of the status can change beside the status.
+pub fn take_over(meta: &mut ObjectMeta, sent: &mut ObjectMeta) {
+    meta.labels = std::mem::take(&mut sent.labels);
+    meta.annotations = std::mem::take(&mut sent.annotations);
+    meta.finalizers = std::mem::take(&mut sent.finalizers);
+}
 
 /// Checks the metadata of a new object, or of a changed one against the old.
 pub fn validate(new: &dyn Object, old: Option<&dyn Object>, errors: &mut FieldErrors) {
@@ -179,6 +206,17 @@ mod tests {
         let found = fields(&pod(|m| m.owner_references = vec![owner("a"), owner("b")]), None);
         assert_eq!(found.len(), 1);
         assert!(found[0].ends_with("Found \"true\" in references for a and b"), "{found:?}");
+    }
+
+    #[test]
+    fn an_owner_that_is_named_twice_is_kept_once_and_told() {
+        let owner = |uid: &str| OwnerReference { uid: uid.into(), name: uid.into(), ..Default::default() };
+        let mut pod = pod(|m| m.owner_references = vec![owner("a"), owner("b"), owner("a")]);
+        let said = warnings(pod.metadata());
+        assert_eq!(said, ["metadata.ownerReferences contains duplicate entries, of which one is kept: UID a"]);
+        remove_duplicates(pod.metadata_mut());
+        assert_eq!(pod.metadata().owner_references, [owner("a"), owner("b")]);
+        assert_eq!(warnings(pod.metadata()), [""; 0]);
     }
 
     #[test]

@@ -23,12 +23,7 @@ pub mod service;
 #[cfg(test)]
 mod testing;
 
-use std::net::IpAddr;
-
-use api::{
-    Resource,
-    rules::{FieldErrors, Path},
-};
+use api::{Resource, rules::Path};
 
 use crate::strategy::Strategies;
 
@@ -77,23 +72,4 @@ fn take_over<K: Resource>(new: &mut K, old: &K, copy: impl FnOnce(&mut K, &K)) {
 fn raise_generation(object: &mut impl Resource) {
     let meta = object.metadata_mut();
     meta.generation = meta.generation.saturating_add(1);
-}
-
-/// Refuses addresses that mean something else on every machine.
-fn ordinary_address(address: IpAddr, at: &Path<'_>, text: &str, errors: &mut FieldErrors) {
-    if address.is_unspecified() {
-        errors.invalid(at, text, "may not be unspecified (0.0.0.0 or ::)");
-    } else if address.is_loopback() {
-        errors.invalid(at, text, "may not be in the loopback range (127.0.0.0/8, ::1/128)");
-    } else if match address {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    } {
-        errors.invalid(at, text, "may not be in the link-local range (169.254.0.0/16, fe80::/10)");
-    } else if match address {
-        IpAddr::V4(v4) => v4.octets()[..3] == [224, 0, 0],
-        IpAddr::V6(v6) => v6.segments()[0] & 0xff0f == 0xff02,
-    } {
-        errors.invalid(at, text, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)");
-    }
 }

@@ -19,10 +19,7 @@ impl Strategy for NamespaceStrategy {
     type Kind = Namespace;
 
     fn set_defaults(&self, object: &mut Namespace) {
-        let name = object.name().to_owned();
-        if !name.is_empty() {
-            object.metadata_mut().labels.entry(NAME_LABEL.to_owned()).or_insert(name);
-        }
+        name_label(object);
     }
 
     fn prepare_for_create(&self, object: &mut Namespace) {
@@ -40,6 +37,7 @@ impl Strategy for NamespaceStrategy {
     fn prepare_for_subresource_update(&self, subresource: &str, new: &mut Namespace, old: &Namespace) {
         if subresource == "finalize" {
             take_over(new, old, |new, sent| new.spec_mut().finalizers.clone_from(&sent.spec().finalizers));
+            name_label(new);
         }
     }
 
@@ -72,6 +70,14 @@ impl Strategy for NamespaceStrategy {
     }
 }
 
+/// Selectors rely on this label: it says the true name, whatever was sent.
+fn name_label(object: &mut Namespace) {
+    let name = object.name().to_owned();
+    if !name.is_empty() {
+        object.metadata_mut().labels.insert(NAME_LABEL.to_owned(), name);
+    }
+}
+
 fn finalizers(object: &Namespace, errors: &mut FieldErrors) {
     for (i, name) in object.spec().finalizers.iter().enumerate() {
         if name != KUBERNETES && (!name.contains('/') || api::names::check(Format::QualifiedName, name).is_err()) {
@@ -99,6 +105,22 @@ mod tests {
         assert_eq!(new.spec().finalizers, [KUBERNETES]);
         assert_eq!(new.metadata().labels[NAME_LABEL], "shop");
         assert!(NamespaceStrategy.is_held(&new));
+    }
+
+    #[test]
+    fn the_name_label_cannot_lie() {
+        let old = namespace();
+        let lie = |namespace: &mut Namespace| drop(namespace.metadata_mut().labels.insert(NAME_LABEL.into(), "other".into()));
+        let mut new = old.clone();
+        lie(&mut new);
+        assert_eq!(testing::updated(&NamespaceStrategy, new.clone(), &old).metadata().labels[NAME_LABEL], "shop");
+        new.metadata_mut().labels.clear();
+        assert_eq!(testing::updated(&NamespaceStrategy, new, &old).metadata().labels[NAME_LABEL], "shop");
+        let mut stored = old;
+        lie(&mut stored);
+        let mut finalized = stored.clone();
+        NamespaceStrategy.prepare_for_subresource_update("finalize", &mut finalized, &stored);
+        assert_eq!(finalized.metadata().labels[NAME_LABEL], "shop");
     }
 
     #[test]

@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use api::{core::v1::Node, rules::FieldErrors};
+use api::{
+    core::v1::Node,
+    names::{self, Format},
+    rules::FieldErrors,
+};
 
 use super::{SPEC, STATUS};
 use crate::strategy::Strategy;
@@ -27,6 +31,14 @@ impl Strategy for NodeStrategy {
         }
     }
 
+    fn keeps_status_on_create(&self) -> bool {
+        true
+    }
+
+    fn validate_create(&self, object: &Node, errors: &mut FieldErrors) {
+        addresses(object, errors);
+    }
+
     fn validate(&self, object: &Node, errors: &mut FieldErrors) {
         let spec = object.spec();
         let mut seen = BTreeSet::new();
@@ -47,11 +59,8 @@ impl Strategy for NodeStrategy {
 
     fn validate_update(&self, subresource: &str, new: &Node, old: &Node, errors: &mut FieldErrors) {
         if subresource == "status" {
-            let mut seen = BTreeSet::new();
-            for (i, address) in new.status().addresses.iter().enumerate() {
-                if !seen.insert((&address.r#type, &address.address)) {
-                    errors.duplicate(&STATUS.field("addresses").index(i), &address.address);
-                }
+            if new.status().addresses != old.status().addresses {
+                addresses(new, errors);
             }
             return;
         }
@@ -66,6 +75,23 @@ impl Strategy for NodeStrategy {
         }
         if new.external_id != old.external_id {
             errors.forbidden(&SPEC.field("externalID"), "may not be updated");
+        }
+    }
+}
+
+/// The API server calls a node at its addresses, and others send it their pods' traffic: they are addresses.
+fn addresses(node: &Node, errors: &mut FieldErrors) {
+    let list = STATUS.field("addresses");
+    let mut seen = BTreeSet::new();
+    for (i, address) in node.status().addresses.iter().enumerate() {
+        let at = list.index(i);
+        if !seen.insert((&address.r#type, &address.address)) {
+            errors.duplicate(&at, &address.address);
+        }
+        if matches!(address.r#type.as_str(), "InternalIP" | "ExternalIP")
+            && let Err(why) = names::check(Format::Ip, &address.address)
+        {
+            errors.invalid(&at.field("address"), &address.address, why);
         }
     }
 }
@@ -100,6 +126,33 @@ mod tests {
         assert_eq!(testing::errors(&NodeStrategy, &node(twice)), [r#"spec.taints[1]: Duplicate value: "a:NoSchedule""#]);
         let two = r#"{"taints": [{"key": "a", "effect": "NoSchedule"}, {"key": "a", "effect": "NoExecute"}]}"#;
         assert_eq!(testing::errors(&NodeStrategy, &node(two)), [""; 0]);
+    }
+
+    #[test]
+    fn a_node_has_addresses_at_which_others_reach_it() {
+        let with = |kind: &str, address: &str| -> Node {
+            let addresses = format!(r#"[{{"type": "{kind}", "address": "{address}"}}]"#);
+            testing::json(&format!(r#"{{"metadata": {{"name": "n"}}, "status": {{"addresses": {addresses}}}}}"#))
+        };
+        let judge = |node: &Node| {
+            let mut created = FieldErrors::default();
+            NodeStrategy.validate_create(node, &mut created);
+            let updated = testing::update_errors(&NodeStrategy, "status", node, &Node::default());
+            assert_eq!(updated.len(), created.0.len());
+            updated
+        };
+        for (kind, good) in
+            [("InternalIP", "172.30.1.2"), ("InternalIP", "127.0.0.1"), ("ExternalIP", "fd00::2"), ("Hostname", "n1")]
+        {
+            assert_eq!(judge(&with(kind, good)), [""; 0]);
+        }
+        for bad in ["not-an-ip", "", "10.0.0.0/8"] {
+            let found = judge(&with("InternalIP", bad));
+            assert!(found.len() == 1 && found[0].starts_with("status.addresses[0].address: Invalid value"), "{bad}: {found:?}");
+        }
+        // What was stored under older rules does not keep a node from reporting.
+        let old = with("InternalIP", "not-an-ip");
+        assert_eq!(testing::update_errors(&NodeStrategy, "status", &old, &old), [""; 0]);
     }
 
     #[test]

@@ -27,6 +27,10 @@ impl Strategy for PodTemplateStrategy {
         }
     }
 
+    fn warnings(&self, object: &PodTemplate) -> Vec<String> {
+        pod::template_warnings(object.template(), "template")
+    }
+
     fn validate(&self, object: &PodTemplate, errors: &mut FieldErrors) {
         pod::validate_template(object.template(), &ROOT.field("template"), errors);
     }

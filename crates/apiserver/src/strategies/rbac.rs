@@ -1,11 +1,12 @@
 //! Roles and their bindings.
 
 use api::{
+    names::{self, Format},
     rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, Subject},
     rules::FieldErrors,
 };
 
-use super::ROOT;
+use super::{ROOT, pod};
 use crate::strategy::Strategy;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
@@ -23,6 +24,10 @@ pub struct ClusterRoleBindingStrategy;
 impl Strategy for RoleStrategy {
     type Kind = Role;
 
+    fn creates_on_update(&self) -> bool {
+        true
+    }
+
     fn validate(&self, object: &Role, errors: &mut FieldErrors) {
         rules(&object.rules, true, errors);
     }
@@ -31,13 +36,26 @@ impl Strategy for RoleStrategy {
 impl Strategy for ClusterRoleStrategy {
     type Kind = ClusterRole;
 
+    fn creates_on_update(&self) -> bool {
+        true
+    }
+
     fn validate(&self, object: &ClusterRole, errors: &mut FieldErrors) {
         rules(&object.rules, false, errors);
+        let at = ROOT.field("aggregationRule");
+        let list = at.field("clusterRoleSelectors");
+        for (i, selector) in object.aggregation_rule().cluster_role_selectors.iter().enumerate() {
+            pod::label_selector(Some(selector), &list.index(i), errors);
+        }
     }
 }
 
 impl Strategy for RoleBindingStrategy {
     type Kind = RoleBinding;
+
+    fn creates_on_update(&self) -> bool {
+        true
+    }
 
     fn set_defaults(&self, object: &mut RoleBinding) {
         default_groups(&mut object.subjects);
@@ -50,6 +68,10 @@ impl Strategy for RoleBindingStrategy {
 
 impl Strategy for ClusterRoleBindingStrategy {
     type Kind = ClusterRoleBinding;
+
+    fn creates_on_update(&self) -> bool {
+        true
+    }
 
     fn set_defaults(&self, object: &mut ClusterRoleBinding) {
         default_groups(&mut object.subjects);
@@ -106,6 +128,11 @@ fn subjects(subjects: &[Subject], namespaced: bool, errors: &mut FieldErrors) {
             if !namespaced && subject.namespace.is_empty() {
                 errors.required(&at.field("namespace"));
             }
+            if !subject.name.is_empty()
+                && let Err(why) = names::check(Format::DnsSubdomain, &subject.name)
+            {
+                errors.invalid(&at.field("name"), &subject.name, why);
+            }
         } else if matches!(subject.kind.as_str(), "User" | "Group") && subject.api_group != GROUP {
             errors.not_supported(&at.field("apiGroup"), &subject.api_group, &[GROUP]);
         }
@@ -128,6 +155,23 @@ mod tests {
         let neither = testing::errors(&RoleStrategy, &testing::json(r#"{"rules": [{"verbs": ["get"]}]}"#));
         assert_eq!(neither[0], "rules[0].apiGroups: Required value: resource rules must supply at least one api group");
         assert_eq!(neither[1], "rules[0].resources: Required value: resource rules must supply at least one resource");
+    }
+
+    #[test]
+    fn a_binding_names_a_role_and_accounts_that_can_be() {
+        let binding =
+            testing::created(RoleBindingStrategy, testing::json(r#"{"subjects": [{"kind": "ServiceAccount", "name": "A b"}]}"#));
+        let found = testing::errors(&RoleBindingStrategy, &binding);
+        assert_eq!(found[0], "roleRef: Required value");
+        assert!(found[1].starts_with(r#"subjects[0].name: Invalid value: "A b": a lowercase RFC 1123 subdomain"#), "{found:?}");
+    }
+
+    #[test]
+    fn an_aggregation_selects_by_whole_conditions() {
+        let role = r#"{"aggregationRule": {"clusterRoleSelectors": [{"matchExpressions": [{"key": "a", "operator": "In"}]}]}}"#;
+        let found = testing::errors(&ClusterRoleStrategy, &testing::json(role));
+        let at = "aggregationRule.clusterRoleSelectors[0].matchExpressions[0].values";
+        assert_eq!(found, [format!("{at}: Required value: must be specified when `operator` is 'In' or 'NotIn'")]);
     }
 
     #[test]

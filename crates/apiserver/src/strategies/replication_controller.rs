@@ -66,6 +66,10 @@ impl Strategy for ReplicationControllerStrategy {
         pod::validate_template(spec.template(), &at, errors);
     }
 
+    fn warnings(&self, object: &ReplicationController) -> Vec<String> {
+        pod::template_warnings(object.spec().template(), "spec.template")
+    }
+
     fn validate_update(
         &self,
         subresource: &str,

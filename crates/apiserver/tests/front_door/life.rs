@@ -19,14 +19,13 @@ use store::{ReadAt, Store};
 use crate::support::{ADVERTISED, World, eventually, object};
 
 fn election(identity: &str) -> LeaderElection {
-    LeaderElection {
-        identity: identity.to_owned(),
-        lease_duration: Duration::from_secs(1),
-        // A process that was paused does not know it: by its own clock it leads long after the lease has run out.
-        renew_deadline: Duration::from_secs(600),
-        retry_period: Duration::from_millis(100),
-        ..LeaderElection::new("test")
-    }
+    let mut election = LeaderElection::new("test");
+    identity.clone_into(&mut election.identity);
+    election.lease_duration = Duration::from_secs(1);
+    // A process that was paused does not know it: by its own clock it leads long after the lease has run out.
+    election.renew_deadline = Duration::from_secs(600);
+    election.retry_period = Duration::from_millis(100);
+    election
 }
 
 type Leading<'a> = Pin<Box<dyn Future<Output = Result<(), LeaderError>> + 'a>>;

@@ -14,3 +14,4 @@ mod reflection;
 mod relay;
 mod rest;
 mod support;
+mod writes;

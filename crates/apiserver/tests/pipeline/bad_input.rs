@@ -98,7 +98,10 @@ async fn what_cannot_change_does_not() {
     let made = server.create(binding("one")).await.unwrap();
     assert_eq!(made.subjects[0].api_group, "rbac.authorization.k8s.io");
     let error = server.update(binding("two")).await.unwrap_err();
-    assert_eq!(error.message(), "RoleBinding \"b\" is invalid: roleRef: Invalid value: field is immutable");
+    assert_eq!(
+        error.message(),
+        "RoleBinding.rbac.authorization.k8s.io \"b\" is invalid: roleRef: Invalid value: field is immutable"
+    );
 
     let pod = format!(r#"{{{}, "spec": {{"containers": [{{"name": "a", "image": "web:1"}}]}}}}"#, metadata("web"));
     let pod: Pod = server.create(object(&pod)).await.unwrap();

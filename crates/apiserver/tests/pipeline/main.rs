@@ -9,4 +9,5 @@ mod bootstrap;
 mod deletion;
 mod services;
 mod support;
+mod upstream;
 mod writes;

@@ -158,5 +158,5 @@ pub fn object<K: Resource>(text: &str) -> K {
 
 /// The configuration with this network and these node ports.
 pub fn config(cidr: &str, node_ports: std::ops::RangeInclusive<u16>) -> AdmissionConfig {
-    AdmissionConfig { service_cidr: cidr.parse().unwrap(), node_ports }
+    AdmissionConfig { service_cidr: cidr.parse().unwrap(), node_ports, cluster_cidr: None, plugins: Default::default() }
 }

@@ -24,7 +24,7 @@ pub(super) struct Failing {
     /// When another one may be created, in seconds since 1970.
     next: i64,
     /// One that was made since the first failure is on its way: it may yet live.
-    trying: bool,
+    pub(super) trying: bool,
 }
 
 /// Looks for pods that failed at once among all pods of a controller that wants so many. Those made up to `since` say nothing: they were

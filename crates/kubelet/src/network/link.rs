@@ -1,8 +1,11 @@
 //! Links, addresses and routes over rtnetlink: the few operations that the pod network is made of, each of which can be repeated.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
-use futures::TryStreamExt as _;
+use futures::{TryStream, TryStreamExt as _};
 use netlink_packet_route::{
     AddressFamily,
     address::AddressAttribute,
@@ -18,6 +21,9 @@ use super::{Cidr, Error, Result};
 
 /// Marks the routes that are ours among the node's.
 const ROUTE_PROTOCOL: RouteProtocol = RouteProtocol::Other(0x6b);
+/// How often a list is asked for while the socket is busy with another, and how long it waits between: a second in all.
+const LIST_ATTEMPTS: u32 = 100;
+const LIST_AGAIN: Duration = Duration::from_millis(10);
 
 /// A netlink connection into one network namespace; closed when dropped.
 pub(super) struct Netlink {
@@ -64,9 +70,23 @@ impl Netlink {
         Ok(Self { handle, connection: tokio::spawn(connection).abort_handle() })
     }
 
+    /// Asks for a list. The kernel makes one at a time for a socket and refuses a second as busy, and others use this one too.
+    async fn list<S: TryStream<Error = rtnetlink::Error>>(&self, what: &str, ask: impl Fn() -> S) -> Result<Vec<S::Ok>> {
+        let mut attempt = 1;
+        loop {
+            match ask().try_collect().await {
+                Err(error) if is_errno(&error, libc::EBUSY) && attempt < LIST_ATTEMPTS => {
+                    attempt += 1;
+                    tokio::time::sleep(LIST_AGAIN).await;
+                }
+                outcome => return outcome.map_err(failed(format!("list {what}"))),
+            }
+        }
+    }
+
     /// All links.
     pub(super) async fn links(&self) -> Result<Vec<Link>> {
-        self.handle.link().get().execute().map_ok(link).try_collect().await.map_err(failed("list the links"))
+        self.list("the links", || self.handle.link().get().execute().map_ok(link)).await
     }
 
     /// The link of that name, if there is one.
@@ -103,15 +123,8 @@ impl Netlink {
     /// Gives the link this address and no other IPv4 address.
     pub(super) async fn set_only_address(&self, index: u32, address: Ipv4Addr, prefix: u8) -> Result<()> {
         self.add_address(index, address, prefix).await?;
-        let all: Vec<_> = self
-            .handle
-            .address()
-            .get()
-            .set_link_index_filter(index)
-            .execute()
-            .try_collect()
-            .await
-            .map_err(failed(format!("list the addresses of link {index}")))?;
+        let what = format!("the addresses of link {index}");
+        let all = self.list(&what, || self.handle.address().get().set_link_index_filter(index).execute()).await?;
         for message in all {
             let held = message.attributes.iter().find_map(|attribute| match attribute {
                 AddressAttribute::Local(IpAddr::V4(held)) => Some(*held),
@@ -192,7 +205,7 @@ impl Netlink {
     /// Our routes to other nodes' pods.
     pub(super) async fn peer_routes(&self) -> Result<Vec<PeerRoute>> {
         let filter = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let routes: Vec<_> = self.handle.route().get(filter).execute().try_collect().await.map_err(failed("list the routes"))?;
+        let routes = self.list("the routes", || self.handle.route().get(filter.clone()).execute()).await?;
         Ok(routes
             .into_iter()
             .filter(|route| route.header.protocol == ROUTE_PROTOCOL && route.header.address_family == AddressFamily::Inet)
@@ -229,7 +242,7 @@ impl Netlink {
 
     /// Whether some link of this namespace holds the address.
     pub(super) async fn holds(&self, address: Ipv4Addr) -> Result<bool> {
-        let all: Vec<_> = self.handle.address().get().execute().try_collect().await.map_err(failed("list the addresses"))?;
+        let all = self.list("the addresses", || self.handle.address().get().execute()).await?;
         let wanted = AddressMessageBuilder::<Ipv4Addr>::new().address(address, 32).build();
         Ok(all.iter().any(|message| {
             message.attributes.iter().any(|a| matches!(a, AddressAttribute::Local(_)) && wanted.attributes.contains(a))
@@ -261,4 +274,19 @@ fn link(message: LinkMessage) -> Link {
         }
     }
     link
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn lists_asked_for_at_once_are_all_answered() {
+        // Reading needs no namespace of our own.
+        let netlink = Netlink::open().unwrap();
+        let lists = (0..50).map(|_| netlink.holds(Ipv4Addr::LOCALHOST));
+        for held in futures::future::join_all(lists).await {
+            assert!(held.unwrap());
+        }
+    }
 }

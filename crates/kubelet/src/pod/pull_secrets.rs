@@ -33,7 +33,7 @@ struct Entry {
 /// The credentials for an image; `None` if no Secret has any for its registry. Secrets that are missing or make no sense are passed over, as
 /// upstream does: the pull then says what it lacks.
 pub(super) async fn credentials(cluster: &dyn Cluster, pod: &Pod, image: &str) -> Result<Option<Credentials>, cluster::Error> {
-    for reference in &pod.spec().image_pull_secrets {
+    for reference in pod.spec().image_pull_secrets.iter().filter(|reference| !reference.name.is_empty()) {
         let Some(secret) = cluster.secret(&pod.metadata().namespace, &reference.name).await? else { continue };
         let entries = if let Some(json) = secret.data.get(DOCKER_CONFIG_JSON) {
             serde_json::from_slice::<DockerConfig>(json).map(|config| config.auths)

@@ -14,9 +14,10 @@ use api::{
     },
     resource::Resource as _,
 };
+use bytes::Bytes;
 use daemon::tls::PeerInfo;
 use futures::{StreamExt as _, stream::BoxStream};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::{
     manager::Pods,
@@ -119,7 +120,7 @@ impl NodeService {
                     "container {name:?} of pod {pod:?} has ended with exit code {}; what it wrote is in its log",
                     exit.code
                 );
-                return Err(Status::failed_precondition(message));
+                return Err(too_late(message));
             }
             Some(State::Created) | None => {}
         }
@@ -216,7 +217,7 @@ impl Kubelet for NodeService {
         let attached = self.runtime.attach(&container.id, start.stdin, container.tty).await;
         let session = attached.map_err(|error| match error {
             // It has ended since.
-            runtime::Error::Conflict { message } => Status::failed_precondition(message),
+            runtime::Error::Conflict { message } => too_late(message),
             error => failed(error),
         })?;
         let target = streams::Target::Container(container.id);
@@ -272,6 +273,12 @@ fn log_options(request: &LogsRequest) -> Result<LogOptions, Status> {
 /// Whether a status' container id, which names the runtime too, is this one.
 fn is_id(told: &str, id: &str) -> bool {
     told.split_once("://").is_some_and(|(_, told)| told == id)
+}
+
+/// The refusal of what needs a container that runs, when it has ended. By its code clients know to look at the log instead.
+fn too_late(message: String) -> Status {
+    let refused: Status = StatusError::bad_request(message).into();
+    Status::with_details(Code::FailedPrecondition, refused.message(), Bytes::copy_from_slice(refused.details()))
 }
 
 fn failed(error: runtime::Error) -> Status {

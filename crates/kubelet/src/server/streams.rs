@@ -75,8 +75,9 @@ impl Begun {
 
 impl Drop for Begun {
     fn drop(&mut self) {
-        if let Some(session) = self.session.take() {
-            tokio::spawn(end(self.runtime.clone(), session));
+        // Without a runtime the kubelet itself is ending.
+        if let (Some(session), Ok(handle)) = (self.session.take(), tokio::runtime::Handle::try_current()) {
+            handle.spawn(end(self.runtime.clone(), session));
         }
     }
 }

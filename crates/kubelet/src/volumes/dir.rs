@@ -131,9 +131,8 @@ impl Dir {
             Err(errno) => return Err(errno.into()),
         }
         let doomed = self.at(name)?;
-        let mut lifted = 0;
         for _ in 0..ROUNDS {
-            doomed.empty(&doomed, OPEN_DEPTH, &mut lifted)?;
+            doomed.empty(&doomed, OPEN_DEPTH)?;
             match unlinkat(&self.0, name, UnlinkatFlags::RemoveDir) {
                 Ok(()) | Err(Errno::ENOENT) => return Ok(()),
                 Err(Errno::ENOTEMPTY) => {}
@@ -144,7 +143,7 @@ impl Dir {
     }
 
     /// Removes what is in this directory; directories deeper than `left` are moved to `top`, for the next round.
-    fn empty(&self, top: &Self, left: u32, lifted: &mut u64) -> io::Result<()> {
+    fn empty(&self, top: &Self, left: u32) -> io::Result<()> {
         for entry in self.entries()? {
             let (name, kind) = entry?;
             let name = Path::new(&name);
@@ -152,10 +151,10 @@ impl Dir {
                 unlinkat(&self.0, name, UnlinkatFlags::NoRemoveDir)?;
             } else if unlinkat(&self.0, name, UnlinkatFlags::RemoveDir).is_ok() {
             } else if left == 0 {
-                *lifted += 1;
-                renameat(&self.0, name, &top.0, format!("..lifted-{lifted}").as_str())?;
+                // A name that nobody can have taken before.
+                renameat(&self.0, name, &top.0, format!("..{:x}", rand::random::<u128>()).as_str())?;
             } else {
-                self.at(name)?.empty(top, left - 1, lifted)?;
+                self.at(name)?.empty(top, left - 1)?;
                 match unlinkat(&self.0, name, UnlinkatFlags::RemoveDir) {
                     // What was moved up may have been put back below by whoever still writes: the next round sees.
                     Ok(()) | Err(Errno::ENOENT | Errno::ENOTEMPTY) => {}

@@ -32,7 +32,7 @@ impl Score for ImageLocality {
         let of = |node: &&NodeInfo| {
             let here =
                 |(image, nodes): (&String, &i64)| node.images.get(image).map_or(0, |size| size.saturating_mul(*nodes) / total);
-            let sum: i64 = images.iter().zip(&spread).map(here).sum();
+            let sum = images.iter().zip(&spread).map(here).fold(0, i64::saturating_add);
             (sum.clamp(MIN, max) - MIN) * 100 / (max - MIN)
         };
         Some(nodes.iter().map(of).collect())

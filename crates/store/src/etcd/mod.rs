@@ -41,6 +41,8 @@ const FIRST_ATTEMPT: Duration = Duration::from_secs(1);
 /// etcd ends connections that ping more often than every 5 s.
 const KEEP_ALIVE: Duration = Duration::from_secs(6);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a request may take while it is known that there is no quorum.
+const LOST_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a member may take to say how it is.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause after all members failed in a row.
@@ -254,7 +256,9 @@ impl Etcd {
         F: Fn(Arc<Member>) -> Fut,
         Fut: Future<Output = Result<T, etcd_client::Error>>,
     {
-        let deadline = Instant::now() + self.0.request_timeout;
+        // Without a quorum nobody need wait long to be told so.
+        let most = if self.is_lost() { LOST_TIMEOUT } else { Duration::MAX };
+        let deadline = Instant::now() + self.0.request_timeout.min(most);
         let (mut patience, mut ambiguous, mut attempts) = (FIRST_ATTEMPT, false, 0);
         loop {
             let index = self.0.preferred.load(Ordering::Relaxed);

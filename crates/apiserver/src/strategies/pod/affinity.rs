@@ -103,17 +103,34 @@ fn weighted_terms(terms: &[WeightedPodAffinityTerm], at: &Path<'_>, errors: &mut
 fn pod_term(term: &PodAffinityTerm, at: &Path<'_>, errors: &mut FieldErrors) {
     selector(term.label_selector.as_ref(), &at.field("labelSelector"), errors);
     selector(term.namespace_selector.as_ref(), &at.field("namespaceSelector"), errors);
-    if term.label_selector.is_none() {
-        for (field, keys) in [("matchLabelKeys", &term.match_label_keys), ("mismatchLabelKeys", &term.mismatch_label_keys)] {
-            if !keys.is_empty() {
-                errors.forbidden(&at.field(field), "must not be specified when labelSelector is not set");
-            }
+    for (field, keys) in [("matchLabelKeys", &term.match_label_keys), ("mismatchLabelKeys", &term.mismatch_label_keys)] {
+        own_labels(keys, term.label_selector.as_ref(), &at.field(field), errors);
+    }
+    let list = at.field("matchLabelKeys");
+    for (i, key) in term.match_label_keys.iter().enumerate().filter(|(_, key)| term.mismatch_label_keys.contains(key)) {
+        errors.invalid(&list.index(i), key, "exists in both matchLabelKeys and mismatchLabelKeys");
+    }
+}
+
+/// Checks keys of the pod's own labels, which creation adds to the end of the selector: what is there before must not be about them.
+fn own_labels(keys: &[String], selector: Option<&LabelSelector>, at: &Path<'_>, errors: &mut FieldErrors) {
+    if keys.is_empty() {
+        return;
+    }
+    let Some(selector) = selector else {
+        return errors.forbidden(at, "must not be specified when labelSelector is not set");
+    };
+    let mut seen: BTreeSet<&str> = selector.match_labels.keys().map(String::as_str).collect();
+    for requirement in &selector.match_expressions {
+        let twice = !seen.insert(&requirement.key);
+        if let Some(i) = keys.iter().position(|key| *key == requirement.key).filter(|_| twice) {
+            errors.invalid(&at.index(i), &requirement.key, "exists in both matchLabelKeys and labelSelector");
         }
     }
 }
 
 /// Checks that each condition of a label selector has values exactly if its operator takes some.
-pub(super) fn selector(selector: Option<&LabelSelector>, at: &Path<'_>, errors: &mut FieldErrors) {
+pub(in crate::strategies) fn selector(selector: Option<&LabelSelector>, at: &Path<'_>, errors: &mut FieldErrors) {
     let list = at.field("matchExpressions");
     for (i, requirement) in selector.iter().flat_map(|s| &s.match_expressions).enumerate() {
         let at = list.index(i);
@@ -156,8 +173,6 @@ fn spread(spec: &PodSpec, list: &Path<'_>, errors: &mut FieldErrors) {
             errors.invalid(&at.field("minDomains"), domains, why);
         }
         selector(constraint.label_selector.as_ref(), &at.field("labelSelector"), errors);
-        if constraint.label_selector.is_none() && !constraint.match_label_keys.is_empty() {
-            errors.forbidden(&at.field("matchLabelKeys"), "must not be specified when labelSelector is not set");
-        }
+        own_labels(&constraint.match_label_keys, constraint.label_selector.as_ref(), &at.field("matchLabelKeys"), errors);
     }
 }

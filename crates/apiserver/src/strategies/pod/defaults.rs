@@ -36,8 +36,9 @@ pub(super) fn spec(spec: &mut PodSpec) {
     }
 }
 
-/// A limit without a request asks for what it limits.
-pub(super) fn requests_from_limits(spec: &mut PodSpec) {
+/// Sets the defaults that pods have and templates have not. A limit without a request asks for what it limits.
+pub(super) fn of_pod(spec: &mut PodSpec) {
+    spec.enable_service_links.get_or_insert(true);
     for container in spec.containers.iter_mut().chain(&mut spec.init_containers) {
         container_requests(container);
     }

@@ -89,6 +89,10 @@ pub(super) fn file_field(field: &ObjectFieldSelector, at: &Path<'_>, errors: &mu
 
 fn field_ref(field: &ObjectFieldSelector, allowed: &[&str], subscripts: bool, at: &Path<'_>, errors: &mut FieldErrors) {
     let (path, at) = (field.field_path.as_str(), at.field("fieldPath"));
+    if !matches!(field.api_version.as_str(), "" | "v1") {
+        errors.invalid(&at, path, format_args!("error converting fieldPath: unsupported pod version: {}", field.api_version));
+        return;
+    }
     if path.is_empty() || allowed.contains(&path) {
         return;
     }

@@ -6,6 +6,7 @@ mod containers;
 mod defaults;
 mod environment;
 mod ephemeral;
+mod own_labels;
 mod probes;
 mod resources;
 mod security;
@@ -15,17 +16,23 @@ mod volumes;
 
 use api::{
     Object, Resource, StatusError,
-    core::v1::{HostIp, Pod, PodIp, PodTemplateSpec},
+    core::v1::{HostIp, Pod, PodCondition, PodIp, PodTemplateSpec},
     meta::v1::DeleteOptions,
     pod::{Qos, is_terminal},
     rules::{FieldErrors, Path},
+    unsupported,
 };
 
+pub(super) use self::{affinity::selector as label_selector, resources::name as resource_name};
 use super::{META, SPEC, raise_generation, take_over};
 use crate::strategy::Strategy;
 
 /// Annotation of a pod that stands for one which a kubelet runs from a file.
 pub const MIRROR: &str = "kubernetes.io/config.mirror";
+/// Longest grace that a deletion gives, in seconds: some 68 years. More would not be a time in the end.
+const LONGEST_GRACE: i64 = i32::MAX as i64;
+/// Condition type and reason of a pod that the scheduler is to leave alone.
+const GATED: (&str, &str) = ("PodScheduled", "SchedulingGated");
 
 /// See the module.
 pub struct PodStrategy;
@@ -36,7 +43,7 @@ impl Strategy for PodStrategy {
     fn set_defaults(&self, object: &mut Pod) {
         if let Some(spec) = &mut object.spec {
             defaults::spec(spec);
-            defaults::requests_from_limits(spec);
+            defaults::of_pod(spec);
         }
     }
 
@@ -44,6 +51,22 @@ impl Strategy for PodStrategy {
         object.metadata_mut().generation = 1;
         object.status_mut().phase = "Pending".to_owned();
         object.status_mut().qos_class = Qos::of(object.spec()).as_str().to_owned();
+        if !object.spec().scheduling_gates.is_empty() {
+            let created = object.metadata().creation_timestamp;
+            object.status_mut().conditions.push(PodCondition {
+                r#type: GATED.0.to_owned(),
+                status: "False".to_owned(),
+                reason: GATED.1.to_owned(),
+                message: "Scheduling is blocked due to non-empty scheduling gates".to_owned(),
+                last_transition_time: created,
+                ..PodCondition::default()
+            });
+        }
+        own_labels::merge(object);
+    }
+
+    fn status_takes_metadata(&self) -> bool {
+        true
     }
 
     fn prepare_for_update(&self, new: &mut Pod, old: &Pod) {
@@ -53,6 +76,9 @@ impl Strategy for PodStrategy {
         }
         if new.spec != old.spec {
             raise_generation(new);
+        }
+        if new.spec().scheduling_gates.is_empty() && !old.spec().scheduling_gates.is_empty() {
+            new.status_mut().conditions.retain(|condition| (condition.r#type.as_str(), condition.reason.as_str()) != GATED);
         }
     }
 
@@ -82,6 +108,16 @@ impl Strategy for PodStrategy {
         }
     }
 
+    fn validate_create(&self, object: &Pod, errors: &mut FieldErrors) {
+        if !object.spec().ephemeral_containers.is_empty() {
+            errors.forbidden(&SPEC.field("ephemeralContainers"), "cannot be set on create");
+        }
+    }
+
+    fn warnings(&self, object: &Pod) -> Vec<String> {
+        unsupported::first(object.spec()).iter().map(|found| warning("spec", found)).collect()
+    }
+
     fn validate_update(&self, subresource: &str, new: &Pod, old: &Pod, errors: &mut FieldErrors) {
         match subresource {
             "" => update::spec(new, old, errors),
@@ -100,7 +136,7 @@ impl Strategy for PodStrategy {
             return Some(0);
         }
         let seconds = options.grace_period_seconds.or(object.spec().termination_grace_period_seconds).unwrap_or(0);
-        Some(if seconds < 0 { 1 } else { seconds })
+        Some(if seconds < 0 { 1 } else { seconds.min(LONGEST_GRACE) })
     }
 
     fn write_subresource(&self, subresource: &str, body: &dyn Object, object: &mut Pod) -> Result<(), StatusError> {
@@ -125,6 +161,16 @@ pub(super) fn validate_template(template: &PodTemplateSpec, at: &Path<'_>, error
         errors.forbidden(&at.field("ephemeralContainers"), "ephemeral containers not allowed in pod template");
     }
     spec::validate(template.spec(), &at, errors);
+}
+
+/// A remark on a template of which no pod would run. `at` is its place in the object.
+pub(super) fn template_warnings(template: &PodTemplateSpec, at: &str) -> Vec<String> {
+    unsupported::first(template.spec()).iter().map(|found| warning(&format!("{at}.spec"), found)).collect()
+}
+
+/// It is a remark and no refusal: kubelets of another version may be able to do it, and manifests that are good for upstream are taken.
+fn warning(at: &str, found: &unsupported::Unsupported) -> String {
+    format!("{at}.{}: {}: nodes will refuse the pod", found.field, found.message)
 }
 
 /// What the kubelet does not report stays, and what it reports twice agrees.

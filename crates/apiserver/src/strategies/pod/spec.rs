@@ -25,11 +25,6 @@ pub(super) fn validate(spec: &PodSpec, at: &Path<'_>, errors: &mut FieldErrors) 
     if let Some(of_pod) = &spec.resources {
         resources::validate(of_pod, &at.field("resources"), errors);
     }
-    for (i, secret) in spec.image_pull_secrets.iter().enumerate() {
-        if secret.name.is_empty() {
-            errors.required(&at.field("imagePullSecrets").index(i).field("name"));
-        }
-    }
 }
 
 fn resolver(spec: &PodSpec, at: &Path<'_>, errors: &mut FieldErrors) {

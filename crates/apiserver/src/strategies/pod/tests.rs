@@ -257,3 +257,144 @@ fn ephemeral_containers_are_added_and_stay() {
     let found = testing::update_errors(&PodStrategy, "ephemeralcontainers", &old, &new);
     assert_eq!(found, [r#"spec.ephemeralContainers: Forbidden: existing ephemeral containers "debug" may not be removed"#]);
 }
+
+#[test]
+fn a_gated_pod_says_so_until_its_gates_are_gone() {
+    let condition =
+        |pod: &Pod| pod.status().conditions.iter().map(|c| format!("{}={}/{}", c.r#type, c.status, c.reason)).collect::<Vec<_>>();
+    let old = pod("", r#""schedulingGates": [{"name": "example.org/a"}, {"name": "example.org/b"}],"#);
+    assert_eq!(condition(&old), ["PodScheduled=False/SchedulingGated"]);
+    assert_eq!(condition(&pod("", "")), [""; 0]);
+    let mut half = old.clone();
+    half.spec_mut().scheduling_gates.pop();
+    let half = testing::updated(&PodStrategy, half, &old);
+    assert_eq!(condition(&half), ["PodScheduled=False/SchedulingGated"]);
+    let mut free = half.clone();
+    free.spec_mut().scheduling_gates.clear();
+    let free = testing::updated(&PodStrategy, free, &half);
+    assert_eq!(condition(&free), [""; 0]);
+    assert_eq!(testing::update_errors(&PodStrategy, "", &free, &half), [""; 0]);
+}
+
+#[test]
+fn keys_of_the_pods_own_labels_are_written_into_its_selectors() {
+    let term = r#"{"topologyKey": "zone", "labelSelector": {"matchLabels": {"a": "b"}}, "matchLabelKeys": ["rev", "none"],
+        "mismatchLabelKeys": ["tenant"]}"#;
+    let rules = format!(
+        r#"{{"requiredDuringSchedulingIgnoredDuringExecution": [{term}],
+            "preferredDuringSchedulingIgnoredDuringExecution": [{{"weight": 1, "podAffinityTerm": {term}}}]}}"#
+    );
+    let text = format!(
+        r#"{{"metadata": {{"name": "web", "labels": {{"rev": "7", "tenant": "t"}}}}, "spec": {{
+            "containers": [{{"name": "main", "image": "web:1"}}],
+            "affinity": {{"podAffinity": {rules}, "podAntiAffinity": {rules}}},
+            "topologySpreadConstraints": [{{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule",
+                "labelSelector": {{}}, "matchLabelKeys": ["rev"]}}]}}}}"#
+    );
+    let pod = testing::created(PodStrategy, testing::json(&text));
+    assert_eq!(testing::errors(&PodStrategy, &pod), [""; 0]);
+    let shown = |selector: &api::meta::v1::LabelSelector| -> Vec<String> {
+        selector.match_expressions.iter().map(|r| format!("{} {} {:?}", r.key, r.operator, r.values)).collect()
+    };
+    let affinity = pod.spec().affinity();
+    for (required, preferred) in [
+        (
+            &affinity.pod_affinity().required_during_scheduling_ignored_during_execution,
+            &affinity.pod_affinity().preferred_during_scheduling_ignored_during_execution,
+        ),
+        (
+            &affinity.pod_anti_affinity().required_during_scheduling_ignored_during_execution,
+            &affinity.pod_anti_affinity().preferred_during_scheduling_ignored_during_execution,
+        ),
+    ] {
+        for selector in [required[0].label_selector(), preferred[0].pod_affinity_term().label_selector()] {
+            assert_eq!(shown(selector), [r#"rev In ["7"]"#, r#"tenant NotIn ["t"]"#]);
+        }
+    }
+    assert_eq!(shown(pod.spec().topology_spread_constraints[0].label_selector()), [r#"rev In ["7"]"#]);
+    // An update does not write them again.
+    assert_eq!(change(&pod, |_| {}), [""; 0]);
+    let twice = text.replace(r#""matchLabels": {"a": "b"}"#, r#""matchLabels": {"rev": "6"}"#);
+    let found = testing::errors(&PodStrategy, &testing::created(PodStrategy, testing::json(&twice)));
+    assert_eq!(found.len(), 4);
+    assert!(
+        found[0].ends_with(r#"[0].matchLabelKeys[0]: Invalid value: "rev": exists in both matchLabelKeys and labelSelector"#),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn what_no_node_can_run_is_taken_with_a_remark() {
+    let warnings = |spec: &str| PodStrategy.warnings(&pod("", spec));
+    assert_eq!(warnings(""), [""; 0]);
+    let said = "spec.initContainers: init containers are not supported by this kubelet yet: nodes will refuse the pod";
+    assert_eq!(warnings(r#""initContainers": [{"name": "i", "image": "i"}],"#), [said]);
+    let template = PodTemplateSpec { spec: pod("", r#""hostUsers": false,"#).spec, ..Default::default() };
+    let said = super::template_warnings(&template, "spec.template");
+    assert!(said.len() == 1 && said[0].starts_with("spec.template.spec.hostUsers: "), "{said:?}");
+}
+
+#[test]
+fn what_is_not_valid_is_refused_by_its_field() {
+    for (spec_text, expected) in [
+        (r#""dnsConfig": {"searches": ["a b"]},"#, r#"spec.dnsConfig.searches[0]: Invalid value: "a b""#),
+        (r#""dnsConfig": {"searches": [""]},"#, r#"spec.dnsConfig.searches[0]: Invalid value: """#),
+        (r#""securityContext": {"sysctls": [{"name": "a..b", "value": "1"}]},"#, "spec.securityContext.sysctls[0].name: Invalid"),
+        (r#""terminationGracePeriodSeconds": 4611686018427387904,"#, "spec.terminationGracePeriodSeconds: Invalid value"),
+    ] {
+        let found = spec(spec_text);
+        assert!(found.len() == 1 && found[0].starts_with(expected), "{spec_text}: {found:?}");
+    }
+    for (text, expected) in [
+        (
+            r#""livenessProbe": {"httpGet": {"port": 80, "httpHeaders": [{"name": "X Y", "value": "z"}]}},"#,
+            r#"spec.containers[0].livenessProbe.httpGet.httpHeaders[0].name: Invalid value: "X Y""#,
+        ),
+        (
+            r#""resources": {"limits": {"hugepages-2Mi": "4Mi"}},"#,
+            "spec.containers[0].resources: Forbidden: HugePages require cpu or memory",
+        ),
+        (
+            r#""resources": {"limits": {"cpu": "1", "hugepages-2Mi": "3Mi"}, "requests": {"cpu": "1"}},"#,
+            r#"spec.containers[0].resources.limits[hugepages-2Mi]: Invalid value: "3Mi": 3Mi is not positive integer multiple"#,
+        ),
+        (
+            r#""env": [{"name": "A", "valueFrom": {"fieldRef": {"apiVersion": "v2", "fieldPath": "metadata.name"}}}],"#,
+            r#"spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: Invalid value: "metadata.name": error converting fieldPath"#,
+        ),
+    ] {
+        let found = container(text);
+        assert!(!found.is_empty() && found[0].starts_with(expected), "{text}: {found:?}");
+    }
+    assert_eq!(spec(r#""dnsConfig": {"searches": [".", "_tcp.example.com."]}, "imagePullSecrets": [{}],"#), [""; 0]);
+    assert_eq!(spec(r#""terminationGracePeriodSeconds": 2147483647,"#), [""; 0]);
+}
+
+#[test]
+fn ephemeral_containers_are_not_there_from_the_beginning() {
+    let pod = pod("", r#""ephemeralContainers": [{"name": "e", "image": "e:1"}],"#);
+    let mut errors = FieldErrors::default();
+    PodStrategy.validate_create(&pod, &mut errors);
+    assert_eq!(errors.to_string(), "spec.ephemeralContainers: Forbidden: cannot be set on create");
+}
+
+#[test]
+fn service_links_are_defaulted_in_pods_alone() {
+    assert_eq!(pod("", "").spec().enable_service_links, Some(true));
+    let mut template = PodTemplateSpec { spec: Some(api::core::v1::PodSpec::default()), ..Default::default() };
+    super::set_template_defaults(&mut template);
+    assert_eq!(template.spec().enable_service_links, None);
+}
+
+#[test]
+fn a_grace_period_ends_before_time_does() {
+    let mut pod = pod("", "");
+    pod.spec_mut().node_name = "n".into();
+    let grace = |pod: &Pod, asked: Option<i64>| {
+        PodStrategy.grace_period(pod, &DeleteOptions { grace_period_seconds: asked, ..Default::default() })
+    };
+    assert_eq!((grace(&pod, Some(-1)), grace(&pod, Some(i64::MIN)), grace(&pod, Some(0))), (Some(1), Some(1), Some(0)));
+    assert_eq!(grace(&pod, Some(i64::MAX)), Some(2_147_483_647));
+    pod.spec_mut().termination_grace_period_seconds = Some(1 << 62);
+    assert_eq!(grace(&pod, None), Some(2_147_483_647));
+}

@@ -1,5 +1,7 @@
 //! What can change of a pod once it exists.
 
+use std::net::IpAddr;
+
 use api::{
     core::v1::{ContainerStatus, Pod, PodSpec, Toleration},
     rules::{FieldErrors, Path},
@@ -155,6 +157,13 @@ fn descend(path: String, new: &Value, old: &Value) -> String {
 
 /// Checks a changed status against the old one.
 pub(super) fn status(new: &Pod, old: &Pod, errors: &mut FieldErrors) {
+    let list = STATUS.field("podIPs");
+    let families: Vec<bool> =
+        new.status().pod_ips.iter().filter_map(|ip| Some(ip.ip.parse::<IpAddr>().ok()?.is_ipv4())).collect();
+    if new.status().pod_ips != old.status().pod_ips && (families.len() > 2 || families.len() == 2 && families[0] == families[1]) {
+        let ips: Vec<&str> = new.status().pod_ips.iter().map(|ip| ip.ip.as_str()).collect();
+        errors.invalid(&list, ips, "may specify no more than one IP for each IP family");
+    }
     let policy = old.spec().restart_policy.as_str();
     if policy == "Always" {
         return;

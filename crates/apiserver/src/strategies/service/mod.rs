@@ -5,7 +5,7 @@ mod validation;
 use std::collections::BTreeSet;
 
 use api::{
-    core::v1::{Service, ServicePort},
+    core::v1::{Service, ServicePort, ServiceSpec},
     intstr::IntOrString,
     rules::FieldErrors,
 };
@@ -23,6 +23,10 @@ pub struct ServiceStrategy;
 impl Strategy for ServiceStrategy {
     type Kind = Service;
 
+    fn creates_on_update(&self) -> bool {
+        true
+    }
+
     fn set_defaults(&self, object: &mut Service) {
         let spec = object.spec_mut();
         for port in &mut spec.ports {
@@ -37,6 +41,12 @@ impl Strategy for ServiceStrategy {
         } else if spec.session_affinity == "None" {
             spec.session_affinity_config = None;
         }
+        for ingress in object.status.iter_mut().flat_map(|status| &mut status.load_balancer_mut().ingress) {
+            if !ingress.ip.is_empty() {
+                ingress.ip_mode.get_or_insert_with(|| "VIP".to_owned());
+            }
+        }
+        let spec = object.spec_mut();
         let external_name = spec.r#type == "ExternalName";
         if external_name {
             spec.internal_traffic_policy = None;
@@ -49,9 +59,17 @@ impl Strategy for ServiceStrategy {
             spec.allocate_load_balancer_node_ports.get_or_insert(true);
         }
         if !external_name {
-            spec.ip_family_policy.get_or_insert_with(|| "SingleStack".to_owned());
+            // Whoever writes the endpoints of such a Service may write them in either family, whatever the cluster has.
+            let either = is_headless_without_selector(spec);
+            let policy = if either { "RequireDualStack" } else { "SingleStack" };
+            spec.ip_family_policy.get_or_insert_with(|| policy.to_owned());
             if spec.ip_families.is_empty() {
                 spec.ip_families = vec!["IPv4".to_owned()];
+            }
+            let dual = spec.ip_family_policy.as_deref().is_some_and(|policy| policy != "SingleStack");
+            if either && dual && spec.ip_families.len() == 1 {
+                let other = if spec.ip_families[0] == "IPv4" { "IPv6" } else { "IPv4" };
+                spec.ip_families.push(other.to_owned());
             }
         }
     }
@@ -74,8 +92,10 @@ impl Strategy for ServiceStrategy {
     }
 
     fn validate_update(&self, subresource: &str, new: &Service, old: &Service, errors: &mut FieldErrors) {
-        if subresource.is_empty() {
-            validation::update(new, old, errors);
+        match subresource {
+            "" => validation::update(new, old, errors),
+            "status" => validation::status(new, errors),
+            _ => {}
         }
     }
 }
@@ -83,6 +103,11 @@ impl Strategy for ServiceStrategy {
 /// True if the Service has a virtual address, or is headless on purpose.
 pub fn needs_address(service: &Service) -> bool {
     matches!(service.spec().r#type.as_str(), "ClusterIP" | "NodePort" | "LoadBalancer")
+}
+
+/// True if the Service has neither an address nor pods that the server would look for.
+fn is_headless_without_selector(spec: &ServiceSpec) -> bool {
+    spec.cluster_ip == HEADLESS && spec.selector.is_empty()
 }
 
 /// True if nodes take traffic for the Service on ports of their own.

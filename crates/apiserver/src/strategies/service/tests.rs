@@ -128,3 +128,43 @@ fn a_change_of_type_drops_what_only_the_old_type_had() {
     assert_eq!(testing::errors(&ServiceStrategy, &new), [""; 0]);
     assert_eq!(testing::update_errors(&ServiceStrategy, "", &new, &old), [""; 0]);
 }
+
+#[test]
+fn a_headless_service_without_selector_is_of_either_family() {
+    let families = |spec: &str| {
+        let service = service(spec);
+        assert_eq!(testing::errors(&ServiceStrategy, &service), [""; 0], "{spec}");
+        format!("{} {}", service.spec().ip_family_policy(), service.spec().ip_families.join(","))
+    };
+    assert_eq!(families(r#"{"clusterIP": "None"}"#), "RequireDualStack IPv4,IPv6");
+    assert_eq!(families(r#"{"clusterIP": "None", "ipFamilies": ["IPv6"]}"#), "RequireDualStack IPv6,IPv4");
+    assert_eq!(families(r#"{"clusterIP": "None", "ipFamilyPolicy": "SingleStack"}"#), "SingleStack IPv4");
+    assert_eq!(families(r#"{"clusterIP": "None", "selector": {"a": "b"}}"#), "SingleStack IPv4");
+}
+
+#[test]
+fn what_a_load_balancer_reports_is_an_address_or_a_name() {
+    let report = |ingress: &str| {
+        let text = format!(r#"{{"metadata": {{"name": "web"}}, "status": {{"loadBalancer": {{"ingress": [{ingress}]}}}}}}"#);
+        let mut service: Service = testing::json(&text);
+        ServiceStrategy.set_defaults(&mut service);
+        let mut found = Vec::new();
+        let mut errors = api::rules::FieldErrors::default();
+        api::Object::validate(&service, &mut errors);
+        found.extend(
+            errors.0.into_iter().filter(|e| e.field.starts_with("status")).map(|e| format!("{}: {}", e.field, e.message)),
+        );
+        found.extend(testing::update_errors(&ServiceStrategy, "status", &service, &Service::default()));
+        (service.status().load_balancer().ingress[0].ip_mode.clone(), found)
+    };
+    assert_eq!(report(r#"{"ip": "203.0.113.7"}"#), (Some("VIP".to_owned()), Vec::new()));
+    assert_eq!(report(r#"{"hostname": "lb.example.com"}"#), (None, Vec::new()));
+    for (bad, at) in [
+        (r#"{"ip": "not-an-ip"}"#, "status.loadBalancer.ingress[0].ip: Invalid value"),
+        (r#"{"hostname": "1.2.3.4"}"#, "status.loadBalancer.ingress[0].hostname: Invalid value"),
+        (r#"{"hostname": "a.b", "ipMode": "VIP"}"#, "status.loadBalancer.ingress[0].ipMode: Forbidden"),
+    ] {
+        let (_, found) = report(bad);
+        assert!(found.len() == 1 && found[0].starts_with(at), "{bad}: {found:?}");
+    }
+}

@@ -8,8 +8,8 @@ use api::{
     rules::FieldErrors,
 };
 
-use super::{HEADLESS, is_external, needs_address, needs_health_check_port};
-use crate::strategies::{SPEC, ordinary_address};
+use super::{HEADLESS, is_external, is_headless_without_selector, needs_address, needs_health_check_port};
+use crate::strategies::{SPEC, STATUS};
 
 /// The kubelet listens here on every node.
 const KUBELET_PORT: i32 = 10_250;
@@ -22,8 +22,22 @@ pub(super) fn service(service: &Service, errors: &mut FieldErrors) {
     ports(service, errors);
     addresses(service, errors);
     load_balancing(service, errors);
+    families(spec, errors);
+}
+
+fn families(spec: &ServiceSpec, errors: &mut FieldErrors) {
+    let list = SPEC.field("ipFamilies");
+    let mut seen = BTreeSet::new();
+    for (i, family) in spec.ip_families.iter().enumerate() {
+        if !seen.insert(family) {
+            errors.duplicate(&list.index(i), family);
+        }
+    }
+    if is_headless_without_selector(spec) {
+        return;
+    }
     for (i, family) in spec.ip_families.iter().enumerate().filter(|(_, family)| *family == "IPv6") {
-        errors.invalid(&SPEC.field("ipFamilies").index(i), family, "not configured on this cluster");
+        errors.invalid(&list.index(i), family, "not configured on this cluster");
     }
     if spec.ip_families.len() > 1 || spec.cluster_ips.len() > 1 || spec.ip_family_policy.as_deref() == Some("RequireDualStack") {
         errors.invalid(
@@ -126,12 +140,6 @@ fn addresses(service: &Service, errors: &mut FieldErrors) {
             }
         }
     }
-    let list = SPEC.field("externalIPs");
-    for (i, text) in spec.external_ips.iter().enumerate() {
-        if let Ok(ip) = text.parse() {
-            ordinary_address(ip, &list.index(i), text, errors);
-        }
-    }
 }
 
 fn load_balancing(service: &Service, errors: &mut FieldErrors) {
@@ -166,6 +174,21 @@ fn load_balancing(service: &Service, errors: &mut FieldErrors) {
     ] {
         if set {
             errors.forbidden(&SPEC.field(field), ONLY_LOAD_BALANCER);
+        }
+    }
+}
+
+/// Checks what a load balancer reports. The form of addresses and names is the schema's to check.
+pub(super) fn status(service: &Service, errors: &mut FieldErrors) {
+    let at = STATUS.field("loadBalancer");
+    let list = at.field("ingress");
+    for (i, ingress) in service.status().load_balancer().ingress.iter().enumerate() {
+        let at = list.index(i);
+        if ingress.ip.is_empty() && ingress.ip_mode.is_some() {
+            errors.forbidden(&at.field("ipMode"), "may not be specified when `ip` is not set");
+        }
+        if ingress.hostname.parse::<IpAddr>().is_ok() {
+            errors.invalid(&at.field("hostname"), &ingress.hostname, "must be a DNS name, not an IP address");
         }
     }
 }
