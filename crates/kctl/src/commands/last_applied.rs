@@ -134,7 +134,7 @@ mod tests {
         assert!(error.contains("no last-applied-configuration annotation found on resource: configmap/m"), "{error}");
         assert!(bench.with_input(MAP).fails("apply set-last-applied -f -").await.contains("--create-annotation"));
         let set = "apply set-last-applied -f - --create-annotation";
-        assert_eq!(bench.with_input(&MAP.replace('1', "2")).ok(set).await, "configmap/m configured\n");
+        assert_eq!(bench.with_input(&MAP.replace("'1'", "'2'")).ok(set).await, "configmap/m configured\n");
         let text = bench.ok("apply view-last-applied cm/m").await;
         assert!(text.contains("data:\n  a: \"2\"\n") && !text.contains("annotations"), "{text}");
         assert!(bench.ok("apply view-last-applied cm m -o json").await.contains("\"a\": \"2\""));
