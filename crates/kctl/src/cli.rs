@@ -7,6 +7,8 @@ use clap::{
     error::{ContextKind, ContextValue},
 };
 
+use futures::future::BoxFuture;
+
 use crate::{
     commands::{
         api_resources, apply, auth, config, cp, create, delete, describe, diff, edit, events, exec, explain, get, info,
@@ -28,55 +30,55 @@ pub struct Cli {
     command: Command,
 }
 
-/// The commands.
+/// The commands, each on the heap, so that the largest does not set the size of all.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    Get(get::Args),
-    Describe(describe::Args),
-    Apply(apply::Args),
-    Diff(diff::Args),
-    Create(create::Args),
-    Delete(delete::Args),
-    Edit(edit::Args),
-    Replace(patch::ReplaceArgs),
-    Patch(patch::Args),
-    Label(metadata::LabelArgs),
-    Annotate(metadata::AnnotateArgs),
-    Set(set::Args),
-    Scale(scale::Args),
-    Run(run::Args),
-    Expose(run::ExposeArgs),
+    Get(Box<get::Args>),
+    Describe(Box<describe::Args>),
+    Apply(Box<apply::Args>),
+    Diff(Box<diff::Args>),
+    Create(Box<create::Args>),
+    Delete(Box<delete::Args>),
+    Edit(Box<edit::Args>),
+    Replace(Box<patch::ReplaceArgs>),
+    Patch(Box<patch::Args>),
+    Label(Box<metadata::LabelArgs>),
+    Annotate(Box<metadata::AnnotateArgs>),
+    Set(Box<set::Args>),
+    Scale(Box<scale::Args>),
+    Run(Box<run::Args>),
+    Expose(Box<run::ExposeArgs>),
     #[command(visible_alias = "log")]
-    Logs(logs::Args),
-    Exec(exec::Args),
-    Attach(exec::AttachArgs),
-    PortForward(port_forward::Args),
-    Cp(cp::Args),
-    Kustomize(kustomize::Args),
-    Proxy(proxy::Args),
-    Top(top::Args),
-    Events(events::Args),
-    Wait(wait::Args),
-    Explain(explain::Args),
-    ApiResources(api_resources::Args),
+    Logs(Box<logs::Args>),
+    Exec(Box<exec::Args>),
+    Attach(Box<exec::AttachArgs>),
+    PortForward(Box<port_forward::Args>),
+    Cp(Box<cp::Args>),
+    Kustomize(Box<kustomize::Args>),
+    Proxy(Box<proxy::Args>),
+    Top(Box<top::Args>),
+    Events(Box<events::Args>),
+    Wait(Box<wait::Args>),
+    Explain(Box<explain::Args>),
+    ApiResources(Box<api_resources::Args>),
     /// List the versions that the server serves
     #[command(after_help = "Examples:
   kctl api-versions")]
     ApiVersions,
-    Cordon(nodes::CordonArgs),
-    Uncordon(nodes::UncordonArgs),
-    Drain(nodes::DrainArgs),
-    Taint(nodes::TaintArgs),
-    Auth(auth::Args),
-    Config(config::Args),
-    ClusterInfo(info::ClusterInfoArgs),
-    Version(info::VersionArgs),
-    Plugin(plugin::Args),
+    Cordon(Box<nodes::CordonArgs>),
+    Uncordon(Box<nodes::UncordonArgs>),
+    Drain(Box<nodes::DrainArgs>),
+    Taint(Box<nodes::TaintArgs>),
+    Auth(Box<auth::Args>),
+    Config(Box<config::Args>),
+    ClusterInfo(Box<info::ClusterInfoArgs>),
+    Version(Box<info::VersionArgs>),
+    Plugin(Box<plugin::Args>),
     /// List the flags that every command takes
     #[command(after_help = "Examples:
   kctl options")]
     Options,
-    Completion(info::CompletionArgs),
+    Completion(Box<info::CompletionArgs>),
 }
 
 /// Runs a command line and returns its exit code.
@@ -117,46 +119,53 @@ pub async fn execute(session: &Session, command: Command) -> u8 {
     }
 }
 
+/// Begins a command on the heap, in a frame of its own: else the frame of whoever begins one of many has room for all of them.
+fn on_heap<'a, F>(begin: impl FnOnce() -> F) -> BoxFuture<'a, anyhow::Result<()>>
+where
+    F: Future<Output = anyhow::Result<()>> + Send + 'a,
+{
+    Box::pin(begin())
+}
+
 async fn dispatch(session: &Session, command: Command) -> anyhow::Result<()> {
-    // Boxed, so that the largest command does not set the size of all.
     match command {
-        Command::Get(args) => Box::pin(get::run(session, args)).await,
-        Command::Describe(args) => Box::pin(describe::run(session, args)).await,
-        Command::Apply(args) => Box::pin(apply::run(session, args)).await,
-        Command::Diff(args) => Box::pin(diff::run(session, args)).await,
-        Command::Create(args) => Box::pin(create::run(session, args)).await,
-        Command::Delete(args) => Box::pin(delete::run(session, args)).await,
-        Command::Edit(args) => Box::pin(edit::run(session, args)).await,
-        Command::Replace(args) => Box::pin(patch::run_replace(session, args)).await,
-        Command::Patch(args) => Box::pin(patch::run(session, args)).await,
-        Command::Label(args) => Box::pin(metadata::label(session, args)).await,
-        Command::Annotate(args) => Box::pin(metadata::annotate(session, args)).await,
-        Command::Set(args) => Box::pin(set::run(session, args)).await,
-        Command::Scale(args) => Box::pin(scale::run(session, args)).await,
-        Command::Run(args) => Box::pin(run::run(session, args)).await,
-        Command::Expose(args) => Box::pin(run::expose(session, args)).await,
-        Command::Logs(args) => Box::pin(logs::run(session, args)).await,
-        Command::Exec(args) => Box::pin(exec::run(session, args)).await,
-        Command::Attach(args) => Box::pin(exec::run_attach(session, args)).await,
-        Command::PortForward(args) => Box::pin(port_forward::run(session, args)).await,
-        Command::Cp(args) => Box::pin(cp::run(session, args)).await,
+        Command::Get(args) => on_heap(move || get::run(session, *args)).await,
+        Command::Describe(args) => on_heap(move || describe::run(session, *args)).await,
+        Command::Apply(args) => on_heap(move || apply::run(session, *args)).await,
+        Command::Diff(args) => on_heap(move || diff::run(session, *args)).await,
+        Command::Create(args) => on_heap(move || create::run(session, *args)).await,
+        Command::Delete(args) => on_heap(move || delete::run(session, *args)).await,
+        Command::Edit(args) => on_heap(move || edit::run(session, *args)).await,
+        Command::Replace(args) => on_heap(move || patch::run_replace(session, *args)).await,
+        Command::Patch(args) => on_heap(move || patch::run(session, *args)).await,
+        Command::Label(args) => on_heap(move || metadata::label(session, *args)).await,
+        Command::Annotate(args) => on_heap(move || metadata::annotate(session, *args)).await,
+        Command::Set(args) => on_heap(move || set::run(session, *args)).await,
+        Command::Scale(args) => on_heap(move || scale::run(session, *args)).await,
+        Command::Run(args) => on_heap(move || run::run(session, *args)).await,
+        Command::Expose(args) => on_heap(move || run::expose(session, *args)).await,
+        Command::Logs(args) => on_heap(move || logs::run(session, *args)).await,
+        Command::Exec(args) => on_heap(move || exec::run(session, *args)).await,
+        Command::Attach(args) => on_heap(move || exec::run_attach(session, *args)).await,
+        Command::PortForward(args) => on_heap(move || port_forward::run(session, *args)).await,
+        Command::Cp(args) => on_heap(move || cp::run(session, *args)).await,
         Command::Kustomize(args) => kustomize::run(session, &args),
-        Command::Proxy(args) => Box::pin(proxy::run(session, args)).await,
-        Command::Top(args) => Box::pin(top::run(session, args)).await,
-        Command::Events(args) => Box::pin(events::run(session, args)).await,
-        Command::Wait(args) => Box::pin(wait::run(session, args)).await,
-        Command::Explain(args) => Box::pin(explain::run(session, args)).await,
-        Command::ApiResources(args) => Box::pin(api_resources::run(session, args)).await,
-        Command::Cordon(args) => Box::pin(nodes::cordon(session, args)).await,
-        Command::Uncordon(args) => Box::pin(nodes::uncordon(session, args)).await,
-        Command::Drain(args) => Box::pin(nodes::drain(session, args)).await,
-        Command::Taint(args) => Box::pin(nodes::taint(session, args)).await,
-        Command::Auth(args) => Box::pin(auth::run(session, args)).await,
-        Command::Config(args) => Box::pin(config::run(session, args)).await,
-        Command::ClusterInfo(args) => Box::pin(info::cluster_info(session, args)).await,
+        Command::Proxy(args) => on_heap(move || proxy::run(session, *args)).await,
+        Command::Top(args) => on_heap(move || top::run(session, *args)).await,
+        Command::Events(args) => on_heap(move || events::run(session, *args)).await,
+        Command::Wait(args) => on_heap(move || wait::run(session, *args)).await,
+        Command::Explain(args) => on_heap(move || explain::run(session, *args)).await,
+        Command::ApiResources(args) => on_heap(move || api_resources::run(session, *args)).await,
+        Command::Cordon(args) => on_heap(move || nodes::cordon(session, *args)).await,
+        Command::Uncordon(args) => on_heap(move || nodes::uncordon(session, *args)).await,
+        Command::Drain(args) => on_heap(move || nodes::drain(session, *args)).await,
+        Command::Taint(args) => on_heap(move || nodes::taint(session, *args)).await,
+        Command::Auth(args) => on_heap(move || auth::run(session, *args)).await,
+        Command::Config(args) => on_heap(move || config::run(session, *args)).await,
+        Command::ClusterInfo(args) => on_heap(move || info::cluster_info(session, *args)).await,
         Command::Plugin(args) => plugin::run(session, &args, &Cli::command()),
         Command::Options => options(session),
-        Command::Version(args) => Box::pin(info::version(session, args)).await,
+        Command::Version(args) => on_heap(move || info::version(session, *args)).await,
         Command::ApiVersions => api_resources::versions(session).await,
         Command::Completion(args) => info::completion(session, &args),
     }

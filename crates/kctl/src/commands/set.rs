@@ -30,13 +30,13 @@ pub struct Args {
 /// What can be set.
 #[derive(Debug, Subcommand)]
 enum What {
-    Image(ImageArgs),
-    Env(set_env::Args),
-    Resources(ResourcesArgs),
+    Image(Box<ImageArgs>),
+    Env(Box<set_env::Args>),
+    Resources(Box<ResourcesArgs>),
     #[command(visible_alias = "sa")]
-    Serviceaccount(ServiceAccountArgs),
-    Selector(SelectorOfArgs),
-    Subject(SubjectArgs),
+    Serviceaccount(Box<ServiceAccountArgs>),
+    Selector(Box<SelectorOfArgs>),
+    Subject(Box<SubjectArgs>),
 }
 
 /// Objects to change, after which stands what to change.
@@ -133,12 +133,12 @@ pub struct SubjectArgs {
 /// What went wrong, for the user.
 pub async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
     match args.what {
-        What::Image(args) => image(session, args).await,
-        What::Env(args) => set_env::run(session, args).await,
-        What::Resources(args) => resources(session, args).await,
-        What::Serviceaccount(args) => service_account(session, args).await,
-        What::Selector(args) => selector(session, args).await,
-        What::Subject(args) => subject(session, args).await,
+        What::Image(args) => image(session, *args).await,
+        What::Env(args) => set_env::run(session, *args).await,
+        What::Resources(args) => resources(session, *args).await,
+        What::Serviceaccount(args) => service_account(session, *args).await,
+        What::Selector(args) => selector(session, *args).await,
+        What::Subject(args) => subject(session, *args).await,
     }
 }
 
