@@ -32,11 +32,6 @@ pub trait Strategy: Send + Sync + 'static {
         false
     }
 
-    /// True if an update of the status takes over labels, annotations and finalizers too.
-    fn status_takes_metadata(&self) -> bool {
-        false
-    }
-
     /// Keeps what an update of the object itself may not touch. The status is already the old one.
     fn prepare_for_update(&self, _new: &mut Self::Kind, _old: &Self::Kind) {}
 
@@ -113,8 +108,6 @@ pub trait AnyStrategy: Send + Sync {
     fn prepare_for_create(&self, object: &mut dyn Object);
     /// See [`Strategy::keeps_status_on_create`].
     fn keeps_status_on_create(&self) -> bool;
-    /// See [`Strategy::status_takes_metadata`].
-    fn status_takes_metadata(&self) -> bool;
     /// See [`Strategy::prepare_for_update`] and [`Strategy::prepare_for_subresource_update`].
     fn prepare_for_update(&self, subresource: &str, new: &mut dyn Object, old: &dyn Object);
     /// See [`Strategy::validate`].
@@ -161,10 +154,6 @@ impl<S: Strategy> AnyStrategy for S {
 
     fn keeps_status_on_create(&self) -> bool {
         Strategy::keeps_status_on_create(self)
-    }
-
-    fn status_takes_metadata(&self) -> bool {
-        Strategy::status_takes_metadata(self)
     }
 
     fn prepare_for_update(&self, subresource: &str, new: &mut dyn Object, old: &dyn Object) {

@@ -1,8 +1,7 @@
 //! Objects as JSON, and reading them with a word about it if it takes long.
 
-use anyhow::Context as _;
 use api::{Kind, meta::v1::ObjectMeta};
-use client::{Dynamic, Item as _, List, ListParams, Metadata};
+use client::{Dynamic, List, ListParams, Metadata};
 use serde_json::{Map, Value};
 
 use crate::{Session, failures::Failures};
@@ -53,8 +52,7 @@ pub fn members<'a>(value: &'a Value, pointer: &str) -> Vec<(&'a str, &'a Value)>
 /// # Errors
 /// When it has none.
 pub fn to_value(object: &Dynamic) -> anyhow::Result<Value> {
-    let meta = object.meta();
-    object.to_value().with_context(|| format!("{} cannot be shown as JSON", crate::kinds::display(object.kind(), &meta.name)))
+    Ok(object.to_value()?)
 }
 
 /// Objects' JSON with their kinds. One that has none is named as a failure and left out, so that it does not hide the others.

@@ -136,9 +136,7 @@ impl Pipeline {
         if subresource == "status" {
             let mut object = old.object.boxed_clone();
             object.copy_status_from(&*new);
-            if strategy.status_takes_metadata() {
-                metadata::take_over(object.meta_mut(), new.meta_mut());
-            }
+            metadata::take_over(object.meta_mut(), new.meta_mut());
             new = object;
         } else if subresource.is_empty() {
             new.copy_status_from(&*old.object);

@@ -5,6 +5,7 @@
 
 mod admission;
 mod bad_input;
+mod bad_objects;
 mod bootstrap;
 mod deletion;
 mod services;

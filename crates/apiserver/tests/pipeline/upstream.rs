@@ -105,6 +105,11 @@ async fn a_status_is_checked_by_the_schema() {
     let created = server.create(node).await.unwrap();
     // A new node's status is kept, and it gets no pods before it is ready.
     assert_eq!(created.status().addresses[0].address, "172.30.1.2");
+    let mut labelled = created.clone();
+    labelled.metadata_mut().labels.insert("a".into(), "b".into());
+    labelled.spec_mut().unschedulable = true;
+    let written = server.update_part("status", labelled).await.unwrap();
+    assert_eq!((written.metadata().labels["a"].as_str(), written.spec().unschedulable), ("b", false), "labels, but no spec");
     let taints: Vec<String> = created.spec().taints.iter().map(|t| format!("{}:{}", t.key, t.effect)).collect();
     assert_eq!(taints, ["node.kubernetes.io/not-ready:NoSchedule"]);
 }

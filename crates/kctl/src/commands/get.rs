@@ -272,7 +272,10 @@ async fn watch(session: &Session, args: &Args, targets: Vec<Target>) -> anyhow::
 
 #[cfg(test)]
 mod tests {
-    use api::core::v1::{ConfigMap, Namespace, Pod};
+    use api::{
+        core::v1::{ConfigMap, Namespace, Pod},
+        meta::v1::{FieldsV1, ManagedFieldsEntry},
+    };
 
     use crate::testing::{Bench, named};
 
@@ -333,13 +336,17 @@ mod tests {
         let bench = Bench::new();
         bench.server.put::<Pod>(named("good"));
         let mut bad: Pod = named("bad");
-        bad.status_mut().start_time_mut().seconds = 1 << 62;
+        let fields = FieldsV1 { raw: "no JSON".into() };
+        bad.metadata_mut().managed_fields.push(ManagedFieldsEntry { fields_v1: Some(fields), ..Default::default() });
         bench.server.put(bad);
         let words = ["get", "pods", "--no-headers", "-o", "name"];
         assert_eq!(crate::cli::run_line(bench.session(&words), &words).await, 1);
         assert_eq!(bench.output(), "pod/good\n");
         let errors = bench.errors();
-        assert!(errors.starts_with("error: pod/bad cannot be shown as JSON: ") && errors.lines().count() == 1, "{errors}");
+        assert!(
+            errors.starts_with("error: Pod \"default/bad\" cannot be shown as JSON: ") && errors.lines().count() == 1,
+            "{errors}"
+        );
 
         for (line, shown) in [
             ("describe pods --show-events=false", "Name:            good\n"),
@@ -357,7 +364,7 @@ mod tests {
         bench.output_has("pod/good\n").await;
         bench.server.put::<Pod>(named("later"));
         bench.output_has("pod/later\n").await;
-        assert!(bench.errors().contains("pod/bad"));
+        assert!(bench.errors().contains("default/bad"));
         watching.abort();
     }
 

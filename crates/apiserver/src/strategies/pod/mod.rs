@@ -65,10 +65,6 @@ impl Strategy for PodStrategy {
         own_labels::merge(object);
     }
 
-    fn status_takes_metadata(&self) -> bool {
-        true
-    }
-
     fn prepare_for_update(&self, new: &mut Pod, old: &Pod) {
         // The priority is not the client's to send.
         if let (None, Some(priority)) = (new.spec().priority, old.spec().priority) {
