@@ -10,28 +10,8 @@ use api::{
     rules::{FieldErrors, Path},
 };
 
-use super::{SPEC, pod};
+use super::{SPEC, pod, resource_quota};
 use crate::strategy::Strategy;
-
-/// The system's own resources: those of containers, of quotas and of claims.
-const STANDARD: [&str; 16] = [
-    "cpu",
-    "memory",
-    "ephemeral-storage",
-    "requests.cpu",
-    "requests.memory",
-    "requests.ephemeral-storage",
-    "limits.cpu",
-    "limits.memory",
-    "limits.ephemeral-storage",
-    "pods",
-    "resourcequotas",
-    "services",
-    "replicationcontrollers",
-    "secrets",
-    "configmaps",
-    "storage",
-];
 
 /// See the module.
 pub struct LimitRangeStrategy;
@@ -107,7 +87,7 @@ fn kind(name: &str, at: &Path<'_>, errors: &mut FieldErrors) {
 fn resource_name(kind: &str, name: &str, at: &Path<'_>, errors: &mut FieldErrors) {
     match kind {
         "Pod" | "Container" => pod::resource_name(name, at, errors),
-        _ if !name.contains('/') && !STANDARD.contains(&name) && !name.starts_with("hugepages-") => {
+        _ if !name.contains('/') && !resource_quota::is_standard(name) && !name.starts_with("hugepages-") => {
             errors.invalid(at, name, "must be a standard resource type or fully qualified");
         }
         _ => {}

@@ -35,6 +35,11 @@ const COUNTS: &[&str] = &[
     "services.loadbalancers",
 ];
 
+/// True if a resource is one of the system's own: of containers, of quotas or of claims.
+pub(super) fn is_standard(name: &str) -> bool {
+    COMPUTE.contains(&name) || COUNTS.contains(&name) || matches!(name, "storage" | "requests.storage")
+}
+
 /// See the module.
 pub struct ResourceQuotaStrategy;
 
