@@ -87,7 +87,7 @@ fn kind(name: &str, at: &Path<'_>, errors: &mut FieldErrors) {
 fn resource_name(kind: &str, name: &str, at: &Path<'_>, errors: &mut FieldErrors) {
     match kind {
         "Pod" | "Container" => pod::resource_name(name, at, errors),
-        _ if !name.contains('/') && !resource_quota::is_standard(name) && !name.starts_with("hugepages-") => {
+        _ if !name.contains('/') && name != "storage" && !resource_quota::is_standard(name) => {
             errors.invalid(at, name, "must be a standard resource type or fully qualified");
         }
         _ => {}

@@ -35,11 +35,6 @@ const COUNTS: &[&str] = &[
     "services.loadbalancers",
 ];
 
-/// True if a resource is one of the system's own: of containers, of quotas or of claims.
-pub(super) fn is_standard(name: &str) -> bool {
-    COMPUTE.contains(&name) || COUNTS.contains(&name) || matches!(name, "storage" | "requests.storage")
-}
-
 /// See the module.
 pub struct ResourceQuotaStrategy;
 
@@ -92,7 +87,8 @@ fn resource(name: &str, at: &Path<'_>, errors: &mut FieldErrors) {
     }
 }
 
-fn is_standard(name: &str) -> bool {
+/// True if a resource is one of the system's own that can be limited.
+pub(super) fn is_standard(name: &str) -> bool {
     COMPUTE.contains(&name)
         || COUNTS.contains(&name)
         || name == "requests.storage"
