@@ -7,9 +7,9 @@ use api::core::v1::{Container, EnvVar, Pod, Service};
 use super::fields::{self, NodeFacts};
 use crate::cluster::{self, Cluster};
 
-/// The most bytes of environment, command and arguments of a container, `$(NAME)` replaced: half of what the kernel takes by default. A few
-/// hundred bytes of spec could otherwise ask for gigabytes.
-pub const EXPANDED_MAX: usize = 1 << 20;
+/// The most bytes of environment, command and arguments of a container, `$(NAME)` replaced: what the kernel takes by default, a quarter of a
+/// stack of 8 MiB (execve(2)). A few hundred bytes of spec could otherwise ask for gigabytes.
+pub const EXPANDED_MAX: usize = 2 << 20;
 
 /// Environment, command and arguments come to more than [`EXPANDED_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
