@@ -18,6 +18,8 @@ use crate::{
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const CA_LIFETIME: Duration = DAY.saturating_mul(3650);
+/// The harness's own kubeconfig of an administrator, in `conf/`.
+pub const ADMIN: &str = "admin.kubeconfig";
 const LIFETIME: Duration = DAY.saturating_mul(30);
 
 /// Names under which pods and people reach the API server.
@@ -128,6 +130,8 @@ fn kubeconfigs(cluster: &Cluster) -> anyhow::Result<()> {
         "kubernetes-admin",
         json!({ "client-certificate-data": base64(&read("admin.crt")?), "client-key-data": base64(&read("admin.key")?) }),
     );
+    write_if_changed(&cluster.conf(ADMIN), &admin)?;
+    // The people's copy is theirs to change.
     let path = cluster.kubeconfig();
     let there = path.exists().then(|| fs::read_to_string(&path)).transpose().with_context(|| path.display().to_string())?;
     let admin = match &there {

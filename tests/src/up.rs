@@ -173,7 +173,7 @@ impl Cluster {
     /// `kctl` as the administrator.
     pub fn kctl_command(&self) -> Command {
         let mut command = Command::new(self.bin("kctl"));
-        command.env("KUBECONFIG", self.kubeconfig());
+        command.env("KUBECONFIG", self.conf(pki::ADMIN));
         command
     }
 

@@ -63,6 +63,10 @@ pub fn describe(error: &anyhow::Error) -> String {
                 error.chain().take_while(|cause| !cause.is::<client::Error>()).map(|cause| format!("{cause}: ")).collect();
             let context = contexts.concat();
             match status.reason() {
+                // What is wrong with an object begins with its kind; the rest is about the request.
+                Reason::Invalid if context.is_empty() && status.status().details().kind.is_empty() => {
+                    format!("The request is invalid: {}", status.message())
+                }
                 Reason::Invalid if context.is_empty() => format!("The {}", status.message()),
                 reason => format!("Error from server ({}): {context}{}{}", reason.as_str(), status.message(), remedy(reason)),
             }

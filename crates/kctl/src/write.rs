@@ -139,7 +139,9 @@ impl WriteArgs {
     }
 }
 
-/// True if a write left the stored object as it was.
+/// True if a write left the stored object as it was, or would have. The answer for a subresource may be of another kind, which tells nothing.
 pub fn unchanged(before: &Dynamic, after: &Dynamic) -> bool {
-    before.meta().resource_version == after.meta().resource_version
+    let same_version = before.meta().resource_version == after.meta().resource_version;
+    // A dry run moves no version.
+    same_version && (before.kind() != after.kind() || before.0.equals(&*after.0))
 }

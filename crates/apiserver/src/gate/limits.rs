@@ -94,6 +94,8 @@ impl Account {
             Self::Class(Class::Leader) => (4_096, 20 * streams_per_user, 96),
             Self::Address(_) => (512, 2 * streams_per_user, 48),
             Self::User(_, Class::Leader) => (2_048, 2 * streams_per_user, 64),
+            // A kubelet opens a watch for each ConfigMap and Secret that its pods name.
+            Self::User(_, Class::Node) => (1_024, 2 * streams_per_user, 24),
             Self::User(..) => (256, streams_per_user, 24),
         };
         Amount { calls, streams, bytes: mib * MIB }

@@ -24,13 +24,17 @@ impl Pipeline {
     /// # Errors
     /// When the object is not valid, admission refuses it, it changed since its resource version, or etcd does not answer.
     pub async fn update(&self, request: &Request, object: Box<dyn Object>, fence: Option<&Fence>) -> Result<Stored, StatusError> {
-        if is_unversioned(&*object) && !self.strategy(request.kind).allows_unconditional_update() {
-            let mut errors = FieldErrors::default();
-            let at = Path::root();
-            errors.invalid(&at.field("metadata").field("resourceVersion"), 0, "must be specified for an update");
-            return Err(StatusError::invalid(request.kind, &object.meta().name, &errors));
-        }
-        self.change(request, fence, |old| self.replacement(request, old, object.boxed_clone())).await
+        let unconditional = is_unversioned(&*object) && !self.strategy(request.kind).allows_unconditional_update();
+        let make = |old: &dyn Object| {
+            if unconditional {
+                let mut errors = FieldErrors::default();
+                let at = Path::root();
+                errors.invalid(&at.field("metadata").field("resourceVersion"), 0, "must be specified for an update");
+                return Err(StatusError::invalid(request.kind, &object.meta().name, &errors));
+            }
+            self.replacement(request, old, object.boxed_clone())
+        };
+        self.change(request, fence, make).await
     }
 
     /// True if an update with this object, which does not exist, is to create it. One that names a version or UID is about an object that was

@@ -3,6 +3,7 @@
 
 use api::{
     Object, Resource, StatusError,
+    coordination::v1::Lease,
     core::v1::{Endpoints, Namespace, Node, Pod, ReplicationController, ResourceQuota, Service, ServiceAccount},
     ferrokube::v1::patch_request::Type,
     meta::v1::{DeleteOptions, Time},
@@ -127,6 +128,10 @@ async fn an_update_creates_where_upstream_does_and_version_zero_is_none() {
     let mut gone = endpoints.clone();
     gone.metadata_mut().resource_version = "7".into();
     assert!(!of(&gone));
+    let lease: Lease = object(r#"{"metadata": {"name": "new", "namespace": "default"}}"#);
+    assert_eq!(reason(server.update(lease.clone()).await), Reason::NotFound, "whose version could it name?");
+    server.create(lease.clone()).await.unwrap();
+    assert_eq!(reason(server.update(lease).await), Reason::Invalid);
     let absent = pod("absent", "");
     assert!(!server.pipeline.creates_on_update(&request(Verb::Update, &absent), &absent));
     assert_eq!(reason(server.update(endpoints.clone()).await), Reason::NotFound);

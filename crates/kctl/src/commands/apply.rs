@@ -296,6 +296,13 @@ mod tests {
         let bench = Bench::new();
         assert_eq!(bench.with_input(MAP).ok("apply -f - --dry-run=client").await, "configmap/m created (dry run)\n");
         assert!(bench.server.all::<ConfigMap>().is_empty());
+        bench.with_input(MAP).ok("apply -f -").await;
+        let changed = MAP.replace("'1'", "'3'");
+        let said = bench.with_input(&changed).ok("apply -f - --dry-run=server").await;
+        assert_eq!(said, "configmap/m configured (server dry run)\n");
+        assert_eq!(bench.server.find::<ConfigMap>("default", "m").unwrap().data["a"], "1");
+        let said = bench.with_input(MAP).ok("apply -f - --dry-run=server").await;
+        assert_eq!(said, "configmap/m unchanged (server dry run)\n");
     }
 
     #[tokio::test]

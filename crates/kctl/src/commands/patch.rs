@@ -102,6 +102,8 @@ impl Args {
         };
         match yaml::parse(name, text.as_bytes())?.as_slice() {
             [one] => Ok(one.value.clone()),
+            // `null`: a patch of nothing.
+            [] if !text.trim().is_empty() => Ok(Value::Null),
             several => bail!("{name}: one patch is wanted, found {}", several.len()),
         }
     }

@@ -102,12 +102,17 @@ pub async fn environment(
     for service in announced(&cluster.services().await, namespace, pod.spec().enable_service_links != Some(false)) {
         service_variables(service, &mut variables);
     }
+    let mut budget = Budget::beside(&variables)?;
     for source in &container.env_from {
         if let Some(reference) = &source.config_map_ref {
             let name = &reference.local_object_reference().name;
             match cluster.config_map(namespace, name).await? {
                 Some(map) => {
-                    variables.extend(map.data.iter().map(|(key, value)| (format!("{}{key}", source.prefix), value.clone())))
+                    for (key, value) in &map.data {
+                        let name = format!("{}{key}", source.prefix);
+                        budget.take(name.len() + value.len())?;
+                        variables.insert(name, value.clone());
+                    }
                 }
                 None if reference.optional == Some(true) => {}
                 None => return Err(EnvError::Missing { kind: "configmap", name: name.clone() }),
@@ -119,6 +124,7 @@ pub async fn environment(
                 Some(secret) => {
                     for (key, bytes) in &secret.data {
                         let name = format!("{}{key}", source.prefix);
+                        budget.take(name.len() + bytes.len())?;
                         let value = text(&name, bytes)?;
                         variables.insert(name, value);
                     }
@@ -128,7 +134,6 @@ pub async fn environment(
             }
         }
     }
-    let mut budget = Budget::beside(&variables)?;
     for variable in &container.env {
         if let Some(value) = value_of(cluster, node, pod, container, variable, &variables, &mut budget).await? {
             variables.insert(variable.name.clone(), value);
@@ -172,7 +177,10 @@ async fn value_of(
             return if optional { Ok(None) } else { Err(EnvError::Missing { kind: "configmap", name: name.clone() }) };
         };
         return match map.data.get(&selector.key) {
-            Some(value) => Ok(Some(value.clone())),
+            Some(value) => {
+                budget.take(value.len())?;
+                Ok(Some(value.clone()))
+            }
             None if optional => Ok(None),
             None => Err(missing_key("ConfigMap", namespace, name, &selector.key)),
         };
@@ -183,7 +191,10 @@ async fn value_of(
             return if optional { Ok(None) } else { Err(EnvError::Missing { kind: "secret", name: name.clone() }) };
         };
         return match secret.data.get(&selector.key) {
-            Some(bytes) => text(&variable.name, bytes).map(Some),
+            Some(bytes) => {
+                budget.take(bytes.len())?;
+                text(&variable.name, bytes).map(Some)
+            }
             None if optional => Ok(None),
             None => Err(missing_key("Secret", namespace, name, &selector.key)),
         };
@@ -269,7 +280,7 @@ fn service_variables(service: &Service, variables: &mut Variables) {
 
 #[cfg(test)]
 mod tests {
-    use api::core::v1::ServicePort;
+    use api::core::v1::{EnvFromSource, ServicePort};
 
     use super::*;
 
@@ -304,6 +315,22 @@ mod tests {
         assert!(Budget::beside(&variables).is_ok(), "what was made is within the bound");
         variables.insert("LARGE".to_owned(), "x".repeat(EXPANDED_MAX));
         assert!(Budget::beside(&variables).is_err(), "also without any expansion");
+    }
+
+    #[tokio::test]
+    async fn a_map_taken_again_and_again_is_refused_before_it_is_held() {
+        let cluster = crate::cluster::fake::FakeCluster::default();
+        cluster.add_config_map("large", "key", &"x".repeat(1 << 19));
+        let source = |n| {
+            let mut source = EnvFromSource { prefix: format!("p{n}_"), ..EnvFromSource::default() };
+            source.config_map_ref_mut().local_object_reference_mut().name = "large".into();
+            source
+        };
+        let mut container = Container { env_from: (0..4).map(source).collect(), ..Container::default() };
+        let made = environment(&cluster, &NodeFacts::default(), &Pod::default(), &container).await;
+        assert!(matches!(made, Err(EnvError::TooLarge(_))));
+        container.env_from.pop();
+        environment(&cluster, &NodeFacts::default(), &Pod::default(), &container).await.unwrap();
     }
 
     #[test]

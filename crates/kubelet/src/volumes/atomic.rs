@@ -12,6 +12,7 @@ use std::{
     path::{Component, Path},
 };
 
+use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::dir::Dir;
@@ -22,7 +23,7 @@ const DATA_NEXT: &str = "..data_tmp";
 /// A file of a volume.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct File {
-    pub data: Vec<u8>,
+    pub data: Bytes,
     /// Permission bits.
     pub mode: u32,
 }
@@ -151,7 +152,7 @@ mod tests {
     }
 
     fn payload(files: &[(&str, &str)]) -> Payload {
-        files.iter().map(|(path, text)| ((*path).to_owned(), File { data: (*text).into(), mode: 0o640 })).collect()
+        files.iter().map(|(path, text)| ((*path).to_owned(), File { data: (*text).to_owned().into(), mode: 0o640 })).collect()
     }
 
     #[test]

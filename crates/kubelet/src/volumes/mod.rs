@@ -373,7 +373,7 @@ mod tests {
     #[test]
     fn a_group_that_is_given_can_read_files_and_others_keep_their_mode() {
         let root = tempfile::tempdir().unwrap();
-        let payload = Payload::from([("d/f".to_owned(), atomic::File { data: b"x".to_vec(), mode: 0o400 })]);
+        let payload = Payload::from([("d/f".to_owned(), atomic::File { data: "x".into(), mode: 0o400 })]);
         for (name, group, wanted) in [("with", Some(7), 0o440), ("without", None, 0o400)] {
             let dir = root.path().join(name);
             write_files(&dir, false, &payload, group).unwrap();

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use api::core::v1::{DownwardApiVolumeFile, KeyToPath, Pod, ProjectedVolumeSource};
+use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::{
@@ -127,12 +128,17 @@ fn select(
     let mut payload = Payload::new();
     if items.is_empty() {
         for (key, bytes) in data {
-            insert(&mut payload, key, bytes.to_vec(), mode)?;
+            insert(&mut payload, key, Bytes::copy_from_slice(bytes), mode)?;
         }
     }
+    // However many files a key becomes, it is held once.
+    let mut held: BTreeMap<&str, Bytes> = BTreeMap::new();
     for item in items {
         match data.get(item.key.as_str()) {
-            Some(bytes) => insert(&mut payload, &item.path, bytes.to_vec(), item.mode.unwrap_or(mode))?,
+            Some(bytes) => {
+                let bytes = held.entry(&item.key).or_insert_with(|| Bytes::copy_from_slice(bytes));
+                insert(&mut payload, &item.path, bytes.clone(), item.mode.unwrap_or(mode))?;
+            }
             None if optional => {}
             None => return Err(Problem::MissingKey { kind, name: name.to_owned(), key: item.key.clone() }),
         }
@@ -140,11 +146,11 @@ fn select(
     Ok(payload)
 }
 
-fn insert(payload: &mut Payload, path: &str, data: Vec<u8>, mode: i32) -> Result<(), Problem> {
+fn insert(payload: &mut Payload, path: &str, data: impl Into<Bytes>, mode: i32) -> Result<(), Problem> {
     if !is_safe(path) {
         return Err(Problem::BadPath(path.to_owned()));
     }
-    payload.insert(path.to_owned(), File { data, mode: mode as u32 & 0o777 });
+    payload.insert(path.to_owned(), File { data: data.into(), mode: mode as u32 & 0o777 });
     Ok(())
 }
 
