@@ -2,21 +2,27 @@
 
 use std::{
     convert::Infallible,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
 use futures::StreamExt;
+use hyper::body::Body;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
 };
 use tower::{Service, ServiceExt};
 
-use crate::{Shutdown, tls::Incoming};
+use crate::{
+    Shutdown,
+    tls::{Busy, Incoming},
+};
 
 /// Bounds of one connection.
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +69,7 @@ pub async fn serve<S, B>(mut incoming: Incoming, service: S, options: HttpOption
 where
     S: Service<http::Request<hyper::body::Incoming>, Response = http::Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
-    B: hyper::body::Body + Send + 'static,
+    B: Body + Send + Unpin + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
@@ -84,10 +90,23 @@ where
         let service = service.clone();
         let asked = Arc::new(AtomicBool::new(false));
         let silent = silent(options.first_request, asked.clone());
+        let (activity, requests) = (connection.activity().clone(), connection.activity().clone());
         let service = hyper::service::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
             asked.store(true, Ordering::Relaxed);
             request.extensions_mut().insert(peer.clone());
-            service.clone().oneshot(request)
+            let (busy, connects) = (requests.begin(), request.method() == http::Method::CONNECT);
+            let answer = service.clone().oneshot(request);
+            async move {
+                let answer = answer.await?;
+                let status = answer.status();
+                let busy = if status == http::StatusCode::SWITCHING_PROTOCOLS || (connects && status.is_success()) {
+                    busy.for_good();
+                    None
+                } else {
+                    Some(busy)
+                };
+                Ok::<_, Infallible>(answer.map(|body| Answering { body, _busy: busy }))
+            }
         });
         let watcher = graceful.watcher();
         tokio::spawn(async move {
@@ -96,12 +115,39 @@ where
                 ended = watcher.watch(connection.into_owned()) => if let Err(error) = ended {
                     tracing::debug!(%remote, error, "connection ended");
                 },
+                () = activity.closed() => tracing::debug!(%remote, "idle connection closed for another of its address"),
                 () = silent => tracing::debug!(%remote, "client asked for nothing"),
             }
         });
     }
     drop(incoming);
     graceful.shutdown().await;
+}
+
+/// The body of an answer; its request is done when this is gone.
+struct Answering<B> {
+    body: B,
+    _busy: Option<Busy>,
+}
+
+impl<B: Body + Unpin> Body for Answering<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<hyper::body::Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> hyper::body::SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// Ends when a client has asked for nothing for so long; never if it has.

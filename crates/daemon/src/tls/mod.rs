@@ -3,6 +3,7 @@
 //! [`ServerTls`] and [`ClientTls`] each hold one rustls configuration behind an atomic pointer. New handshakes take what is current;
 //! connections that are open keep what they began with. Invariant: a set of files that cannot be used never replaces one that can.
 
+mod activity;
 mod identity;
 mod incoming;
 mod lobby;
@@ -13,6 +14,7 @@ use std::{path::PathBuf, sync::Arc};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, server::WebPkiClientVerifier, version::TLS13};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
+pub(crate) use self::activity::{Activity, Busy};
 pub use self::{
     identity::{PeerIdentity, PeerInfo},
     incoming::{Connection, Incoming, IncomingOptions, server},

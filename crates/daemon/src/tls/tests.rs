@@ -166,18 +166,78 @@ async fn garbage_and_silence_never_delay_another_client() {
 async fn however_many_are_silent_the_next_client_is_served_at_once() {
     let authority = Authority::new();
     authority.issue("server", "server", Usage::Server);
-    let options = IncomingOptions { handshakes: 8, handshakes_per_address: 4, ..IncomingOptions::default() };
+    let options =
+        IncomingOptions { arrivals_per_address: 40, handshakes: 8, handshakes_per_address: 4, ..IncomingOptions::default() };
     let (address, mut incoming, _shutdown) = listen(authority.server(ClientAuth::Optional), options).await;
     let mut silent = Vec::new();
     for _ in 0..40 {
         silent.push(TcpStream::connect(address).await.unwrap());
     }
+    tokio::time::sleep(Duration::from_millis(1100)).await;
     let client = authority.client(None);
     tokio::time::timeout(Duration::from_secs(2), connect(address, &client)).await.unwrap().unwrap();
     assert!(incoming.next().await.unwrap().is_ok());
-    // The first ones were hung up on to make room.
+    // The first one was hung up on to make room.
     let ended = tokio::time::timeout(Duration::from_secs(2), silent[0].read_u8());
     assert!(ended.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn all_get_in_that_connect_at_once_from_one_address() {
+    let authority = Authority::new();
+    authority.issue("server", "server", Usage::Server);
+    let (address, incoming, _shutdown) = listen(authority.server(ClientAuth::Optional), IncomingOptions::default()).await;
+    let accepted = tokio::spawn(incoming.take(400).collect::<Vec<_>>());
+    let client = authority.client(None);
+    let clients = futures::future::join_all((0..400).map(|_| connect(address, &client))).await;
+    assert_eq!(clients.iter().filter(|client| client.is_err()).count(), 0);
+    assert!(accepted.await.unwrap().iter().all(Result::is_ok));
+}
+
+#[tokio::test]
+async fn a_certificate_gets_in_however_many_are_idle_without_one() {
+    use axum::{Router, routing::get};
+    let authority = Authority::new();
+    authority.issue("server", "server", Usage::Server);
+    authority.issue("node", "system:node:a", Usage::Client);
+    let options = IncomingOptions { connections_per_address: 20, ..IncomingOptions::default() };
+    let (address, incoming, shutdown) = listen(authority.server(ClientAuth::Optional), options).await;
+    let router = Router::new().route("/", get(async || "hello")).route("/slow", get(std::future::pending::<()>));
+    let serving = tokio::spawn(crate::serve::serve(incoming, router, Default::default(), shutdown.clone()));
+    let ask = async |stream: &mut tokio_rustls::client::TlsStream<TcpStream>| {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await?;
+        let head = &mut [0; 12];
+        tokio::time::timeout(Duration::from_secs(2), stream.read_exact(head)).await.unwrap().map(|_| ())
+    };
+
+    let (anonymous, node) = (authority.client(None), authority.client(Some("node")));
+    let mut busy = connect(address, &anonymous).await.unwrap();
+    busy.write_all(b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    let mut idle = Vec::new();
+    for _ in 1..20 {
+        let mut stream = connect(address, &anonymous).await.unwrap();
+        ask(&mut stream).await.unwrap();
+        idle.push(stream);
+    }
+    let mut known = Vec::new();
+    for _ in 0..20 {
+        let mut stream = connect(address, &node).await.unwrap();
+        ask(&mut stream).await.unwrap();
+        known.push(stream);
+    }
+    // It cost nobody a connection; another without a certificate costs the one that has been idle for longest.
+    ask(&mut idle[0]).await.unwrap();
+    let mut further = connect(address, &anonymous).await.unwrap();
+    ask(&mut further).await.unwrap();
+    let rest = &mut Vec::new();
+    let closed = tokio::time::timeout(Duration::from_secs(2), idle[1].read_to_end(rest)).await;
+    assert!(closed.is_ok(), "the connection that was idle for longest is open");
+    let slow = tokio::time::timeout(Duration::from_millis(100), busy.read_u8()).await;
+    assert!(slow.is_err(), "a busy connection was closed");
+
+    drop((busy, idle, known, further));
+    shutdown.start();
+    tokio::time::timeout(Duration::from_secs(5), serving).await.unwrap().unwrap();
 }
 
 #[tokio::test]
