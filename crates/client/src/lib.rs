@@ -45,5 +45,5 @@ pub use self::{
     observe::Observer,
     pods::Pods,
     queue::{Key, Work, WorkQueue},
-    transport::Transport,
+    transport::{OwnConnection, Transport},
 };

@@ -1,4 +1,5 @@
-//! One HTTP/2 connection over TLS 1.3 to one of several equal API servers, made anew when it breaks or our certificate changes.
+//! One HTTP/2 connection over TLS 1.3 to one of several equal API servers, made anew when it breaks or our certificate changes. Requests
+//! that ask for it get another one each.
 //!
 //! Invariant: a request is sent again by itself only if it surely never left. Everything else is the caller's decision.
 
@@ -11,13 +12,19 @@ use std::{
 use daemon::tls::{ClientTls, client_tls};
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use http::{HeaderMap, HeaderValue, Uri, header};
-use hyper::client::conn::http2::{Builder, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::{
+    client::conn::http2::{Builder, SendRequest},
+    rt::Executor as _,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::AbortOnDropHandle,
+};
 use tonic::{Status, body::Body};
 use tower::{Service, util::BoxCloneSyncService};
 use tracing::Instrument;
@@ -42,6 +49,12 @@ const TOKEN_AGE: Duration = Duration::from_secs(10);
 /// clone; clones share one connection.
 #[derive(Clone, Debug)]
 pub struct Transport(BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Status>);
+
+/// As an extension of a request: it gets a connection of its own, which is closed when its answer has ended or is dropped. For streams that
+/// the server may leave unread: on a shared connection what is under way of them holds up all others, and while it waits for room hyper
+/// does not see that nobody wants the answer any more.
+#[derive(Clone, Copy, Debug)]
+pub struct OwnConnection;
 
 /// Why no request can be sent.
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +121,20 @@ struct Live {
     server: Uri,
     /// What the handshake used: once it is no longer current, new requests go over a new connection.
     tls: Arc<ClientConfig>,
+}
+
+/// Runs the tasks of a connection until it is cancelled. Cancelling only the future that hyper returns would leave the socket open as long
+/// as a request's body is on its way.
+#[derive(Clone)]
+struct Tasks(CancellationToken);
+
+pin_project_lite::pin_project! {
+    /// An answer whose connection is closed with it.
+    struct Owner {
+        #[pin]
+        body: Body,
+        _open: DropGuard,
+    }
 }
 
 pin_project_lite::pin_project! {
@@ -231,6 +258,9 @@ impl Shared {
     }
 
     async fn attempt(&self, mut request: http::Request<Body>) -> Result<http::Response<Body>, TransportError> {
+        if request.extensions_mut().remove::<OwnConnection>().is_some() {
+            return self.attempt_alone(request).await;
+        }
         loop {
             let mut live = self.live().await?;
             lead_to(&live.server, &mut request);
@@ -247,6 +277,17 @@ impl Shared {
         }
     }
 
+    /// Sends a request over a connection of its own.
+    async fn attempt_alone(&self, mut request: http::Request<Body>) -> Result<http::Response<Body>, TransportError> {
+        let tasks = Tasks(CancellationToken::new());
+        let open = tasks.0.clone().drop_guard();
+        let (_, mut live) = self.connect(&tasks).await?;
+        lead_to(&live.server, &mut request);
+        let broken = |source| TransportError::Broken { server: live.server.to_string(), source };
+        let response = live.sender.send_request(request).await.map_err(broken)?;
+        Ok(response.map(|body| Body::new(Owner { body: Body::new(body), _open: open })))
+    }
+
     /// An open connection; a new one if need be.
     async fn live(&self) -> Result<Live, TransportError> {
         let failures = match self.current() {
@@ -260,7 +301,8 @@ impl Shared {
             Err(now) if now != failures => return Err(TransportError::Earlier(self.state.lock().last_failure.clone())),
             Err(_) => {}
         }
-        let connected = self.connect().await;
+        // Never cancelled: it ends by itself once no request and no sender is left.
+        let connected = self.connect(&Tasks(CancellationToken::new())).await;
         let mut state = self.state.lock();
         match connected {
             Ok((index, live)) => {
@@ -285,7 +327,7 @@ impl Shared {
     }
 
     /// Connects to the preferred server, and beside it to the others if it takes its time. The first that answers wins.
-    async fn connect(&self) -> Result<(usize, Live), TransportError> {
+    async fn connect(&self, tasks: &Tasks) -> Result<(usize, Live), TransportError> {
         if let Err(error) = self.tls.reload() {
             tracing::warn!(%error, "certificates cannot be read again");
         }
@@ -294,7 +336,7 @@ impl Shared {
             .map(|nth| async move {
                 let index = (first + nth) % count;
                 tokio::time::sleep(HEAD_START * u32::try_from(nth).unwrap_or(u32::MAX)).await;
-                (index, self.connect_to(&self.config.servers[index]).await)
+                (index, self.connect_to(&self.config.servers[index], tasks).await)
             })
             .collect();
         let mut failed = TransportError::Earlier("no API server is configured".to_owned());
@@ -310,14 +352,14 @@ impl Shared {
         Err(failed)
     }
 
-    async fn connect_to(&self, server: &Uri) -> Result<Live, TransportError> {
+    async fn connect_to(&self, server: &Uri, tasks: &Tasks) -> Result<Live, TransportError> {
         let timeout = self.config.connect_timeout;
-        tokio::time::timeout(timeout, self.handshake(server)).await.unwrap_or_else(|_| {
+        tokio::time::timeout(timeout, self.handshake(server, tasks)).await.unwrap_or_else(|_| {
             Err(TransportError::ConnectTimeout { server: server.to_string(), seconds: timeout.as_secs_f32() })
         })
     }
 
-    async fn handshake(&self, server: &Uri) -> Result<Live, TransportError> {
+    async fn handshake(&self, server: &Uri, tasks: &Tasks) -> Result<Live, TransportError> {
         let failed = |source| TransportError::Connect { server: server.to_string(), source };
         let host = server.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
         let stream = TcpStream::connect((host, server.port_u16().unwrap_or(443))).await.map_err(failed)?;
@@ -326,7 +368,7 @@ impl Shared {
         let name = ServerName::try_from(expected).map_err(|error| failed(std::io::Error::other(error)))?;
         let tls = self.tls.current();
         let stream = tokio_rustls::TlsConnector::from(tls.clone()).connect(name, stream).await.map_err(failed)?;
-        let (sender, connection) = Builder::new(TokioExecutor::new())
+        let (sender, connection) = Builder::new(tasks.clone())
             .timer(TokioTimer::new())
             .initial_stream_window_size(self.config.windows.stream)
             .initial_connection_window_size(self.config.windows.connection)
@@ -343,8 +385,7 @@ impl Shared {
                 tracing::debug!(error = &error as &dyn std::error::Error, "connection ended");
             }
         };
-        // Ends by itself once no request and no sender is left.
-        tokio::spawn(task.instrument(tracing::debug_span!("connection", %server)));
+        tasks.execute(task.instrument(tracing::debug_span!("connection", %server)));
         tracing::debug!(%server, "connected");
         Ok(Live { sender, server: server.clone(), tls })
     }
@@ -375,6 +416,32 @@ impl Shared {
             (Err(_), Some((former, _))) => Ok(Some(former.clone())),
             (Err(reason), None) => Err(TransportError::Token { path, reason }),
         }
+    }
+}
+
+// === impl Tasks ===
+
+impl<F: Future<Output: Send> + Send + 'static> hyper::rt::Executor<F> for Tasks {
+    fn execute(&self, task: F) {
+        tokio::spawn(self.0.clone().run_until_cancelled_owned(task));
+    }
+}
+
+// === impl Owner ===
+
+impl http_body::Body for Owner {
+    type Data = bytes::Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Self::Data>, Status>>> {
+        self.project().body.poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
     }
 }
 

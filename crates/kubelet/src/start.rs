@@ -43,6 +43,8 @@ use crate::{
 
 /// Pause before an engine that is not there yet is asked again.
 const ENGINE_RETRY: Duration = Duration::from_secs(1);
+/// What one stream from the API server may send before it is read, bytes.
+const STREAM_WINDOW: u32 = 64 << 10;
 
 /// Why the kubelet cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -325,8 +327,15 @@ async fn serve(args: &Args, node: Ipv4Addr, service: NodeService, kit: &Kit) -> 
         daemon::rpc::reflection(&[api::FILE_DESCRIPTOR_SET]).map_err(|error| StartError::Reflection(Box::new(error)))?;
     let routes = tonic::service::Routes::new(service.only_for(&args.api_server_name)).add_service(health).add_service(reflection);
     let incoming = tls::server(listener, server_tls, IncomingOptions::default(), kit.shutdown.clone());
-    let serving = daemon::serve::serve(incoming, routes.into_axum_router(), HttpOptions::default(), kit.shutdown.clone());
+    let serving = daemon::serve::serve(incoming, routes.into_axum_router(), http_options(), kit.shutdown.clone());
     kit.tasks.spawn_infallible("grpc", serving);
     info!(%address, "serving the API server");
     Ok(())
+}
+
+/// Standard input that a process does not read stays in its stream's window: all of them together must not fill the connection's, or they
+/// hold up everything else that is asked of this node.
+fn http_options() -> HttpOptions {
+    let options = HttpOptions::default();
+    HttpOptions { stream_window: STREAM_WINDOW, connection_window: options.max_streams * STREAM_WINDOW, ..options }
 }

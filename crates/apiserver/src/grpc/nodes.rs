@@ -1,4 +1,5 @@
-//! The way to the nodes: one connection to each kubelet that was asked something lately.
+//! The way to the nodes: one connection to each kubelet that was asked something lately, and one for each stream that carries a client's
+//! bytes to it.
 
 use std::{
     collections::HashMap,

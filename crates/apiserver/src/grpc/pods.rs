@@ -9,7 +9,7 @@ use api::{
     rules::{FieldErrors, Path},
     status::Reason,
 };
-use client::Transport;
+use client::{OwnConnection, Transport};
 use futures::{Stream, StreamExt, stream};
 use prost::Message as _;
 use store::ReadAt;
@@ -155,6 +155,13 @@ fn followed_by<T: Send + 'static>(first: T, rest: Streaming<T>) -> impl Stream<I
         .chain(rest.take_while(|m| std::future::ready(m.is_ok())).filter_map(|m| std::future::ready(m.ok())))
 }
 
+/// A call that sends the kubelet what it may not read for long, which must not hold up the calls to it for other clients.
+fn alone<T>(messages: T) -> tonic::Request<T> {
+    let mut call = tonic::Request::new(messages);
+    call.extensions_mut().insert(OwnConnection);
+    call
+}
+
 #[tonic::async_trait]
 impl Pods for Services {
     type LogsStream = Answers<proto::LogsResponse>;
@@ -191,12 +198,12 @@ impl Pods for Services {
 
     async fn exec(&self, call: tonic::Request<Streaming<proto::ExecRequest>>) -> Result<Response<Self::ExecStream>, Status> {
         let (mut kubelet, messages) = self.interactive(call, "exec").await?;
-        Ok(Response::new(kubelet.exec(messages).await?.into_inner().boxed()))
+        Ok(Response::new(kubelet.exec(alone(messages)).await?.into_inner().boxed()))
     }
 
     async fn attach(&self, call: tonic::Request<Streaming<proto::ExecRequest>>) -> Result<Response<Self::AttachStream>, Status> {
         let (mut kubelet, messages) = self.interactive(call, "attach").await?;
-        Ok(Response::new(kubelet.attach(messages).await?.into_inner().boxed()))
+        Ok(Response::new(kubelet.attach(alone(messages)).await?.into_inner().boxed()))
     }
 
     async fn port_forward(
@@ -210,7 +217,7 @@ impl Pods for Services {
         let call = tonic::Request::from_parts(metadata, extensions, ());
         let mut kubelet = self.0.reach(&call, Verb::Create, "portforward", &mut pod, &mut String::new()).await?;
         start.pod = Some(pod);
-        Ok(Response::new(kubelet.port_forward(followed_by(start, messages)).await?.into_inner().boxed()))
+        Ok(Response::new(kubelet.port_forward(alone(followed_by(start, messages))).await?.into_inner().boxed()))
     }
 }
 
