@@ -49,7 +49,7 @@ fn hostile_containers_do_not_fill_the_kubelets_memory() {
         let waiting = |host: &Host| host.pod("bomb").status().container_statuses.first().map(|c| c.state().waiting().clone());
         host.until("the bomb to be refused", |host| waiting(host).is_some_and(|w| w.reason == "CreateContainerConfigError"))
             .await;
-        assert!(waiting(&host).unwrap().message.contains("come to more than 1048576 bytes"), "{:?}", waiting(&host));
+        assert!(waiting(&host).unwrap().message.contains("come to more than 2097152 bytes"), "{:?}", waiting(&host));
         host.until("the vandal's second run", |host| host.restarts("vandal") >= 1).await;
         let told = host.pod("vandal").status().container_statuses[0].last_state().terminated().message.clone();
         assert!(told.len() <= 4096, "{}", told.len());
