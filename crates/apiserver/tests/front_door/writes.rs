@@ -59,7 +59,7 @@ async fn what_no_node_can_run_is_taken_with_a_remark_and_an_eviction_is_of_the_p
     let pod: Pod = object(json!({"metadata": {"name": "web", "namespace": "default"}, "spec": {
         "initContainers": [{"name": "i", "image": "i:1"}], "containers": [{"name": "a", "image": "a:1"}]}}));
     pods.create(&pod).await.unwrap();
-    let said = "spec.initContainers: init containers are not supported by this kubelet yet: nodes will refuse the pod";
+    let said = "spec.initContainers: init containers are not supported by this kubelet yet: nodes will not run the pod";
     assert_eq!(std::mem::take(&mut *remarks.lock()), [said]);
     pods.patch("web", &client::Patch::Merge(json!({"metadata": {"labels": {"a": "b"}}}))).await.unwrap();
     assert_eq!(remarks.lock().len(), 1);

@@ -296,7 +296,7 @@ async fn templates_that_no_node_runs_are_taken_with_a_remark_and_classes_that_do
         r#"{"metadata": {"name": "rc", "namespace": "default"}, "spec": {"template": {"metadata": {"labels": {"a": "b"}}, "spec":
             {"containers": [{"name": "a", "image": "a:1", "ports": [{"containerPort": 80, "hostPort": 80}]}]}}}}"#,
     );
-    let said = "spec.template.spec.containers[0].ports[0].hostPort: host ports are not supported by this kubelet yet: nodes will refuse the pod";
+    let said = "spec.template.spec.containers[0].ports[0].hostPort: host ports are not supported by this kubelet yet: nodes will not run the pod";
     assert_eq!(server.pipeline.warnings(&rc), [said]);
     server.create(rc).await.unwrap();
     let text = message(server.create(pod("a", r#""runtimeClassName": "gvisor","#)).await);

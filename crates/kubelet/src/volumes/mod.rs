@@ -410,4 +410,29 @@ mod tests {
         volume.size_limit = Some(Quantity::from_bytes(100).into());
         assert_eq!(memory_limit(&pod, &volume, &node), 100);
     }
+
+    #[test]
+    fn what_is_mounted_is_what_the_api_server_does_not_warn_of() {
+        let message = api::core::v1::Volume::default();
+        let mut sources = vec![message.volume_source().clone()];
+        for json in [
+            r#"{"hostPath": {"path": "/"}}"#,
+            r#"{"emptyDir": {}}"#,
+            r#"{"emptyDir": {"medium": "Memory"}}"#,
+            r#"{"emptyDir": {"medium": "HugePages"}}"#,
+            r#"{"configMap": {"name": "a"}}"#,
+            r#"{"secret": {"secretName": "a"}}"#,
+            r#"{"downwardAPI": {}}"#,
+            r#"{"projected": {}}"#,
+            r#"{"persistentVolumeClaim": {"claimName": "a"}}"#,
+            r#"{"nfs": {"server": "a", "path": "/"}}"#,
+            r#"{"iscsi": {"targetPortal": "a"}}"#,
+            r#"{"image": {"reference": "a"}}"#,
+        ] {
+            sources.push(api::json::read(serde_json::from_str(json).unwrap()).unwrap());
+        }
+        for source in sources {
+            assert_eq!(kind_of(&source).is_ok(), api::unsupported::is_mounted(&source), "{source:?}");
+        }
+    }
 }

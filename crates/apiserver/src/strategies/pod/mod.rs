@@ -111,7 +111,7 @@ impl Strategy for PodStrategy {
     }
 
     fn warnings(&self, object: &Pod) -> Vec<String> {
-        unsupported::first(object.spec()).iter().map(|found| warning("spec", found)).collect()
+        unsupported::first_or_volume(object.spec()).iter().map(|found| warning("spec", found)).collect()
     }
 
     fn validate_update(&self, subresource: &str, new: &Pod, old: &Pod, errors: &mut FieldErrors) {
@@ -161,12 +161,12 @@ pub(super) fn validate_template(template: &PodTemplateSpec, at: &Path<'_>, error
 
 /// A remark on a template of which no pod would run. `at` is its place in the object.
 pub(super) fn template_warnings(template: &PodTemplateSpec, at: &str) -> Vec<String> {
-    unsupported::first(template.spec()).iter().map(|found| warning(&format!("{at}.spec"), found)).collect()
+    unsupported::first_or_volume(template.spec()).iter().map(|found| warning(&format!("{at}.spec"), found)).collect()
 }
 
 /// It is a remark and no refusal: kubelets of another version may be able to do it, and manifests that are good for upstream are taken.
 fn warning(at: &str, found: &unsupported::Unsupported) -> String {
-    format!("{at}.{}: {}: nodes will refuse the pod", found.field, found.message)
+    format!("{at}.{}: {}: nodes will not run the pod", found.field, found.message)
 }
 
 /// What the kubelet does not report stays, and what it reports twice agrees.

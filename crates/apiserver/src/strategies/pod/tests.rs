@@ -327,8 +327,10 @@ fn keys_of_the_pods_own_labels_are_written_into_its_selectors() {
 fn what_no_node_can_run_is_taken_with_a_remark() {
     let warnings = |spec: &str| PodStrategy.warnings(&pod("", spec));
     assert_eq!(warnings(""), [""; 0]);
-    let said = "spec.initContainers: init containers are not supported by this kubelet yet: nodes will refuse the pod";
+    let said = "spec.initContainers: init containers are not supported by this kubelet yet: nodes will not run the pod";
     assert_eq!(warnings(r#""initContainers": [{"name": "i", "image": "i"}],"#), [said]);
+    let said = "spec.volumes[0]: volumes of this type are not supported by this kubelet yet: nodes will not run the pod";
+    assert_eq!(warnings(r#""volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}],"#), [said]);
     let template = PodTemplateSpec { spec: pod("", r#""hostUsers": false,"#).spec, ..Default::default() };
     let said = super::template_warnings(&template, "spec.template");
     assert!(said.len() == 1 && said[0].starts_with("spec.template.spec.hostUsers: "), "{said:?}");
