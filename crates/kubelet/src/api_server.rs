@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio_util::task::AbortOnDropHandle;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::cluster::{Cluster, Error, PodEvent, Reference, ReferenceKind, Result, Token, TokenSpec};
 
@@ -208,12 +208,25 @@ impl<T: Resource> Followed<T> {
 
 async fn keep_watching<T: Resource>(client: Client, reference: Reference, known: Known<T>, on_change: OnChange) {
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+    let mut refusals = 0;
     loop {
-        if let Err(error) = watch_once(&client, &reference, &known, &on_change, &mut backoff).await {
-            debug!(kind = T::KIND.kind, namespace = reference.namespace, name = reference.name, %error, "watch broke off");
+        let result = watch_once(&client, &reference, &known, &on_change, &mut backoff).await;
+        if let Err(error) = result {
+            let (kind, Reference { namespace, name, .. }) = (T::KIND.kind, &reference);
+            if stays_refused(&mut refusals, &error) {
+                warn!(kind, namespace, name, %error, "may not watch an object that pods use; they do not hear of its changes");
+            } else {
+                debug!(kind, namespace, name, %error, "watch broke off");
+            }
         }
         tokio::time::sleep(backoff.next_delay()).await;
     }
+}
+
+/// Whether this is the refusal to tell people of: not the first, which ends when the API server has seen the pod, and not each after it.
+fn stays_refused(refusals: &mut u32, error: &client::Error) -> bool {
+    *refusals = if error.is_forbidden() { refusals.saturating_add(1) } else { 0 };
+    *refusals == 2
 }
 
 async fn watch_once<T: Resource>(
@@ -255,7 +268,19 @@ fn version<T: Resource>(object: &Arc<T>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use api::StatusError;
+
     use super::*;
+
+    #[test]
+    fn a_refusal_that_stays_is_told_once() {
+        let forbidden = || client::Error::Api(StatusError::forbidden(Secret::KIND, "s", "no relationship found"));
+        let other = || client::Error::Api(StatusError::unavailable("later"));
+        let mut refusals = 0;
+        let told =
+            [forbidden(), forbidden(), forbidden(), other(), forbidden(), forbidden()].map(|e| stays_refused(&mut refusals, &e));
+        assert_eq!(told, [false, true, false, false, false, true]);
+    }
 
     #[test]
     fn a_status_patch_removes_what_is_no_more() {

@@ -175,7 +175,7 @@ async fn follow_events(runtime: &dyn Runtime, pods: &Pods, mut events: BoxStream
 
 /// Whether the runtime answers within the time that something healthy needs.
 async fn answers(runtime: &dyn Runtime) -> Result<(), String> {
-    match timeout(CHECK_TIMEOUT, runtime.info()).await {
+    match timeout(CHECK_TIMEOUT, runtime.version()).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("no answer within {} s", CHECK_TIMEOUT.as_secs())),

@@ -5,10 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use api::core::v1::Pod;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
 };
+
+use crate::pod::probe::Kind;
 
 /// Upper bounds of the buckets for the start of a pod, in seconds.
 const START_SECONDS: [f64; 16] = [0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
@@ -31,6 +34,7 @@ pub struct KubeletMetrics {
     operations: Family<OperationLabel, Counter>,
     failures: Family<OperationLabel, Counter>,
     times: Family<OperationLabel, Histogram>,
+    probes: Family<ProbeLabels, Counter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -64,6 +68,27 @@ struct OperationLabel {
     operation_type: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ProbeLabels {
+    probe_type: &'static str,
+    result: &'static str,
+    container: String,
+    pod: String,
+    namespace: String,
+    pod_uid: String,
+}
+
+/// How a probe went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbeResult {
+    /// The container is as it should be.
+    Successful,
+    /// It is not.
+    Failed,
+    /// It could not be found out.
+    Unknown,
+}
+
 /// All containers are of this type so far.
 const CONTAINER: &str = "container";
 
@@ -86,8 +111,10 @@ impl KubeletMetrics {
             operations: Family::default(),
             failures: Family::default(),
             times: Family::new_with_constructor(|| Histogram::new(OPERATION_SECONDS)),
+            probes: Family::default(),
         };
         metrics.register(|registry| {
+            registry.register("prober_probe", "Probes of containers, by how they went", this.probes.clone());
             let registry = registry.sub_registry_with_prefix("kubelet");
             registry.register("node_name", "The node's name; always 1", this.node.clone());
             registry.register("running_pods", "Pods that have a running sandbox", this.pods.clone());
@@ -156,6 +183,22 @@ impl KubeletMetrics {
         self.pulls.observe(took.as_secs_f64());
     }
 
+    /// A container has been probed; `probe_type` is `Startup`, `Liveness` or `Readiness`.
+    pub fn probed(&self, pod: &Pod, container: &str, probe_type: &'static str, result: ProbeResult) {
+        self.probes.get_or_create(&ProbeLabels::new(pod, container, probe_type, result.as_str())).inc();
+    }
+
+    /// The pod is gone, and with it the counts of its probes.
+    pub fn forget_probes(&self, pod: &Pod) {
+        for container in &pod.spec().containers {
+            for kind in Kind::ALL {
+                for result in ProbeResult::ALL {
+                    self.probes.remove(&ProbeLabels::new(pod, &container.name, kind.title(), result.as_str()));
+                }
+            }
+        }
+    }
+
     /// Counts a question to the runtime and how long its answer takes.
     pub async fn timed<T, E>(&self, operation_type: &'static str, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
         let (begun, label) = (Instant::now(), OperationLabel { operation_type });
@@ -169,8 +212,34 @@ impl KubeletMetrics {
     }
 }
 
+// === impl ProbeLabels ===
+
+impl ProbeLabels {
+    fn new(pod: &Pod, container: &str, probe_type: &'static str, result: &'static str) -> Self {
+        let metadata = pod.metadata();
+        let (pod, namespace, pod_uid) = (metadata.name.clone(), metadata.namespace.clone(), metadata.uid.clone());
+        Self { probe_type, result, container: container.to_owned(), pod, namespace, pod_uid }
+    }
+}
+
+// === impl ProbeResult ===
+
+impl ProbeResult {
+    const ALL: [Self; 3] = [Self::Successful, Self::Failed, Self::Unknown];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Successful => "successful",
+            Self::Failed => "failed",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use api::core::v1::Container;
+
     use super::*;
 
     #[tokio::test]
@@ -182,9 +251,14 @@ mod tests {
         metrics.container_started(Err("CreateContainerError"));
         metrics.pod_rejected("OutOfcpu");
         assert_eq!(metrics.timed("create_container", async { Err::<(), _>(1) }).await, Err(1));
+        let mut pod = Pod::default();
+        (pod.metadata_mut().name, pod.metadata_mut().namespace, pod.metadata_mut().uid) = ("web".into(), "ns".into(), "u".into());
+        pod.spec_mut().containers.push(Container { name: "c".into(), ..Container::default() });
+        metrics.probed(&pod, "c", Kind::Liveness.title(), ProbeResult::Failed);
         let text = registry.encode().unwrap();
         for line in [
             "kubelet_node_name{node=\"n1\"} 1",
+            "prober_probe_total{probe_type=\"Liveness\",result=\"failed\",container=\"c\",pod=\"web\",namespace=\"ns\",pod_uid=\"u\"} 1",
             "kubelet_running_pods 1",
             "kubelet_running_containers{container_state=\"exited\"} 3",
             "kubelet_started_containers_errors_total{container_type=\"container\",code=\"CreateContainerError\"} 1",
@@ -195,5 +269,7 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line}: {text}");
         }
+        metrics.forget_probes(&pod);
+        assert!(!registry.encode().unwrap().contains("pod_uid"), "of pods that are gone nothing is kept");
     }
 }

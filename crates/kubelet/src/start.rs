@@ -22,7 +22,7 @@ use tokio::{
     net::{TcpListener, lookup_host},
     sync::{Notify, watch},
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     Args,
@@ -149,7 +149,9 @@ pub async fn run_with(mut args: Args, client: Client, address: Ipv4Addr, kit: Ki
     let allocatable = machine.allocatable(args.max_pods);
     let cidr = args.cluster_cidr.parse()?;
     let network = Arc::new(Bridge::open(&args.root_dir.join("network"), cidr)?);
-    let docker: Arc<dyn Runtime> = Arc::new(connect_engine(&args, &kit).await?);
+    let docker = connect_engine(&args, &kit).await?;
+    kit.tasks.spawn("control-groups", check_control_groups(docker.clone(), kit.shutdown.clone()));
+    let docker: Arc<dyn Runtime> = Arc::new(docker);
     let pause = pause_binary(&args)?;
     let pause_image = ensure_pause_image(&*docker, &pause).await?;
 
@@ -206,6 +208,12 @@ pub async fn run_with(mut args: Args, client: Client, address: Ipv4Addr, kit: Ki
         pause_image,
     });
     let stats = Arc::new(Stats::new(pods.clone(), running, cgroups, args.cgroup_root.clone()));
+    let left = docker.clone();
+    tokio::spawn(async move {
+        if let Err(error) = runtime::exec::end_leftovers(&*left).await {
+            warn!(error = &error as &dyn std::error::Error, "cannot look for commands that an earlier kubelet left");
+        }
+    });
     spawn(&kit, "stats", stats.clone().keep_looking());
     serve(&args, address, NodeService { runtime: docker.clone(), pods: pods.clone(), stats }, &kit).await?;
 
@@ -262,18 +270,40 @@ fn slim_node(node: &mut Node, own: &str) {
     }
 }
 
-/// Waits for the engine. Pods' control groups are plain directories, so it must make its own in the same way.
+/// Pods' control groups are plain directories, so the engine must make its own in the same way. An engine that is slow to say so holds nothing up:
+/// one that would not refuses pods' groups by itself.
+async fn check_control_groups(docker: Docker, shutdown: daemon::Shutdown) -> Result<(), StartError> {
+    let asking = async {
+        loop {
+            match docker.makes_cgroups().await {
+                Ok(true) => return Ok(()),
+                Ok(false) => return Err(StartError::CgroupDriver),
+                Err(error) => {
+                    debug!(error = &error as &dyn std::error::Error, "the Docker Engine does not say who makes control groups")
+                }
+            }
+            tokio::time::sleep(ENGINE_RETRY).await;
+        }
+    };
+    tokio::select! {
+        checked = asking => checked?,
+        () = shutdown.started() => {}
+    }
+    shutdown.started().await;
+    Ok(())
+}
+
+/// Waits for the engine.
 async fn connect_engine(args: &Args, kit: &Kit) -> Result<Docker, StartError> {
     let mut told = false;
     loop {
         let asked = match Docker::connect(&args.docker_socket).await {
-            Ok(docker) => docker.info().await.map(|info| (docker, info)),
+            Ok(docker) => docker.version().await.map(|version| (docker, version)),
             Err(error) => Err(error),
         };
         match asked {
-            Ok((_, info)) if !info.cgroupfs => return Err(StartError::CgroupDriver),
-            Ok((docker, info)) => {
-                info!(version = info.version, cgroupfs = info.cgroupfs, "Docker Engine found");
+            Ok((docker, version)) => {
+                info!(version, "Docker Engine found");
                 return Ok(docker);
             }
             Err(error) if !told => {

@@ -14,6 +14,7 @@ use std::{collections::BTreeMap, time::Duration};
 use futures::StreamExt as _;
 use kubelet::runtime::{
     ContainerKind, ContainerSpec, Docker, ExecSpec, Labels, LogOptions, Output, Runtime, State, TerminalSize, ensure_pause_image,
+    exec,
 };
 use support::{Engine, pause_binary};
 use tokio::io::AsyncWriteExt as _;
@@ -109,6 +110,19 @@ async fn run_through() {
     let text = tokio::time::timeout(Duration::from_secs(5), collect(session.output)).await.unwrap();
     assert!(text.contains("33 91"), "{text:?}");
     assert_eq!(docker.exec_exit_code(&id).await.unwrap(), Some(4));
+
+    // What a kubelet that was killed has begun ends with the next one; what the next one or an administrator begins does not.
+    let sleeping = |seconds: &str| ExecSpec { command: vec!["sleep".into(), seconds.into()], ..ExecSpec::default() };
+    let earlier = docker.exec(&app, sleeping("3001")).await.unwrap();
+    engine.docker(&format!("exec -d {app} sleep 3002"));
+    let next = Docker::connect(&engine.socket()).await.unwrap();
+    let own = next.exec(&app, sleeping("3003")).await.unwrap();
+    let runs = |seconds: &str| engine.docker_output(&format!("exec {app} ps")).contains(&format!("sleep {seconds}"));
+    support::wait_for("the commands", || runs("3001") && runs("3002") && runs("3003"));
+    exec::end_leftovers(&next).await.unwrap();
+    support::wait_for("the end of what was left", || !runs("3001"));
+    assert!(runs("3002") && runs("3003"));
+    drop((earlier, own));
 
     // Signals, exit, logs.
     docker.signal(&app, "SIGTERM").await.unwrap();

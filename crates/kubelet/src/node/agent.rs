@@ -17,12 +17,14 @@ use super::{
     machine::{Machine, architecture},
     status::{Facts, same, status},
 };
-use crate::runtime::{EngineInfo, Runtime};
+use crate::runtime::{Image, Runtime};
 
 /// How often an unchanged status is written.
 const REPORT_INTERVAL: Duration = Duration::from_secs(300);
 /// How long after a start the parts may take to become known before they are reported as they are.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the runtime may take to say what it has; what it has not said by then is reported as it was, and asked for again.
+const ENGINE_PATIENCE: Duration = Duration::from_secs(1);
 /// Pause before a failed write is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -82,6 +84,21 @@ async fn newer(news: &mut Subscription<Node>, name: &str, than: u64) {
     }
 }
 
+/// What the runtime said of itself; `None` where it did not answer.
+struct Engine {
+    version: Option<String>,
+    images: Option<Vec<Image>>,
+    /// Nothing was given up waiting for.
+    in_time: bool,
+}
+
+/// Asks the runtime. An engine can be busy for long with what has nothing to do with the answer.
+async fn ask_engine(runtime: &dyn Runtime) -> Engine {
+    let asked = tokio::join!(timeout(ENGINE_PATIENCE, runtime.version()), timeout(ENGINE_PATIENCE, runtime.images()));
+    let in_time = asked.0.is_ok() && asked.1.is_ok();
+    Engine { version: asked.0.ok().and_then(Result::ok), images: asked.1.ok().and_then(Result::ok), in_time }
+}
+
 // === impl Agent ===
 
 impl Agent {
@@ -110,7 +127,7 @@ impl Agent {
         node.metadata_mut().name.clone_from(name);
         node.metadata_mut().labels = labels;
         node.spec_mut().taints.clone_from(&self.config.taints);
-        node.status = Some(self.derive(&NodeStatus::default()).await);
+        node.status = Some(self.derive(&NodeStatus::default()).await.0);
         match nodes.create(&node).await {
             Err(error) if error.is_already_exists() => nodes.get(name).await,
             created => {
@@ -145,7 +162,7 @@ impl Agent {
         }
         let mut written_at = Instant::now();
         loop {
-            let derived = self.derive(&stored).await;
+            let (derived, complete) = self.derive(&stored).await;
             let due = written_at.elapsed() >= REPORT_INTERVAL;
             let mut next = written_at + REPORT_INTERVAL;
             if !due && same(&derived, &stored) {
@@ -169,6 +186,9 @@ impl Agent {
                         }
                     }
                 }
+            }
+            if !complete {
+                next = next.min(Instant::now() + RETRY);
             }
             tokio::select! {
                 () = sleep_until(next) => {}
@@ -198,7 +218,8 @@ impl Agent {
         nodes.patch_status(&self.config.name, &Patch::Merge(json!({ "status": patch }))).await
     }
 
-    async fn derive(&self, old: &NodeStatus) -> NodeStatus {
+    /// The status, and whether the runtime has said all that belongs in it.
+    async fn derive(&self, old: &NodeStatus) -> (NodeStatus, bool) {
         let mut problems = Vec::new();
         let state = self.runtime_state.borrow().clone();
         if let Err(message) = state {
@@ -210,22 +231,19 @@ impl Agent {
                 "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:{message}"
             ));
         }
-        let engine = self.runtime.info().await.unwrap_or_else(|_| {
-            let version = old.node_info().container_runtime_version.trim_start_matches("docker://").to_owned();
-            EngineInfo { version, ..EngineInfo::default() }
-        });
-        let images = self.runtime.images().await.ok();
+        let engine = ask_engine(&*self.runtime).await;
+        let known = || old.node_info().container_runtime_version.trim_start_matches("docker://").to_owned();
         let facts = Facts {
             machine: &self.machine,
             address: &self.config.address.to_string(),
             hostname: &self.config.name,
             pods: self.config.max_pods,
             port: self.config.port,
-            engine: &engine,
-            images: images.as_deref(),
+            engine: &engine.version.unwrap_or_else(known),
+            images: engine.images.as_deref(),
             problems: &problems,
         };
-        status(&facts, old, Timestamp::now())
+        (status(&facts, old, Timestamp::now()), engine.in_time)
     }
 
     fn announce(&self, node: &Node, old: &NodeStatus, new: &NodeStatus) {
@@ -242,5 +260,23 @@ impl Agent {
             }
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::fake::FakeRuntime;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_busy_engine_holds_up_no_status() {
+        let runtime = FakeRuntime::new(&["app:1"]);
+        let begun = Instant::now();
+        let engine = ask_engine(&runtime).await;
+        assert!(engine.in_time && engine.images.is_some_and(|images| images.len() == 1) && begun.elapsed().is_zero());
+        runtime.set_images_delay(Duration::from_secs(15));
+        let engine = ask_engine(&runtime).await;
+        assert_eq!((engine.in_time, engine.images, engine.version.as_deref()), (false, None, Some("20.10")));
+        assert!(begun.elapsed() <= Duration::from_secs(1));
     }
 }

@@ -7,7 +7,7 @@ use api::{
 use jiff::Timestamp;
 
 use super::machine::Machine;
-use crate::runtime::{EngineInfo, Image};
+use crate::runtime::Image;
 
 /// Images that a status lists at most: upstream's number.
 const IMAGES_MAX: usize = 50;
@@ -21,7 +21,8 @@ pub(super) struct Facts<'a> {
     pub hostname: &'a str,
     pub pods: u32,
     pub port: u16,
-    pub engine: &'a EngineInfo,
+    /// Version of the runtime.
+    pub engine: &'a str,
     /// What is present; `None` if the runtime does not say.
     pub images: Option<&'a [Image]>,
     /// Why no pods can be run; empty if they can.
@@ -32,7 +33,7 @@ pub(super) struct Facts<'a> {
 pub(super) fn status(facts: &Facts<'_>, old: &NodeStatus, now: Timestamp) -> NodeStatus {
     let Facts { machine, .. } = facts;
     let mut info = machine.info.clone();
-    info.container_runtime_version = format!("docker://{}", facts.engine.version);
+    info.container_runtime_version = format!("docker://{}", facts.engine);
     let mut status = NodeStatus {
         capacity: machine.capacity(facts.pods),
         allocatable: machine.allocatable(facts.pods),
@@ -107,7 +108,7 @@ mod tests {
     use super::*;
 
     fn derive(problems: &[String], old: &NodeStatus, second: i64) -> NodeStatus {
-        let (machine, engine) = (Machine::default(), EngineInfo { version: "20.10".into(), ..EngineInfo::default() });
+        let (machine, engine) = (Machine::default(), "20.10");
         let images = [Image { names: vec!["a:1".into()], size: 5, ..Image::default() }, Image::default()];
         let facts = Facts {
             machine: &machine,
@@ -115,7 +116,7 @@ mod tests {
             hostname: "n1",
             pods: 110,
             port: 10250,
-            engine: &engine,
+            engine,
             images: Some(&images),
             problems,
         };

@@ -9,12 +9,12 @@ use api::core::v1::{Container as Spec, HttpGetAction, Pod, Probe};
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use tokio::{sync::mpsc, time};
-use tracing::debug;
 
 use super::http::{self, Found};
 use crate::{
     cluster::{Cluster, PodEvent},
-    runtime::{ContainerId, ExecSpec, Runtime},
+    metrics::{KubeletMetrics, ProbeResult},
+    runtime::{ContainerId, ExecSpec, Runtime, exec},
 };
 
 /// How much of a probe's output is shown, in bytes.
@@ -57,6 +57,8 @@ pub struct Prober {
     pub runtime: Arc<dyn Runtime>,
     /// The API server, for events.
     pub cluster: Arc<dyn Cluster>,
+    /// Where results are counted.
+    pub metrics: KubeletMetrics,
     /// The pod.
     pub pod: Arc<Pod>,
     /// The container's spec.
@@ -74,6 +76,9 @@ pub struct Prober {
 // === impl Kind ===
 
 impl Kind {
+    /// All kinds.
+    pub const ALL: [Self; 3] = [Self::Startup, Self::Liveness, Self::Readiness];
+
     /// The container's probe of that kind.
     pub fn of(self, spec: &Spec) -> Option<&Probe> {
         match self {
@@ -110,18 +115,17 @@ impl Prober {
         let (mut last, mut count, mut said) = (None, 0, None);
         loop {
             ticks.tick().await;
-            let mut session = None;
-            let result = match time::timeout(timeout, self.once(probe, &mut session)).await {
+            let result = match time::timeout(timeout, self.once(probe)).await {
                 Ok(result) => result,
                 Err(_) => Err(Failure::Bad(self.timed_out(probe))),
             };
-            // Set only while the command runs: what hangs would be joined by another every period.
-            if let Some(session) = session
-                && let Err(error) = self.runtime.kill_exec(&session).await
-            {
-                debug!(container = self.id, error = &error as &dyn std::error::Error, "cannot kill the command of a probe");
-            }
             let (title, known) = (self.kind.title(), !matches!(&result, Err(Failure::Unknown(_))));
+            let counted = match &result {
+                Ok(_) => ProbeResult::Successful,
+                Err(Failure::Bad(_)) => ProbeResult::Failed,
+                Err(Failure::Unknown(_)) => ProbeResult::Unknown,
+            };
+            self.metrics.probed(&self.pod, &self.spec.name, title, counted);
             let news = match &result {
                 Ok(Found::Fine) => None,
                 Ok(Found::LedAway(output)) => Some(("ProbeWarning", format!("{title} probe warning: {output}"))),
@@ -174,11 +178,11 @@ impl Prober {
         }
     }
 
-    /// Probes once. `running` names the exec session while there is one.
-    async fn once(&self, probe: &Probe, running: &mut Option<String>) -> Result<Found, Failure> {
+    /// Probes once.
+    async fn once(&self, probe: &Probe) -> Result<Found, Failure> {
         let handler = probe.handler();
         if let Some(exec) = &handler.exec {
-            return self.exec(exec.command.clone(), running).await.map(|()| Found::Fine);
+            return self.exec(exec.command.clone()).await.map(|()| Found::Fine);
         }
         if let Some(get) = &handler.http_get {
             let url = self.url(get).map_err(Failure::Unknown)?;
@@ -193,11 +197,13 @@ impl Prober {
         Err(Failure::Unknown("this kind of probe is not supported by this kubelet yet".to_owned()))
     }
 
-    async fn exec(&self, command: Vec<String>, running: &mut Option<String>) -> Result<(), Failure> {
+    /// Runs a command, which does not outlive the call: what hangs would be joined by another every period.
+    async fn exec(&self, command: Vec<String>) -> Result<(), Failure> {
         // An engine that does not answer, as while it is restarted, is not the container's fault.
         let failed = |error: crate::runtime::Error| Failure::Unknown(error.to_string());
-        let session = self.runtime.exec(&self.id, ExecSpec { command, ..ExecSpec::default() }).await.map_err(failed)?;
-        *running = Some(session.id.clone());
+        let spec = ExecSpec { command, ..ExecSpec::default() };
+        let (session, mut begun) =
+            exec::begin(self.runtime.clone(), self.id.clone(), spec, Duration::ZERO).await.map_err(failed)?;
         let (mut stream, mut output) = (session.output, Vec::new());
         while let Some(chunk) = stream.next().await {
             let bytes = chunk.map_err(failed)?.into_bytes();
@@ -205,7 +211,7 @@ impl Prober {
             output.extend_from_slice(&bytes[..bytes.len().min(room)]);
         }
         let code = self.runtime.exec_exit_code(&session.id).await.map_err(failed)?;
-        *running = None;
+        begun.has_ended();
         match code {
             Some(0) => Ok(()),
             _ => Err(Failure::Bad(String::from_utf8_lossy(&output).into_owned())),

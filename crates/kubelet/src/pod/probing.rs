@@ -59,6 +59,7 @@ impl Probing {
                     let prober = Prober {
                         runtime: ctx.runtime.clone(),
                         cluster: ctx.cluster.clone(),
+                        metrics: ctx.metrics.clone(),
                         pod: pod.clone(),
                         spec: spec.clone(),
                         id: container.id.clone(),

@@ -17,12 +17,11 @@ use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future::BoxFutu
 use hyper::Method;
 use jiff::Timestamp;
 use serde::Deserialize;
-use tokio::sync::OnceCell;
 
 use super::{
-    Container, ContainerEvent, ContainerId, ContainerSpec, ContainerSummary, Credentials, EngineInfo, Error, ExecSpec, Exit,
-    Image, Labels, LogOptions, Mount, Output, Propagation, Result, Runtime, Session, State, TerminalSize, container_name, labels,
-    logs::Watcher, processes::kill_session, wire::Wire,
+    Container, ContainerEvent, ContainerId, ContainerSpec, ContainerSummary, Credentials, Error, ExecSpec, Exit, Image, Labels,
+    LogOptions, Mount, Output, Propagation, Result, Runtime, Session, State, TerminalSize, container_name, labels, logs::Watcher,
+    processes::kill_session, streams::ExecMark, wire::Wire,
 };
 use crate::reference::Reference;
 
@@ -44,13 +43,16 @@ pub struct Docker {
     pub(super) client: bollard::Docker,
     pub(super) wire: Wire,
     /// Begun when the first log is followed.
-    pub(super) watcher: Arc<OnceCell<Watcher>>,
+    pub(super) watcher: Watcher,
+    /// By which our execs are told from others'.
+    pub(super) mark: Arc<ExecMark>,
 }
 
 /// The APIs that an engine speaks.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Versions {
+    version: String,
     api_version: String,
     #[serde(rename = "MinAPIVersion", default)]
     oldest: String,
@@ -65,14 +67,24 @@ impl Docker {
     /// When there is no engine (yet), or one that is too old.
     pub async fn connect(socket: &Path) -> Result<Self> {
         let mut wire = Wire { socket: socket.to_owned(), prefix: String::new() };
-        let answer = wire.ask(Method::GET, "/version").await?;
-        let versions: Versions = serde_json::from_slice(&answer).map_err(Error::transport)?;
-        let (major_version, minor_version) = versions.choose()?;
+        let (major_version, minor_version) = versions(&wire).await?.choose()?;
         wire.prefix = format!("/v{major_version}.{minor_version}");
         let version = ClientVersion { major_version, minor_version };
         let client = bollard::Docker::connect_with_unix(&socket.to_string_lossy(), CALL_TIMEOUT.as_secs(), &version)?;
-        Ok(Self { client, wire, watcher: Arc::default() })
+        Ok(Self { client, wire, watcher: Watcher::default(), mark: Arc::new(ExecMark::new()) })
     }
+
+    /// Whether the engine makes control groups itself rather than systemd. Slow while the engine looks up the name of a registry in vain.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn makes_cgroups(&self) -> Result<bool> {
+        Ok(self.client.info().await?.cgroup_driver == Some(models::SystemInfoCgroupDriverEnum::CGROUPFS))
+    }
+}
+
+async fn versions(wire: &Wire) -> Result<Versions> {
+    serde_json::from_slice(&wire.ask(Method::GET, "/version").await?).map_err(Error::transport)
 }
 
 // === impl Versions ===
@@ -205,6 +217,10 @@ impl Runtime for Docker {
         .boxed()
     }
 
+    fn leftover_execs<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Vec<String>>> {
+        self.find_leftover_execs(id).boxed()
+    }
+
     fn resize_exec<'a>(&'a self, session: &'a str, size: TerminalSize) -> BoxFuture<'a, Result<()>> {
         self.resize_exec_session(session, size).boxed()
     }
@@ -293,17 +309,8 @@ impl Runtime for Docker {
         .boxed()
     }
 
-    fn info(&self) -> BoxFuture<'_, Result<EngineInfo>> {
-        async move {
-            let info = self.client.info().await?;
-            Ok(EngineInfo {
-                version: info.server_version.unwrap_or_default(),
-                operating_system: info.operating_system.unwrap_or_default(),
-                cgroupfs: info.cgroup_driver == Some(models::SystemInfoCgroupDriverEnum::CGROUPFS),
-                root: info.docker_root_dir.unwrap_or_default(),
-            })
-        }
-        .boxed()
+    fn version(&self) -> BoxFuture<'_, Result<String>> {
+        async move { Ok(versions(&self.wire).await?.version) }.boxed()
     }
 }
 
@@ -479,7 +486,9 @@ mod tests {
     #[test]
     fn an_api_is_chosen_that_both_know() {
         let choose = |newest: &str, oldest: &str| {
-            Versions { api_version: newest.into(), oldest: oldest.into() }.choose().map_err(|error| error.to_string())
+            Versions { version: String::new(), api_version: newest.into(), oldest: oldest.into() }
+                .choose()
+                .map_err(|error| error.to_string())
         };
         assert_eq!(choose("1.41", "1.12"), Ok((1, 41)));
         assert_eq!(choose("1.52", "1.44"), Ok((1, 44)));

@@ -35,8 +35,12 @@ struct Inner {
     stubborn: Vec<String>,
     exec_exit_code: i64,
     exec: Exec,
+    /// Containers in which an earlier kubelet's command runs.
+    left: Vec<ContainerId>,
     /// It does not say how it is.
     down: bool,
+    /// How long it takes to list its images.
+    images_delay: std::time::Duration,
 }
 
 /// What executing a command in a container is like.
@@ -47,6 +51,8 @@ pub(crate) enum Exec {
     Ends,
     /// It never ends.
     Hangs,
+    /// It never ends, and the engine takes half a minute to say that it has begun.
+    Slow,
     /// The engine does not answer.
     Fails,
 }
@@ -98,6 +104,15 @@ impl FakeRuntime {
 
     pub(crate) fn set_down(&self, down: bool) {
         self.inner.lock().down = down;
+    }
+
+    /// Lets a command of an earlier kubelet run in a container.
+    pub(crate) fn leave_exec(&self, id: &str) {
+        self.inner.lock().left.push(id.into());
+    }
+
+    pub(crate) fn set_images_delay(&self, delay: std::time::Duration) {
+        self.inner.lock().images_delay = delay;
     }
 
     pub(crate) fn set_exec(&self, exec: Exec) {
@@ -248,9 +263,13 @@ impl Runtime for FakeRuntime {
         async move {
             self.record(&format!("exec {:?}", exec.command), id);
             let output = futures::stream::iter([Ok(Output::Stdout(Bytes::from_static(b"done\n")))]);
-            let output = match self.inner.lock().exec {
+            let exec = self.inner.lock().exec;
+            if exec == Exec::Slow {
+                tokio::time::sleep(std::time::Duration::from_secs(30)).await;
+            }
+            let output = match exec {
                 Exec::Ends => output.boxed(),
-                Exec::Hangs => output.chain(futures::stream::pending()).boxed(),
+                Exec::Hangs | Exec::Slow => output.chain(futures::stream::pending()).boxed(),
                 Exec::Fails => return Err(Error::Incomplete("an answer")),
             };
             Ok(Session { id: "exec".into(), output, input: Box::pin(tokio::io::sink()) })
@@ -268,6 +287,11 @@ impl Runtime for FakeRuntime {
             Ok(())
         }
         .boxed()
+    }
+
+    fn leftover_execs<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Vec<String>>> {
+        async move { Ok(self.inner.lock().left.iter().filter(|left| *left == id).map(|id| format!("left-{id}")).collect()) }
+            .boxed()
     }
 
     fn resize_exec<'a>(&'a self, _: &'a str, _: TerminalSize) -> BoxFuture<'a, Result<()>> {
@@ -305,7 +329,12 @@ impl Runtime for FakeRuntime {
     }
 
     fn images(&self) -> BoxFuture<'_, Result<Vec<Image>>> {
-        async move { Ok(self.inner.lock().images.values().cloned().collect()) }.boxed()
+        async move {
+            let delay = self.inner.lock().images_delay;
+            tokio::time::sleep(delay).await;
+            Ok(self.inner.lock().images.values().cloned().collect())
+        }
+        .boxed()
     }
 
     fn import_image<'a>(&'a self, reference: &'a str, _: Bytes, _: Vec<String>) -> BoxFuture<'a, Result<()>> {
@@ -317,13 +346,7 @@ impl Runtime for FakeRuntime {
         .boxed()
     }
 
-    fn info(&self) -> BoxFuture<'_, Result<EngineInfo>> {
-        async {
-            if self.inner.lock().down {
-                return Err(Error::Incomplete("everything"));
-            }
-            Ok(EngineInfo { version: "20.10".into(), cgroupfs: true, ..EngineInfo::default() })
-        }
-        .boxed()
+    fn version(&self) -> BoxFuture<'_, Result<String>> {
+        async { if self.inner.lock().down { Err(Error::Incomplete("everything")) } else { Ok("20.10".into()) } }.boxed()
     }
 }

@@ -4,6 +4,7 @@
 //! containers. *Invariant:* no call here blocks on another pod; every call is bounded in time except the streams.
 
 mod docker;
+pub mod exec;
 #[cfg(test)]
 pub(crate) mod fake;
 mod frames;
@@ -53,6 +54,8 @@ pub trait Runtime: Send + Sync {
     fn exec_exit_code<'a>(&'a self, session: &'a str) -> BoxFuture<'a, Result<Option<i64>>>;
     /// Kills the process of an exec session, and what it has started in its own session; no error if it has ended.
     fn kill_exec<'a>(&'a self, session: &'a str) -> BoxFuture<'a, Result<()>>;
+    /// The sessions of commands that run in a container and that a kubelet before this one started; none that people started with the engine's tools.
+    fn leftover_execs<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Vec<String>>>;
     /// Sets the terminal size of an exec session.
     fn resize_exec<'a>(&'a self, session: &'a str, size: TerminalSize) -> BoxFuture<'a, Result<()>>;
     /// Connects to the standard streams of a container's first process, which has a terminal or not.
@@ -70,8 +73,8 @@ pub trait Runtime: Send + Sync {
     fn images(&self) -> BoxFuture<'_, Result<Vec<Image>>>;
     /// Makes an image of one layer from a root file system (tar) and Dockerfile instructions.
     fn import_image<'a>(&'a self, reference: &'a str, root: Bytes, changes: Vec<String>) -> BoxFuture<'a, Result<()>>;
-    /// Version and capabilities of the engine.
-    fn info(&self) -> BoxFuture<'_, Result<EngineInfo>>;
+    /// The engine's version, as in `20.10.24`. Answered whatever else the engine is busy with.
+    fn version(&self) -> BoxFuture<'_, Result<String>>;
 }
 
 /// A failed runtime call.
@@ -364,19 +367,6 @@ pub struct Image {
     pub digests: Vec<String>,
     /// The user that it runs as by default (only by [`Runtime::image`]).
     pub user: String,
-}
-
-/// The engine.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct EngineInfo {
-    /// Version, as in `20.10.24`.
-    pub version: String,
-    /// The name of the host's operating system.
-    pub operating_system: String,
-    /// Whether `cgroupfs` (true) or systemd makes the control groups.
-    pub cgroupfs: bool,
-    /// Where the engine keeps its data.
-    pub root: String,
 }
 
 // === impl Credentials ===

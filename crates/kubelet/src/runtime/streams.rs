@@ -1,5 +1,6 @@
 //! Docker's streams: exec and attach sessions, terminal sizes, logs.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bollard::{
     exec::CreateExecOptions,
     query_parameters::{ResizeContainerTTYOptionsBuilder, ResizeExecOptionsBuilder},
@@ -13,7 +14,32 @@ use super::{Docker, Error, ExecSpec, LogOptions, Output, Result, Session, Termin
 /// second. There is no way to have none. An attach can name bytes that no UTF-8 text holds; an exec, whose keys travel in JSON, control characters
 /// only, so its first is the one that nobody waits for an answer to.
 const ATTACH_DETACH_KEYS: &str = "%FF,%FE,%FF,%FE";
-const EXEC_DETACH_KEYS: &str = "ctrl-@,ctrl-^,ctrl-@,ctrl-_,ctrl-@,ctrl-^";
+const EXEC_DETACH_KEYS: [u8; 6] = *b"\x00\x1e\x00\x1f\x00\x1e";
+/// How many keys after those tell one kubelet's execs from another's.
+const EXEC_OWN_KEYS: usize = 8;
+
+/// The detach keys of this process' execs. The engine remembers them with each exec, and nobody else has keys that begin with ours, so that after a
+/// restart it is known what an earlier kubelet began.
+pub(super) struct ExecMark(Vec<u8>);
+
+// === impl ExecMark ===
+
+impl ExecMark {
+    pub(super) fn new() -> Self {
+        let own = rand::random::<[u8; EXEC_OWN_KEYS]>().map(|byte| byte % 26 + 1);
+        Self([&EXEC_DETACH_KEYS[..], &own].concat())
+    }
+
+    /// As the engine takes keys: `ctrl-a,ctrl-b`.
+    fn keys(&self) -> String {
+        self.0.iter().map(|key| format!("ctrl-{}", char::from(key | 0x40).to_ascii_lowercase())).collect::<Vec<_>>().join(",")
+    }
+
+    /// Whether keys, as the engine tells them (base64), are of a kubelet's exec but not of one of ours.
+    fn is_earlier(&self, told: &str) -> bool {
+        STANDARD.decode(told).is_ok_and(|keys| keys.starts_with(&EXEC_DETACH_KEYS) && keys != self.0)
+    }
+}
 
 // === impl Docker ===
 
@@ -23,7 +49,7 @@ impl Docker {
             attach_stdin: Some(exec.stdin),
             attach_stdout: Some(true),
             attach_stderr: Some(!exec.tty),
-            detach_keys: Some(EXEC_DETACH_KEYS.to_owned()),
+            detach_keys: Some(self.mark.keys()),
             tty: Some(exec.tty),
             cmd: Some(exec.command),
             ..Default::default()
@@ -32,6 +58,17 @@ impl Docker {
         let start = json!({ "Detach": false, "Tty": exec.tty }).to_string();
         let (output, input) = self.wire.hijack(&format!("/exec/{session}/start"), start.into()).await?;
         Ok(Session { id: session, output: frames::output(output, exec.tty), input: Box::pin(input) })
+    }
+
+    pub(super) async fn find_leftover_execs(&self, id: &str) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        for session in self.client.inspect_container(id, None).await?.exec_ids.unwrap_or_default() {
+            let exec = self.client.inspect_exec(&session).await?;
+            if exec.running == Some(true) && exec.detach_keys.is_some_and(|keys| self.mark.is_earlier(&keys)) {
+                found.push(session);
+            }
+        }
+        Ok(found)
     }
 
     pub(super) async fn resize_exec_session(&self, session: &str, size: TerminalSize) -> Result<()> {
@@ -62,5 +99,27 @@ impl Docker {
             }
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exec_is_known_by_its_keys() {
+        let (ours, earlier) = (ExecMark::new(), ExecMark::new());
+        assert!(ours.keys().starts_with("ctrl-@,ctrl-^,ctrl-@,ctrl-_,ctrl-@,ctrl-^,ctrl-"), "{}", ours.keys());
+        for (told, is_earlier) in [
+            (STANDARD.encode(&earlier.0), true),
+            // What kubelets gave before each had keys of its own.
+            (STANDARD.encode(EXEC_DETACH_KEYS), true),
+            (STANDARD.encode(&ours.0), false),
+            (STANDARD.encode([16, 17]), false),
+            (String::new(), false),
+            ("no base64".to_owned(), false),
+        ] {
+            assert_eq!(ours.is_earlier(&told), is_earlier, "{told}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 mod streams;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use api::{
     StatusError,
@@ -23,12 +23,15 @@ use crate::{
     manager::Pods,
     network::in_network_of,
     pod::state::Observed,
-    runtime::{self, Container, ExecSpec, LogOptions, Output, Runtime, State, TerminalSize},
+    runtime::{self, Container, ExecSpec, LogOptions, Output, Runtime, State, TerminalSize, exec},
     stats::Stats,
 };
 
 /// The name in the API server's client certificate.
 pub const API_SERVER: &str = "kube-apiserver-kubelet-client";
+
+/// How long a command whose client has left may take to notice that its standard input has ended.
+const LEFT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The service.
 #[derive(Clone)]
@@ -204,7 +207,7 @@ impl Kubelet for NodeService {
         let pod = self.pod(start.pod.clone())?;
         let container = self.running(&pod, &start.container).await?;
         let spec = ExecSpec { command: start.command.clone(), stdin: start.stdin, tty: start.tty };
-        let (session, left) = streams::begin(self.runtime.clone(), container.id, spec).await?;
+        let (session, left) = exec::begin(self.runtime.clone(), container.id, spec, LEFT_PATIENCE).await.map_err(failed)?;
         let target = streams::Target::Exec(session.id.clone());
         Ok(Response::new(streams::interact(self.runtime.clone(), target, session, messages, start, Some(left)).await))
     }

@@ -19,10 +19,10 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, Streaming};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{failed, size};
-use crate::runtime::{ExecSpec, Output, Runtime, Session, TerminalSize};
+use crate::runtime::{Output, Runtime, Session, TerminalSize, exec::Begun};
 
 /// How long a process may take to be gone after its output has ended.
 const EXIT_PATIENCE: Duration = Duration::from_secs(10);
@@ -41,59 +41,6 @@ pub(super) enum Target {
     Exec(String),
     /// A container's first process's.
     Container(String),
-}
-
-/// How long a process whose client has left may take to notice that its standard input has ended.
-const LEFT_PATIENCE: Duration = Duration::from_secs(2);
-const LEFT_POLL: Duration = Duration::from_millis(200);
-
-/// A process that was begun for a client. When this is dropped before the process' output has ended, the client has left: its standard input is closed
-/// by then, and soon it is killed with its session. What began a session of its own goes on.
-pub(super) struct Begun {
-    runtime: Arc<dyn Runtime>,
-    session: Option<String>,
-}
-
-/// Starts a process. A client that leaves while it starts has left, too.
-pub(super) async fn begin(runtime: Arc<dyn Runtime>, container: String, spec: ExecSpec) -> Result<(Session, Begun), Status> {
-    // A task, so that it comes to its end whoever waits for it.
-    let starting = tokio::spawn(async move {
-        let session = runtime.exec(&container, spec).await?;
-        let begun = Begun { runtime, session: Some(session.id.clone()) };
-        Ok((session, begun))
-    });
-    starting.await.map_err(|error| Status::internal(error.to_string()))?.map_err(failed)
-}
-
-// === impl Begun ===
-
-impl Begun {
-    fn has_ended(&mut self) {
-        self.session = None;
-    }
-}
-
-impl Drop for Begun {
-    fn drop(&mut self) {
-        // Without a runtime the kubelet itself is ending.
-        if let (Some(session), Ok(handle)) = (self.session.take(), tokio::runtime::Handle::try_current()) {
-            handle.spawn(end(self.runtime.clone(), session));
-        }
-    }
-}
-
-/// Ends a process whose client has left.
-async fn end(runtime: Arc<dyn Runtime>, session: String) {
-    let deadline = tokio::time::Instant::now() + LEFT_PATIENCE;
-    while tokio::time::Instant::now() < deadline {
-        if matches!(runtime.exec_exit_code(&session).await, Ok(Some(_))) {
-            return;
-        }
-        tokio::time::sleep(LEFT_POLL).await;
-    }
-    if let Err(error) = runtime.kill_exec(&session).await {
-        warn!(session, error = &error as &dyn std::error::Error, "cannot end a command whose client has left");
-    }
 }
 
 /// Connects a session with a client.

@@ -36,7 +36,7 @@ pub(super) fn is_safe(path: &str) -> bool {
     let components: Vec<_> = Path::new(path).components().collect();
     !components.is_empty()
         && components.iter().all(|component| matches!(component, Component::Normal(_)))
-        && !components.iter().any(|component| component.as_os_str().to_string_lossy().starts_with(".."))
+        && !components[0].as_os_str().to_string_lossy().starts_with("..")
 }
 
 /// What a pod's group may do at least.
@@ -50,6 +50,9 @@ pub(super) fn write(dir: &Dir, files: &Payload, for_group: bool) -> io::Result<b
         link_entries(dir, files)?;
         return Ok(false);
     }
+    // Also what a write that failed has left: it takes up room.
+    let current = dir.read_link(DATA)?.unwrap_or_default();
+    remove_others(dir, &current)?;
     let name = format!("..{}", Timestamp::now().strftime("%Y_%m_%d_%H_%M_%S.%9f"));
     let fresh = dir.make(&name, 0o755)?;
     for (path, file) in files {
@@ -59,13 +62,19 @@ pub(super) fn write(dir: &Dir, files: &Payload, for_group: bool) -> io::Result<b
     dir.link(&name, DATA_NEXT)?;
     dir.replace(DATA_NEXT, DATA)?;
     link_entries(dir, files)?;
+    remove_others(dir, name.as_ref())?;
+    Ok(true)
+}
+
+/// Removes our directories but one.
+fn remove_others(dir: &Dir, kept: &OsStr) -> io::Result<()> {
     for entry in dir.entries()? {
         let (entry, kind) = entry?;
-        if entry.to_string_lossy().starts_with("..") && kind.is_dir() && entry != *name {
+        if entry.to_string_lossy().starts_with("..") && kind.is_dir() && entry != kept {
             dir.remove(entry)?;
         }
     }
-    Ok(true)
+    Ok(())
 }
 
 fn write_file(fresh: &Dir, path: &str, data: &[u8], mode: u32) -> io::Result<()> {
@@ -206,9 +215,9 @@ mod tests {
 
     #[test]
     fn paths_stay_within_the_volume() {
-        for path in ["", "/etc/passwd", "../up", "a/../../b", "..data", "a/..b"] {
+        for path in ["", "/etc/passwd", "../up", "a/../../b", "..data", "..b/a", "a/.."] {
             assert!(!is_safe(path), "{path}");
         }
-        assert!(is_safe("a") && is_safe("a/b.c") && is_safe(".hidden"));
+        assert!(is_safe("a") && is_safe("a/b.c") && is_safe(".hidden") && is_safe("a/..b") && is_safe("a/..data"));
     }
 }

@@ -49,6 +49,9 @@ use crate::{
 
 /// Permission bits of the kubelet's own directories, upstream's: other users of the host must not see what is in them.
 const PRIVATE: u32 = 0o750;
+/// The most that a volume which the kubelet fills may take of the node's memory, in bytes, old and new files together: one key can become any number
+/// of files.
+const FILLED_MAX: u64 = 128 << 20;
 
 /// Makes and removes the volumes of this node's pods.
 pub struct Volumes {
@@ -178,7 +181,8 @@ impl Volumes {
         let payload = read_payload(&mut reader, source).await?;
         let renew_at = reader.renew_at;
         let target = dir.clone();
-        blocking(move || write_files(&target, in_memory, &payload, group)).await?;
+        let size = in_memory.then(|| memory_limit(pod, &EmptyDirVolumeSource::default(), &self.node).min(FILLED_MAX));
+        blocking(move || write_files(&target, size, &payload, group)).await?;
         Ok((dir, renew_at))
     }
 
@@ -285,7 +289,7 @@ fn memory_limit(pod: &Pod, volume: &EmptyDirVolumeSource, node: &NodeFacts) -> u
 fn empty_dir(dir: &Path, memory: Option<u64>, group: Option<i64>) -> Result<(), Problem> {
     let failed = |source| Problem::Io { path: dir.to_owned(), source };
     if let Some(size) = memory {
-        return mount::mount_tmpfs(dir, Some(size), mode_with(0o777, group), group).map_err(failed);
+        return mount::mount_tmpfs(dir, size, mode_with(0o777, group), group).map_err(failed);
     }
     if dir.exists() {
         return Ok(());
@@ -297,10 +301,11 @@ fn empty_dir(dir: &Path, memory: Option<u64>, group: Option<i64>) -> Result<(), 
     fs::rename(&fresh, dir).map_err(failed)
 }
 
-fn write_files(dir: &Path, in_memory: bool, payload: &Payload, group: Option<i64>) -> Result<(), Problem> {
+/// Makes a directory hold these files, in memory if a size is given.
+fn write_files(dir: &Path, memory: Option<u64>, payload: &Payload, group: Option<i64>) -> Result<(), Problem> {
     let failed = |source| Problem::Io { path: dir.to_owned(), source };
-    if in_memory {
-        mount::mount_tmpfs(dir, None, 0o755, None).map_err(failed)?;
+    if let Some(size) = memory {
+        mount::mount_tmpfs(dir, size, 0o755, None).map_err(failed)?;
     }
     private_dir(dir).map_err(failed)?;
     set_owner(dir, 0o755, group).map_err(failed)?;
@@ -376,11 +381,25 @@ mod tests {
         let payload = Payload::from([("d/f".to_owned(), atomic::File { data: "x".into(), mode: 0o400 })]);
         for (name, group, wanted) in [("with", Some(7), 0o440), ("without", None, 0o400)] {
             let dir = root.path().join(name);
-            write_files(&dir, false, &payload, group).unwrap();
-            write_files(&dir, false, &payload, group).unwrap();
+            write_files(&dir, None, &payload, group).unwrap();
+            write_files(&dir, None, &payload, group).unwrap();
             let file = fs::metadata(dir.join("d/f")).unwrap();
             assert_eq!((file.permissions().mode() & 0o777, file.gid()), (wanted, group.unwrap_or(0) as u32));
         }
+    }
+
+    #[test]
+    fn what_the_kubelet_fills_takes_no_more_memory_than_it_may() {
+        let root = tempfile::Builder::new().prefix("fkkubelet").tempdir().unwrap();
+        let dir = root.path().join("secret");
+        let file = || atomic::File { data: vec![7; 1 << 20].into(), mode: 0o400 };
+        let of = |count: u32| (0..count).map(|n| (n.to_string(), file())).collect::<Payload>();
+        write_files(&dir, Some(4 << 20), &of(2), None).unwrap();
+        let refused = write_files(&dir, Some(4 << 20), &of(9), None).unwrap_err();
+        assert!(matches!(refused, Problem::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull));
+        assert_eq!(fs::read(dir.join("1")).unwrap().len(), 1 << 20, "what was there stays");
+        write_files(&dir, Some(4 << 20), &of(1), None).unwrap();
+        mount::remove_tree(&dir).unwrap();
     }
 
     #[test]

@@ -16,16 +16,14 @@ const HOST_MOUNTS: &str = "/proc/1/mountinfo";
 /// How many mounts on one place are taken off at most.
 const STACK_MAX: u32 = 64;
 
-/// Mounts a tmpfs, unless one is there. `size` is its limit in bytes; the kernel's default (half of the memory) without. Its directory has this
-/// mode and group from the start.
-pub(super) fn mount_tmpfs(dir: &Path, size: Option<u64>, mode: u32, group: Option<i64>) -> io::Result<()> {
+/// Mounts a tmpfs, unless one is there. `size` is its limit in bytes. Its directory has this mode and group from the start.
+pub(super) fn mount_tmpfs(dir: &Path, size: u64, mode: u32, group: Option<i64>) -> io::Result<()> {
     private_dir(dir)?;
     if mounts_below(OWN_MOUNTS, dir)?.iter().any(|mounted| mounted == dir) {
         return Ok(());
     }
-    let size = size.map(|bytes| format!(",size={bytes}")).unwrap_or_default();
     let group = group.map(|group| format!(",gid={group}")).unwrap_or_default();
-    let options = format!("mode={mode:o}{size}{group}");
+    let options = format!("mode={mode:o},size={size}{group}");
     mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(options.as_str())).map_err(Into::into)
 }
 
@@ -62,7 +60,7 @@ pub(super) fn bind(found: BorrowedFd<'_>, is_dir: bool, target: &Path) -> io::Re
 /// When the mount cannot be made or looked for.
 pub fn reaches_the_host(root: &Path) -> io::Result<bool> {
     let place = root.join("mount-check");
-    mount_tmpfs(&place, Some(4096), 0o700, None)?;
+    mount_tmpfs(&place, 4096, 0o700, None)?;
     let seen = mounts_below(HOST_MOUNTS, &place);
     remove_tree(&place)?;
     Ok(!seen?.is_empty())
@@ -146,8 +144,8 @@ mod tests {
     fn removal_takes_mounts_off_first() {
         let root = tempfile::Builder::new().prefix("fkkubelet").tempdir().unwrap();
         let dir = root.path().join("pod/volumes/memory");
-        mount_tmpfs(&dir, Some(1 << 20), 0o2777, Some(7)).unwrap();
-        mount_tmpfs(&dir, Some(1 << 20), 0o2777, Some(7)).unwrap();
+        mount_tmpfs(&dir, 1 << 20, 0o2777, Some(7)).unwrap();
+        mount_tmpfs(&dir, 1 << 20, 0o2777, Some(7)).unwrap();
         let made = fs::metadata(&dir).unwrap();
         assert_eq!((made.mode() & 0o7777, made.gid()), (0o2777, 7));
         fs::write(dir.join("file"), "x").unwrap();

@@ -1,21 +1,28 @@
 //! subPaths: what a volume holds below its root, for one mount of one container.
 //!
-//! Containers write in the volume while this is looked at, so no path is resolved twice: the kernel finds it beneath the volume's own directory
-//! (links inside a volume are followed, as ours through `..data` are), and the descriptor that it answers with is what is mounted.
+//! Containers write in the volume while this is looked at, so no path is resolved twice: each name is opened in the directory that was opened before
+//! it, links are read and gone along here (those inside a volume, as ours through `..data`, and absolute ones that name the volume by its path on the
+//! host), and the descriptor at the end is what is mounted.
 
 use std::{
+    ffi::OsStr,
     fs, io,
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     path::{Component, Path, PathBuf},
 };
 
 use nix::{
     errno::Errno,
-    fcntl::{OFlag, OpenHow, ResolveFlag, openat2},
-    sys::stat::{Mode, mkdirat},
+    fcntl::{OFlag, openat, readlinkat},
+    sys::stat::{Mode, SFlag, fchmod, fstat, mkdirat},
 };
 
 use super::mount;
+
+/// How many links are gone along: the kernel's number.
+const LINKS_MAX: u32 = 40;
+/// How many directories deep a subPath may lie; each is held open on the way.
+const DEPTH_MAX: usize = 128;
 
 /// A subPath that cannot be mounted.
 #[derive(Debug, thiserror::Error)]
@@ -44,50 +51,69 @@ fn find(volume: &Path, sub_path: &str) -> Result<OwnedFd, SubPathError> {
     if parts.is_empty() || !parts.iter().all(|part| matches!(part, Component::Normal(_))) {
         return Err(outside());
     }
-    let held = OFlag::O_PATH | OFlag::O_CLOEXEC;
-    let root = nix::fcntl::open(volume, held | OFlag::O_DIRECTORY, Mode::empty()).map_err(failed)?;
-    let mut here = root.try_clone().map_err(|error| SubPathError::Io(sub_path.to_owned(), error))?;
-    let mut path = PathBuf::new();
-    for part in parts {
-        path.push(part);
-        here = match beneath(&root, &path, held, ResolveFlag::RESOLVE_NO_MAGICLINKS) {
-            // The kernel's words for a way out, and for a link of its own or one that never ends.
-            Err(Errno::EXDEV | Errno::ELOOP) => return Err(outside()),
-            Err(Errno::ENOENT) => make(&root, &here, part).map_err(|errno| match errno {
-                // A link that leads nowhere yet.
-                Errno::ELOOP | Errno::ENOTDIR => outside(),
-                errno => failed(errno),
-            })?,
-            found => found.map_err(failed)?,
-        };
+    let held = OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let root = nix::fcntl::open(volume, OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_DIRECTORY, Mode::empty()).map_err(failed)?;
+    // The way to where we are, without the root, and the names still to go, the next one last, each with whether a link led to it.
+    let (mut way, mut names): (Vec<OwnedFd>, Vec<_>) =
+        (Vec::new(), parts.iter().rev().map(|part| (part.as_os_str().to_owned(), false)).collect());
+    let mut links = 0;
+    while let Some((name, linked)) = names.pop() {
+        if name == ".." {
+            way.pop().ok_or_else(outside)?;
+            continue;
+        }
+        let here = way.last().unwrap_or(&root);
+        let found = match openat(here, &*name, held, Mode::empty()) {
+            // What a link leads to is not made: it may be meant for elsewhere.
+            Err(Errno::ENOENT) if linked => return Err(outside()),
+            Err(Errno::ENOENT) => make(&root, here, &name),
+            found => found,
+        }
+        .map_err(failed)?;
+        if !is_link(&found).map_err(failed)? {
+            if way.len() >= DEPTH_MAX {
+                return Err(failed(Errno::ENAMETOOLONG));
+            }
+            way.push(found);
+            continue;
+        }
+        links += 1;
+        let target = PathBuf::from(readlinkat(&found, "").map_err(failed)?);
+        let within = within(volume, &root, &target).filter(|_| links <= LINKS_MAX).ok_or_else(outside)?;
+        if target.is_absolute() {
+            way.clear();
+        }
+        let further = within.components().rev().filter(|part| *part != Component::CurDir);
+        names.extend(further.map(|part| (part.as_os_str().to_owned(), true)));
     }
-    Ok(here)
+    Ok(way.pop().unwrap_or(root))
 }
 
-fn beneath(dir: &OwnedFd, path: impl AsRef<Path>, flags: OFlag, resolve: ResolveFlag) -> nix::Result<OwnedFd> {
-    let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_BENEATH | resolve);
-    loop {
-        match openat2(dir, path.as_ref(), how) {
-            // Something was renamed meanwhile; the kernel could not be sure.
-            Err(Errno::EAGAIN) => {}
-            opened => return opened,
-        }
+fn is_link(found: &OwnedFd) -> nix::Result<bool> {
+    Ok(SFlag::from_bits_truncate(fstat(found)?.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFLNK)
+}
+
+/// A link's target from where it is, or from the volume's root if it is absolute; `None` if it is a way out. On the host a volume has the path that it
+/// was given by, and that which is free of links.
+fn within(volume: &Path, root: &OwnedFd, target: &Path) -> Option<PathBuf> {
+    if target.is_relative() {
+        return Some(target.to_owned());
     }
+    let real = fs::read_link(format!("/proc/self/fd/{}", root.as_raw_fd())).ok();
+    [Some(volume), real.as_deref()].into_iter().flatten().find_map(|path| target.strip_prefix(path).ok()).map(Path::to_owned)
 }
 
 /// Makes a directory with the mode of the volume's root.
-fn make(root: &OwnedFd, parent: &OwnedFd, name: Component<'_>) -> nix::Result<OwnedFd> {
-    let made = mkdirat(parent, name.as_os_str(), Mode::from_bits_truncate(0o755));
+fn make(root: &OwnedFd, parent: &OwnedFd, name: &OsStr) -> nix::Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    match made {
+    match mkdirat(parent, name, Mode::from_bits_truncate(0o755)) {
         Ok(()) => {}
         // Another container that starts now was first.
-        Err(Errno::EEXIST) => return beneath(parent, name, flags, ResolveFlag::RESOLVE_NO_SYMLINKS),
+        Err(Errno::EEXIST) => return openat(parent, name, flags, Mode::empty()),
         Err(errno) => return Err(errno),
     }
-    let dir = beneath(parent, name, flags, ResolveFlag::RESOLVE_NO_SYMLINKS)?;
-    let mode = nix::sys::stat::fstat(root)?.st_mode & 0o7777;
-    nix::sys::stat::fchmod(&dir, Mode::from_bits_truncate(mode))?;
+    let dir = openat(parent, name, flags, Mode::empty())?;
+    fchmod(&dir, Mode::from_bits_truncate(fstat(root)?.st_mode & 0o7777))?;
     Ok(dir)
 }
 
@@ -159,13 +185,56 @@ mod tests {
     }
 
     #[test]
+    fn absolute_links_that_name_the_volume_stay_in_it() {
+        let place = Place::new();
+        fs::create_dir_all(place.volume().join("releases/1/bin")).unwrap();
+        fs::write(place.volume().join("releases/1/bin/app"), "one").unwrap();
+        symlink(place.volume().join("releases/1"), place.volume().join("current")).unwrap();
+        symlink("./current/../1/bin", place.volume().join("bin")).unwrap();
+        symlink(place.volume(), place.volume().join("all")).unwrap();
+        for path in ["current/bin/app", "bin/app", "all/current/bin/app"] {
+            place.mount(path).unwrap();
+            assert_eq!(fs::read_to_string(place.target()).unwrap(), "one", "{path}");
+        }
+        place.mount("current/new").unwrap();
+        assert!(place.volume().join("releases/1/new").is_dir(), "what is missing is made where the link leads");
+        // By another name of the volume, which is a link to it.
+        let alias = place.0.path().join("alias");
+        symlink(place.volume(), &alias).unwrap();
+        symlink(alias.join("releases/1/bin/app"), place.volume().join("app")).unwrap();
+        mount(&alias, "app", &place.target()).unwrap();
+        mount(&alias, "current/bin/app", &place.target()).unwrap();
+        assert_eq!(fs::read_to_string(place.target()).unwrap(), "one");
+    }
+
+    #[test]
     fn no_way_leads_out_of_a_volume() {
         let place = Place::new();
         symlink(place.victim(), place.volume().join("out")).unwrap();
         symlink("../victim", place.volume().join("up")).unwrap();
         symlink("../victim/new", place.volume().join("dangling")).unwrap();
         symlink("/proc/self/root", place.volume().join("magic")).unwrap();
-        for path in ["../x", "/etc", "", "out", "up", "up/x", "dangling", "dangling/x", "magic/etc"] {
+        symlink(place.volume().join("../victim"), place.volume().join("back")).unwrap();
+        symlink(place.volume().join("none"), place.volume().join("none-yet")).unwrap();
+        symlink("ring", place.volume().join("ring")).unwrap();
+        let neighbour = place.volume().with_extension("2");
+        symlink(neighbour, place.volume().join("neighbour")).unwrap();
+        for path in [
+            "../x",
+            "/etc",
+            "",
+            "out",
+            "up",
+            "up/x",
+            "dangling",
+            "dangling/x",
+            "magic/etc",
+            "back",
+            "back/file",
+            "none-yet",
+            "ring",
+            "neighbour",
+        ] {
             assert!(matches!(place.mount(path), Err(SubPathError::Outside(_))), "{path}");
         }
         assert_eq!(fs::read_dir(place.victim()).unwrap().count(), 1, "nothing is made outside");

@@ -137,6 +137,7 @@ impl Worker {
             if finished && self.desired.gone && self.jobs.is_empty() {
                 info!("pod gone");
                 self.ctx.running.remove(&self.uid);
+                self.ctx.metrics.forget_probes(&self.desired.pod);
                 return;
             }
             let pause = wake_at.map(|at| Instant::now() + at.duration_since(now).try_into().unwrap_or(Duration::ZERO));

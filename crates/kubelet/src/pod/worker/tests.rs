@@ -458,7 +458,7 @@ async fn a_probe_that_hangs_has_failed_and_is_killed_and_one_that_cannot_be_made
     harness.runtime.take_calls();
     harness.runtime.set_exec(Exec::Hangs);
     harness.until("a restart", |h| h.cluster.status().container_statuses[0].restart_count == 1).await;
-    assert!(harness.runtime.take_calls().contains(&"kill exec".to_owned()));
+    harness.until("its end", |h| h.runtime.take_calls().contains(&"kill exec".to_owned())).await;
     let told = "Unhealthy: Liveness probe failed: command \"check\" timed out";
     assert!(harness.cluster.events().iter().any(|event| event == told), "{:?}", harness.cluster.events());
 }

@@ -10,11 +10,10 @@ mod reader;
 mod record;
 mod watcher;
 
-use std::{path::PathBuf, sync::Arc};
+use std::path::PathBuf;
 
 use futures::{StreamExt as _, stream::BoxStream};
 use hyper::Method;
-use tokio::sync::OnceCell;
 
 use self::reader::Reader;
 pub(super) use self::watcher::Watcher;
@@ -26,7 +25,7 @@ const ENGINE_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 /// The log whose newest file is at `path`, as the options want it.
 pub(super) fn read(
     wire: Wire,
-    watcher: Arc<OnceCell<Watcher>>,
+    watcher: Watcher,
     id: String,
     path: PathBuf,
     options: LogOptions,
@@ -35,7 +34,7 @@ pub(super) fn read(
         let follow = options.follow;
         let mut changes = match (follow, path.parent()) {
             // From before the first look, so that nothing falls in between.
-            (true, Some(dir)) => Some(watcher.get_or_try_init(Watcher::start).await.and_then(|watcher| watcher.watch(dir)).map_err(Error::log)?),
+            (true, Some(dir)) => Some(watcher.watch(dir).map_err(Error::log)?),
             _ => None,
         };
         let mut reader = blocking(move || Reader::open(path, &options)).await?;

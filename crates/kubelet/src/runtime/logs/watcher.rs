@@ -20,16 +20,20 @@ use tracing::{debug, error};
 /// The instance, in the shape the runtime waits on.
 struct Instance(Inotify);
 
-/// Who waits for which directory: the sender, and how many hold a [`Watch`] of it.
-type Listeners = Mutex<HashMap<WatchDescriptor, (watch::Sender<()>, usize)>>;
+/// Who waits for which directory: the sender, and how many hold a [`Watch`] of it. `None` once nobody reads the instance any more.
+type Listeners = Mutex<Option<HashMap<WatchDescriptor, (watch::Sender<()>, usize)>>>;
 
 struct Shared {
     inotify: AsyncFd<Instance>,
     listeners: Listeners,
 }
 
-/// Watches directories.
-pub(in crate::runtime) struct Watcher {
+/// Watches directories; clones are one. It begins with the first directory, and anew with the next after it has failed.
+#[derive(Clone, Default)]
+pub(in crate::runtime) struct Watcher(Arc<Mutex<Option<Reading>>>);
+
+/// An instance that is being read.
+struct Reading {
     shared: Arc<Shared>,
     _task: AbortOnDropHandle<()>,
 }
@@ -56,31 +60,59 @@ impl AsFd for Instance {
 // === impl Watcher ===
 
 impl Watcher {
-    pub(super) async fn start() -> io::Result<Self> {
+    /// Watches a directory from now on.
+    pub(super) fn watch(&self, dir: &Path) -> io::Result<Watch> {
+        let mut slot = self.0.lock();
+        if let Some(reading) = &*slot
+            && let Some(watch) = reading.watch(dir)?
+        {
+            return Ok(watch);
+        }
+        slot.insert(Reading::start()?).watch(dir)?.ok_or_else(ended)
+    }
+}
+
+fn ended() -> io::Error {
+    io::Error::other("the watch of log files has ended")
+}
+
+// === impl Reading ===
+
+impl Reading {
+    fn start() -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         // SAFETY: `Instance` owns its descriptor, never closes or replaces it before it is dropped, and hands out no other.
         let inotify = unsafe { AsyncFd::register(Instance(inotify)) }?;
-        let shared = Arc::new(Shared { inotify, listeners: Mutex::default() });
+        let shared = Arc::new(Shared { inotify, listeners: Mutex::new(Some(HashMap::new())) });
         let told = shared.clone();
         let task = tokio::spawn(async move {
-            if let Err(error) = told.run().await {
-                error!(%error, "logs cannot be followed any more");
+            let end = End(told);
+            if let Err(error) = end.0.run().await {
+                error!(%error, "followers of logs have lost their watch");
             }
-            // Whoever waits is told by that.
-            told.listeners.lock().clear();
         });
         Ok(Self { shared, _task: AbortOnDropHandle::new(task) })
     }
 
-    /// Watches a directory from now on.
-    pub(super) fn watch(&self, dir: &Path) -> io::Result<Watch> {
+    /// Watches a directory; `None` if the instance is not read any more.
+    fn watch(&self, dir: &Path) -> io::Result<Option<Watch>> {
         let flags = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVE | AddWatchFlags::IN_DELETE;
         // Held meanwhile, so that nobody takes the watch off in between: the kernel answers with the same descriptor for the same directory.
         let mut listeners = self.shared.listeners.lock();
+        let Some(listeners) = &mut *listeners else { return Ok(None) };
         let descriptor = self.shared.inotify.get_ref().0.add_watch(dir, flags)?;
         let (sender, holders) = listeners.entry(descriptor).or_insert_with(|| (watch::Sender::new(()), 0));
         *holders += 1;
-        Ok(Watch { shared: self.shared.clone(), descriptor, changes: sender.subscribe() })
+        Ok(Some(Watch { shared: self.shared.clone(), descriptor, changes: sender.subscribe() }))
+    }
+}
+
+/// Tells whoever waits that the instance is not read any more, however that came about.
+struct End(Arc<Shared>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        *self.0.listeners.lock() = None;
     }
 }
 
@@ -94,6 +126,7 @@ impl Shared {
                 Err(Errno::EAGAIN) => ready.clear_ready(),
                 events => {
                     let (events, listeners) = (events?, self.listeners.lock());
+                    let Some(listeners) = &*listeners else { return Ok(()) };
                     for event in events {
                         match listeners.get(&event.wd) {
                             Some((sender, _)) => sender.send_replace(()),
@@ -115,13 +148,14 @@ impl Shared {
 impl Watch {
     /// Waits for a change since the last call, or since the watch began.
     pub(super) async fn changed(&mut self) -> io::Result<()> {
-        self.changes.changed().await.map_err(|_| io::Error::other("the watch of log files has ended"))
+        self.changes.changed().await.map_err(|_| ended())
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
         let mut listeners = self.shared.listeners.lock();
+        let Some(listeners) = &mut *listeners else { return };
         let Some((_, holders)) = listeners.get_mut(&self.descriptor) else { return };
         *holders -= 1;
         if *holders == 0 {
@@ -131,5 +165,28 @@ impl Drop for Watch {
                 debug!(%errno, "cannot take off a watch of log files");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn followers_are_told_of_a_watch_that_has_failed_and_later_ones_have_another() {
+        let (watcher, dir) = (Watcher::default(), tempfile::tempdir().unwrap());
+        let mut first = watcher.watch(dir.path()).unwrap();
+        std::fs::write(dir.path().join("log"), "1").unwrap();
+        timeout(Duration::from_secs(5), first.changed()).await.unwrap().unwrap();
+        watcher.0.lock().as_ref().unwrap()._task.abort();
+        let lost = async { while first.changed().await.is_ok() {} };
+        timeout(Duration::from_secs(5), lost).await.unwrap();
+        let mut second = watcher.watch(dir.path()).unwrap();
+        std::fs::write(dir.path().join("log"), "2").unwrap();
+        timeout(Duration::from_secs(5), second.changed()).await.unwrap().unwrap();
     }
 }
