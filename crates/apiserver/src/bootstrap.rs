@@ -1,8 +1,9 @@
 //! What every cluster begins with: the system's namespaces and priority classes, and the Service `kubernetes` with the API servers that are
 //! alive as its endpoints.
 //!
-//! Each API server does this at start and again every ten seconds, through the pipeline like any client, so that several can do it at
-//! once and whatever was deleted comes back. An API server is alive while its own key exists, which vanishes unless it is written again.
+//! Each API server does this at start and whenever some of it changes, through the pipeline like any client, so that several can do it at
+//! once and whatever was deleted comes back. An API server is alive while its own key exists, which vanishes unless it is written again:
+//! the heartbeat is all that a server does without a cause.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,17 +21,22 @@ use api::{
     names::SYSTEM_NAMESPACES,
     scheduling::v1::PriorityClass,
 };
-use store::{ListOptions, ReadAt, Selection, Store, Txn};
+use store::{Entry, ReadAt, Selection, Store, Txn, WatchEvent};
+use tokio::sync::Notify;
 
 use crate::{
     admission::ServiceCidr,
     pipeline::Pipeline,
+    reader::{self, Follower, Reader, follow},
     request::{Request, User, Verb},
     strategies::priority_class,
 };
 
-/// How often everything is looked at.
-const PERIOD: Duration = Duration::from_secs(10);
+/// How often an API server says that it is alive.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+/// Pause before what failed is tried again; twice as long each time, up to [`MAX_BACKOFF`].
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+const MAX_BACKOFF: Duration = Duration::from_secs(8);
 /// How long an API server that ends may take to say so.
 const FAREWELL: Duration = Duration::from_secs(5);
 /// An API server that did not write for so long, and a few seconds more, is taken for dead.
@@ -63,29 +69,17 @@ pub async fn run(pipeline: Arc<Pipeline>, advertised: Advertised, ready: daemon:
         () = bootstrap.pipeline.store().ready() => {}
         () = shutdown.started() => return,
     }
-    let mut period = tokio::time::interval(PERIOD);
-    let mut told = false;
-    loop {
-        tokio::select! {
-            _ = period.tick() => {}
-            () = shutdown.started() => break,
-        }
-        match bootstrap.once(true).await {
-            Ok(()) => {
-                ready.open();
-                told = false;
-            }
-            Err(error) => {
-                // Once for all attempts in a row.
-                if !std::mem::replace(&mut told, true) {
-                    tracing::warn!(%error, "what belongs to every cluster could not be brought in; trying until it is");
-                }
-                ready.close(error.message());
-                period.reset_after(Duration::from_secs(1));
+    let changed = Changed::default();
+    tokio::select! {
+        () = bootstrap.keep(&changed, &ready) => {}
+        followed = bootstrap.follow(&changed) => {
+            if let Err(error) = followed {
+                tracing::error!(%error, "what belongs to every cluster cannot be followed");
             }
         }
+        () = shutdown.started() => {}
     }
-    match tokio::time::timeout(FAREWELL, bootstrap.once(false)).await {
+    match tokio::time::timeout(FAREWELL, bootstrap.leave()).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, "cannot take this server from the endpoints; the others will"),
         Err(_) => tracing::warn!("no time to take this server from the endpoints; the others will"),
@@ -100,7 +94,7 @@ fn system_user() -> User {
 /// Where the API servers that are alive are reached.
 pub(crate) async fn alive(store: &Store) -> Result<Vec<SocketAddrV4>, StatusError> {
     let found = store.etcd().get_prefix(ALIVE).await;
-    let (states, _) = found.map_err(|e| StatusError::unavailable(format!("etcd: {e}")))?;
+    let (states, _) = found.map_err(|error| reader::etcd_error(&error))?;
     Ok(states.iter().filter_map(|state| state.key.strip_prefix(ALIVE)?.parse().ok()).collect())
 }
 
@@ -110,43 +104,125 @@ struct Bootstrap {
     user: Arc<User>,
 }
 
-impl Bootstrap {
-    async fn once(&self, alive: bool) -> Result<(), StatusError> {
-        let servers = self.alive(alive).await?;
-        if alive {
-            for name in SYSTEM_NAMESPACES {
-                let metadata = ObjectMeta { name: (*name).to_owned(), ..ObjectMeta::default() };
-                self.ensure(Namespace { metadata: Some(metadata), ..Namespace::default() }).await?;
-            }
-            for (name, value, description) in priority_class::SYSTEM {
-                let metadata = ObjectMeta { name: (*name).to_owned(), ..ObjectMeta::default() };
-                let class = PriorityClass {
-                    metadata: Some(metadata),
-                    value: *value,
-                    description: (*description).to_owned(),
-                    ..PriorityClass::default()
-                };
-                self.ensure(class).await?;
-            }
-            self.ensure(self.service()).await?;
-        }
-        self.replace(self.endpoints(&servers), |old, new: &Endpoints| old.subsets == new.subsets).await?;
-        self.slices(&servers).await
+/// Told when something that bootstrapping looks after may have changed.
+#[derive(Default)]
+struct Changed(Notify);
+
+impl Follower for Changed {
+    fn replace(&self, _: &[Arc<Entry>]) {
+        self.0.notify_one();
     }
 
-    /// Says that this server is alive, or no longer, and who else is.
-    async fn alive(&self, alive: bool) -> Result<Alive, StatusError> {
+    fn apply(&self, _: &[WatchEvent]) {
+        self.0.notify_one();
+    }
+}
+
+impl Bootstrap {
+    /// Says that this server is alive as long as it is, and brings everything in whenever something has changed or could not be done.
+    async fn keep(&self, changed: &Changed, ready: &daemon::Gate) {
+        let mut servers = self.pipeline.store().keys(ALIVE);
+        let mut heartbeat = tokio::time::interval(HEARTBEAT);
+        let (mut outdated, mut backoff) = (true, None::<Duration>);
+        loop {
+            let beats = tokio::select! {
+                biased;
+                _ = heartbeat.tick() => true,
+                () = tokio::time::sleep(backoff.unwrap_or_default()), if backoff.is_some() => true,
+                () = changed.0.notified(), if backoff.is_none() => false,
+                // It cannot fail: the sender lives in the store.
+                _ = servers.changed(), if backoff.is_none() => false,
+            };
+            outdated |= !beats;
+            let round = async {
+                if beats {
+                    self.beat().await?;
+                }
+                if outdated { self.reconcile().await } else { Ok(()) }
+            };
+            match round.await {
+                Ok(()) => {
+                    ready.open();
+                    (outdated, backoff) = (false, None);
+                }
+                Err(error) => {
+                    // Once for all attempts in a row.
+                    if backoff.is_none() {
+                        tracing::warn!(%error, "what belongs to every cluster could not be brought in; trying until it is");
+                    }
+                    ready.close(error.message());
+                    outdated = true;
+                    backoff = Some(backoff.map_or(FIRST_BACKOFF, |before| (before * 2).min(MAX_BACKOFF)));
+                }
+            }
+        }
+    }
+
+    /// Tells of every change to what belongs to every cluster. Never ends by itself.
+    async fn follow(&self, changed: &Changed) -> Result<(), StatusError> {
         let store = self.pipeline.store();
-        let key = format!("{ALIVE}{}", self.advertised.address);
-        let txn = if alive { Txn::new().put(&key, "", Some(DEAD_AFTER)) } else { Txn::new().delete(&key) };
-        let failed = |e: &dyn std::fmt::Display| StatusError::unavailable(format!("etcd: {e}"));
-        store.commit(&txn).await.map_err(|e| failed(&e))?;
+        let classes = |entry: &Entry| priority_class::SYSTEM.iter().any(|(name, ..)| *name == entry.name());
+        let kubernetes = || Selection::object(SERVICE.0, SERVICE.1);
+        let system = Selection::all().with_filter(|entry| SYSTEM_NAMESPACES.contains(&entry.name()));
+        tokio::join!(
+            follow(Reader::<Namespace>::new(store).collection()?, system, changed),
+            follow(Reader::<PriorityClass>::new(store).collection()?, Selection::all().with_filter(classes), changed),
+            follow(Reader::<Service>::new(store).collection()?, kubernetes(), changed),
+            follow(Reader::<Endpoints>::new(store).collection()?, kubernetes(), changed),
+            follow(Reader::<EndpointSlice>::new(store).collection()?, of_service(), changed),
+        );
+        Ok(())
+    }
+
+    /// Brings everything in.
+    async fn reconcile(&self) -> Result<(), StatusError> {
+        for name in SYSTEM_NAMESPACES {
+            let metadata = ObjectMeta { name: (*name).to_owned(), ..ObjectMeta::default() };
+            self.ensure(Namespace { metadata: Some(metadata), ..Namespace::default() }).await?;
+        }
+        for (name, value, description) in priority_class::SYSTEM {
+            let metadata = ObjectMeta { name: (*name).to_owned(), ..ObjectMeta::default() };
+            let class = PriorityClass {
+                metadata: Some(metadata),
+                value: *value,
+                description: (*description).to_owned(),
+                ..PriorityClass::default()
+            };
+            self.ensure(class).await?;
+        }
+        self.ensure(self.service()).await?;
+        self.publish().await
+    }
+
+    /// Takes this server from the endpoints.
+    async fn leave(&self) -> Result<(), StatusError> {
+        self.commit(Txn::new().delete(self.key())).await?;
+        self.publish().await
+    }
+
+    /// Says that this server is alive.
+    async fn beat(&self) -> Result<(), StatusError> {
+        self.commit(Txn::new().put(self.key(), "", Some(DEAD_AFTER))).await
+    }
+
+    async fn commit(&self, txn: Txn) -> Result<(), StatusError> {
+        let committed = self.pipeline.store().commit(&txn).await;
+        committed.map(drop).map_err(|error| reader::store_error(Endpoints::KIND, SERVICE.1, error))
+    }
+
+    fn key(&self) -> String {
+        format!("{ALIVE}{}", self.advertised.address)
+    }
+
+    /// Makes the servers that are alive the Service's endpoints.
+    async fn publish(&self) -> Result<(), StatusError> {
         let mut servers = Alive::new();
-        for server in self::alive(store).await? {
+        for server in alive(self.pipeline.store()).await? {
             servers.entry(server.port()).or_default().push(*server.ip());
         }
         servers.values_mut().for_each(|addresses| addresses.sort());
-        Ok(servers)
+        self.replace(self.endpoints(&servers), |old, new: &Endpoints| old.subsets == new.subsets).await?;
+        self.slices(&servers).await
     }
 
     /// One slice for each port that API servers are reached at, and no other.
@@ -157,14 +233,9 @@ impl Bootstrap {
             let same = |old: &EndpointSlice, new: &EndpointSlice| old.endpoints == new.endpoints && old.ports == new.ports;
             self.replace(slice, same).await?;
         }
-        let collection = self.pipeline.store().collection(&EndpointSlice::KIND.qualified_plural());
-        let collection = collection.ok_or_else(|| StatusError::internal("EndpointSlices are not stored"))?;
-        let ours = Selection::namespace(SERVICE.0).with_filter(|entry| entry.label(SLICE_OF) == Some(SERVICE.1));
-        let found = collection.list(&ours, ListOptions { at: ReadAt::Any, ..ListOptions::default() }).await;
-        for entry in found.map_err(|e| StatusError::unavailable(format!("etcd: {e}")))?.items {
-            if !wanted.contains(entry.name()) {
-                let slice = EndpointSlice { metadata: metadata(entry.name(), &[]), ..EndpointSlice::default() };
-                let request = self.request(Verb::Delete, &slice);
+        for found in Reader::<EndpointSlice>::new(self.pipeline.store()).select(&of_service(), ReadAt::Any).await? {
+            if !wanted.contains(found.object.name()) {
+                let request = self.request(Verb::Delete, &found.object);
                 match self.pipeline.delete(&request, &DeleteOptions::default(), None).await {
                     Err(e) if !e.is_not_found() => return Err(e),
                     _ => {}
@@ -190,11 +261,8 @@ impl Bootstrap {
 
     /// The object as stored, if there is one.
     async fn stored<K: Resource>(&self, object: &K) -> Result<Option<K>, StatusError> {
-        match self.pipeline.get(&self.request(Verb::Get, object)).await {
-            Ok(stored) => K::decode(stored.bytes).map(Some).map_err(|e| StatusError::internal(e.to_string())),
-            Err(e) if e.is_not_found() => Ok(None),
-            Err(e) => Err(e),
-        }
+        let found = Reader::<K>::new(self.pipeline.store()).get(object.namespace(), object.name(), ReadAt::Latest).await?;
+        Ok(found.map(|found| found.object))
     }
 
     /// Creates an object unless it is there.
@@ -255,6 +323,11 @@ impl Bootstrap {
             subsets: servers.iter().map(subset).collect(),
         }
     }
+}
+
+/// The stored slices of the Service.
+fn of_service() -> Selection {
+    Selection::namespace(SERVICE.0).with_filter(|entry| entry.label(SLICE_OF) == Some(SERVICE.1))
 }
 
 /// The slices of the Service: the first is named as upstream's only one. It is there, empty, when no server is.

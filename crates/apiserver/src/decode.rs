@@ -1,7 +1,7 @@
 //! Objects as clients send them: protobuf in an `Any`, or JSON checked against the schema.
 
 use api::{
-    Kind, Object, StatusError,
+    Kind, Object, Resource, StatusError,
     google::protobuf::Any,
     rules::{FieldErrors, Path},
     status::Reason,
@@ -75,6 +75,14 @@ impl Named {
         let text = |number| wire::text(bytes, &[object_meta::IN_OBJECT, number]).to_owned();
         Self { namespace: text(NAMESPACE), name: text(NAME) }
     }
+}
+
+/// The object as the type that its kind has.
+///
+/// # Errors
+/// When it is of another kind.
+pub(crate) fn expect<K: Resource>(object: &dyn Object) -> Result<&K, StatusError> {
+    object.downcast_ref().ok_or_else(|| StatusError::bad_request(format!("object: a {} is wanted here", K::KIND.kind)))
 }
 
 /// Decodes an object of a kind, from JSON if there is any, with remarks for the client.
@@ -159,7 +167,7 @@ fn checked(
 
 #[cfg(test)]
 mod tests {
-    use api::{Resource, core::v1::Pod};
+    use api::core::v1::Pod;
 
     use super::*;
 

@@ -10,6 +10,7 @@ pub mod grpc;
 pub mod layout;
 mod metrics;
 pub mod pipeline;
+pub mod reader;
 pub mod request;
 mod server;
 pub mod strategies;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -157,6 +158,12 @@ impl Store {
     /// The etcd cluster itself, for keys that are no objects.
     pub fn etcd(&self) -> &Etcd {
         &self.0.etcd
+    }
+
+    /// Told from now on whenever a key that begins with `prefix` and holds no object came into being or went; it may be told without that.
+    /// Which keys there are is to be read from [`Store::etcd`].
+    pub fn keys(&self, prefix: &str) -> watch::Receiver<()> {
+        self.0.cache.keys(prefix)
     }
 
     /// What the store has counted.

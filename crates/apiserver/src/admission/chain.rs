@@ -6,10 +6,10 @@ use store::Store;
 
 use super::{
     Chain, Network, Plugin, ServiceCidr,
+    allocator::Allocator,
     cluster_ips::ClusterIps,
     default_toleration_seconds::DefaultTolerationSeconds,
     external_ips::{DenyServiceExternalIps, ExternalIps},
-    ledger::Ledger,
     limit_ranger::LimitRanger,
     namespace_lifecycle::NamespaceLifecycle,
     node_ports::NodePorts,
@@ -116,7 +116,7 @@ impl Plugins {
 
 /// The plugins over a store, in upstream's order: what changes objects before what only judges them, quotas last.
 pub fn chain(store: &Store, config: &AdmissionConfig) -> Chain {
-    let ledger = Arc::new(Ledger::new(store, config));
+    let allocator = Arc::new(Allocator::new(store, config));
     let all: [Box<dyn Plugin>; 13] = [
         Box::new(NamespaceLifecycle::new(store)),
         Box::new(LimitRanger::new(store)),
@@ -128,8 +128,8 @@ pub fn chain(store: &Store, config: &AdmissionConfig) -> Chain {
         Box::new(DenyServiceExternalIps),
         Box::new(ExternalIps::new(store, config)),
         Box::new(PodCidrs::new(store, config)),
-        Box::new(ClusterIps(ledger.clone())),
-        Box::new(NodePorts(ledger)),
+        Box::new(ClusterIps(allocator.clone())),
+        Box::new(NodePorts(allocator)),
         Box::new(Quotas::new(store)),
     ];
     Chain::default().with_all(all.into_iter().filter(|plugin| config.plugins.runs(plugin.name())))

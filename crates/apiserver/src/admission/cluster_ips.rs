@@ -11,13 +11,13 @@ use store::Guard;
 
 use super::{
     Admitted, Effects, Plugin, Write,
-    ledger::{ADDRESS_KEYS, Ledger, held_address},
-    lookup::Action,
+    action::Action,
+    allocator::{ADDRESS_KEYS, Allocator, held_address},
 };
 use crate::strategies::service::needs_address;
 
 /// See the module.
-pub(super) struct ClusterIps(pub Arc<Ledger>);
+pub(super) struct ClusterIps(pub Arc<Allocator>);
 
 impl ClusterIps {
     async fn service(&self, old: Option<&Service>, new: &mut Service, effects: &mut Effects) -> Result<(), StatusError> {

@@ -6,7 +6,7 @@ use api::{
     taint::{NOT_READY, UNREACHABLE},
 };
 
-use super::{Admitted, Effects, Plugin, Write, lookup::Action};
+use super::{Admitted, Effects, Plugin, Write, action::Action};
 
 const KEYS: [&str; 2] = [NOT_READY, UNREACHABLE];
 const NO_EXECUTE: &str = "NoExecute";

@@ -10,16 +10,14 @@ use api::{
 };
 use store::{ReadAt, Store};
 
-use super::{
-    AdmissionConfig, Admitted, Effects, Network, Plugin, Write,
-    lookup::{Action, Lookup},
-};
+use super::{AdmissionConfig, Admitted, Effects, Network, Plugin, Write, action::Action};
 use crate::bootstrap;
+use crate::reader::Reader;
 
 /// Refuses addresses of nodes, API servers, Services and pods.
 pub(super) struct ExternalIps {
     store: Store,
-    nodes: Lookup<Node>,
+    nodes: Reader<Node>,
     services: Option<Network>,
     pods: Option<Network>,
 }
@@ -40,7 +38,7 @@ fn added<'a>(write: &Write<'_>, object: &'a dyn Object) -> Vec<(usize, &'a Strin
 impl ExternalIps {
     pub(super) fn new(store: &Store, config: &AdmissionConfig) -> Self {
         let services = config.service_cidr.to_string().parse().ok();
-        Self { store: store.clone(), nodes: Lookup::new(store), services, pods: config.cluster_cidr }
+        Self { store: store.clone(), nodes: Reader::new(store), services, pods: config.cluster_cidr }
     }
 
     async fn judge(&self, object: &dyn Object, added: &[(usize, &String)]) -> Result<(), StatusError> {

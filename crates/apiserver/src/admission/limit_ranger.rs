@@ -12,22 +12,20 @@ use api::{
 };
 use store::{ReadAt, Store};
 
-use super::{
-    Admitted, Effects, Plugin, Write,
-    lookup::{Action, Lookup},
-};
+use super::{Admitted, Effects, Plugin, Write, action::Action};
+use crate::reader::Reader;
 
 /// Annotation that says what was filled in.
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
 
 /// See the module.
 pub(super) struct LimitRanger {
-    ranges: Lookup<LimitRange>,
+    ranges: Reader<LimitRange>,
 }
 
 impl LimitRanger {
     pub(super) fn new(store: &Store) -> Self {
-        Self { ranges: Lookup::new(store) }
+        Self { ranges: Reader::new(store) }
     }
 
     async fn items(&self, namespace: &str) -> Result<Vec<LimitRangeItem>, StatusError> {

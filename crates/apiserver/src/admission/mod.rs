@@ -12,18 +12,18 @@ use store::{Guard, Txn};
 
 use crate::request::Request;
 
+mod action;
+mod allocator;
+mod bitmap;
 mod chain;
 mod cluster_ips;
 mod default_toleration_seconds;
 mod external_ips;
-mod ledger;
 mod limit_ranger;
-mod lookup;
 mod namespace_lifecycle;
 mod network;
 mod node_ports;
 mod pod_cidrs;
-mod pool;
 mod priority;
 mod quota;
 mod repair;

@@ -6,24 +6,22 @@
 use api::{Object, Resource, StatusError, core::v1::Namespace, meta::v1::StatusCause, names::SYSTEM_NAMESPACES};
 use store::{Guard, Store};
 
-use super::{
-    Admitted, Effects, Plugin, Write,
-    lookup::{Action, Lookup},
-};
+use super::{Admitted, Effects, Plugin, Write, action::Action};
+use crate::reader::Reader;
 
 /// See the module.
 pub(super) struct NamespaceLifecycle {
-    namespaces: Lookup<Namespace>,
+    namespaces: Reader<Namespace>,
 }
 
 impl NamespaceLifecycle {
     pub(super) fn new(store: &Store) -> Self {
-        Self { namespaces: Lookup::new(store) }
+        Self { namespaces: Reader::new(store) }
     }
 
     async fn creation(&self, write: &Write<'_>, object: &dyn Object, effects: &mut Effects) -> Result<(), StatusError> {
         let (kind, name) = (write.request.kind, &write.request.namespace);
-        let Some(found) = self.namespaces.get("", name).await? else {
+        let Some(found) = self.namespaces.cached("", name).await? else {
             return Err(StatusError::not_found(Namespace::KIND, name));
         };
         let namespace = &found.object;
@@ -35,7 +33,7 @@ impl NamespaceLifecycle {
                 field: "metadata.namespace".to_owned(),
             }));
         }
-        effects.guard(found.key, Guard::At(found.revision));
+        effects.guard(found.entry.key(), Guard::At(found.entry.revision()));
         Ok(())
     }
 }

@@ -11,13 +11,13 @@ use store::Guard;
 
 use super::{
     Admitted, Effects, Plugin, Write,
-    ledger::{Ledger, PORT_KEYS, held_ports},
-    lookup::Action,
+    action::Action,
+    allocator::{Allocator, PORT_KEYS, held_ports},
 };
 use crate::strategies::service::{needs_health_check_port, needs_node_ports};
 
 /// See the module.
-pub(super) struct NodePorts(pub Arc<Ledger>);
+pub(super) struct NodePorts(pub Arc<Allocator>);
 
 impl NodePorts {
     async fn service(&self, old: Option<&Service>, new: &mut Service, effects: &mut Effects) -> Result<(), StatusError> {

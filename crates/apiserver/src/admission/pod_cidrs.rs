@@ -7,10 +7,8 @@ use api::{
 };
 use store::{Guard, ReadAt, Store};
 
-use super::{
-    AdmissionConfig, Admitted, Effects, Network, Plugin, Write,
-    lookup::{Action, Lookup},
-};
+use super::{AdmissionConfig, Admitted, Effects, Network, Plugin, Write, action::Action};
+use crate::reader::{Reader, etcd_error};
 
 /// Written with each pod network that is given, so that two servers never give one twice.
 const LAST_GIVEN: &str = "/registry/ferrokube/podcidrs";
@@ -18,7 +16,7 @@ const LAST_GIVEN: &str = "/registry/ferrokube/podcidrs";
 /// See the module.
 pub(super) struct PodCidrs {
     store: Store,
-    nodes: Lookup<Node>,
+    nodes: Reader<Node>,
     services: Option<Network>,
     pods: Option<Network>,
 }
@@ -26,15 +24,12 @@ pub(super) struct PodCidrs {
 impl PodCidrs {
     pub(super) fn new(store: &Store, config: &AdmissionConfig) -> Self {
         let services = config.service_cidr.to_string().parse().ok();
-        Self { store: store.clone(), nodes: Lookup::new(store), services, pods: config.cluster_cidr }
+        Self { store: store.clone(), nodes: Reader::new(store), services, pods: config.cluster_cidr }
     }
 
     async fn judge(&self, node: &Node, effects: &mut Effects) -> Result<(), StatusError> {
         // Read before the nodes: who writes one after that fails the guard.
-        let given = self.store.etcd().get(LAST_GIVEN).await.map_err(|error| {
-            tracing::warn!(error = &error as &dyn std::error::Error, "pod networks cannot be read");
-            StatusError::unavailable("etcd does not answer; please try again")
-        })?;
+        let given = self.store.etcd().get(LAST_GIVEN).await.map_err(|error| etcd_error(&error))?;
         let nodes = self.nodes.list("", ReadAt::Latest).await?;
         let mut errors = FieldErrors::default();
         let root = Path::root();

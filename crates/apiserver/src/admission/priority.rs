@@ -3,21 +3,19 @@
 use api::{Object, Resource, StatusError, core::v1::Pod, scheduling::v1::PriorityClass};
 use store::{ReadAt, Store};
 
-use super::{
-    Admitted, Effects, Plugin, Write,
-    lookup::{Action, Lookup},
-};
+use super::{Admitted, Effects, Plugin, Write, action::Action};
+use crate::reader::Reader;
 
 const PREEMPT: &str = "PreemptLowerPriority";
 
 /// See the module.
 pub(super) struct Priority {
-    classes: Lookup<PriorityClass>,
+    classes: Reader<PriorityClass>,
 }
 
 impl Priority {
     pub(super) fn new(store: &Store) -> Self {
-        Self { classes: Lookup::new(store) }
+        Self { classes: Reader::new(store) }
     }
 
     async fn pod(&self, pod: &mut Pod) -> Result<(), StatusError> {
@@ -26,7 +24,7 @@ impl Priority {
         let class = if asked.is_empty() {
             self.default_class().await?
         } else {
-            match self.classes.get("", &asked).await? {
+            match self.classes.cached("", &asked).await? {
                 Some(found) => Some(found.object),
                 None => return forbidden(pod, format!("no PriorityClass with name {asked} was found")),
             }

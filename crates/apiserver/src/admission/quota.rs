@@ -20,12 +20,13 @@ use store::{Guard, ReadAt, Store, envelope};
 
 use super::{
     Admitted, Effects, Plugin, Write,
-    lookup::{Action, Found, LOOKS, Lookup, pause},
+    action::{Action, LOOKS, pause},
 };
+use crate::reader::{Found, Reader};
 
 /// See the module.
 pub(super) struct Quotas {
-    quotas: Lookup<ResourceQuota>,
+    quotas: Reader<ResourceQuota>,
 }
 
 /// What a write changes of the use of one quota.
@@ -37,7 +38,7 @@ struct Difference<'a> {
 
 impl Quotas {
     pub(super) fn new(store: &Store) -> Self {
-        Self { quotas: Lookup::new(store) }
+        Self { quotas: Reader::new(store) }
     }
 
     async fn write(&self, write: &Write<'_>, object: &dyn Object, effects: &mut Effects) -> Result<(), StatusError> {
@@ -116,8 +117,8 @@ impl Quotas {
         let collection = self.quotas.collection()?;
         let layout = collection.layout();
         let value = envelope::encode(&layout.api_version, &layout.kind, &quota.encode_to_vec());
-        effects.guard(found.key.clone(), Guard::At(found.revision));
-        effects.put(found.key.clone(), value);
+        effects.guard(found.entry.key(), Guard::At(found.entry.revision()));
+        effects.put(found.entry.key(), value);
         Ok(())
     }
 }

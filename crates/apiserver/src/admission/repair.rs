@@ -13,7 +13,7 @@ use prost::Message;
 use store::{EtcdError, Guard, KeyState, ListOptions, ReadAt, Selection, Store, Txn};
 use tokio_util::sync::CancellationToken;
 
-use super::ledger::{ADDRESS_KEYS, PORT_KEYS, held_address, held_ports};
+use super::allocator::{ADDRESS_KEYS, PORT_KEYS, held_address, held_ports};
 
 const EVERY: Duration = Duration::from_secs(600);
 const RETRY_AFTER: Duration = Duration::from_secs(5);

@@ -13,8 +13,9 @@ use store::Store;
 
 use super::{
     Admitted, Effects, Plugin, Write,
-    lookup::{LOOKS, Lookup, pause},
+    action::{LOOKS, pause},
 };
+use crate::reader::Reader;
 use crate::strategies::MIRROR;
 
 const DEFAULT: &str = "default";
@@ -29,19 +30,19 @@ const FILE_MODE: i32 = 0o644;
 
 /// See the module.
 pub(super) struct ServiceAccounts {
-    accounts: Lookup<ServiceAccount>,
+    accounts: Reader<ServiceAccount>,
 }
 
 impl ServiceAccounts {
     pub(super) fn new(store: &Store) -> Self {
-        Self { accounts: Lookup::new(store) }
+        Self { accounts: Reader::new(store) }
     }
 
     /// The account. That of a new namespace is about to be made: it is awaited.
     async fn account(&self, namespace: &str, name: &str) -> Result<Option<ServiceAccount>, StatusError> {
         let looks = if name == DEFAULT { LOOKS } else { 1 };
         for look in 1..=looks {
-            if let Some(found) = self.accounts.get(namespace, name).await? {
+            if let Some(found) = self.accounts.cached(namespace, name).await? {
                 return Ok(Some(found.object));
             }
             if look < looks {

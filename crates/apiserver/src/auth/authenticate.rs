@@ -6,13 +6,16 @@ use api::{
     status::Reason,
 };
 use daemon::tls::PeerIdentity;
+use store::Store;
 
 use super::{
     ANONYMOUS, AUTHENTICATED, Credentials, UNAUTHENTICATED,
-    lookup::{Lookup, decode_metadata},
     tokens::{Claims, Reference, Tokens, sha256},
 };
-use crate::request::User;
+use crate::{
+    reader::{self, Reader},
+    request::User,
+};
 
 /// For how many seconds a token still counts after the deletion of what it is bound to was to be over.
 const DELETION_LEEWAY: i64 = 60;
@@ -28,7 +31,7 @@ pub(super) const NODE_UID: &str = "authentication.kubernetes.io/node-uid";
 pub(super) struct Authenticator {
     pub(super) tokens: Tokens,
     pub(super) audiences: Vec<String>,
-    pub(super) lookup: Lookup,
+    pub(super) store: Store,
 }
 
 impl Authenticator {
@@ -75,11 +78,11 @@ impl Authenticator {
 
     async fn check<K: Resource>(&self, namespace: &str, reference: &Reference, now: i64) -> Result<(), StatusError> {
         let Reference { name, uid } = reference;
-        let entry = self.lookup.entry::<K>(namespace, name, |entry| entry.uid() == uid).await?;
+        let entry = Reader::<K>::new(&self.store).entry_unless_cached(namespace, name, |entry| entry.uid() == uid).await?;
         let gone = match entry.filter(|entry| entry.uid() == uid) {
             None => true,
             Some(entry) => {
-                let deleted = decode_metadata(&entry)?.deletion_timestamp;
+                let deleted = reader::decode_metadata(&entry)?.deletion_timestamp;
                 deleted.is_some_and(|at| at.seconds + DELETION_LEEWAY < now)
             }
         };

@@ -11,7 +11,6 @@ use super::{
     Attributes, Credentials, Decision, MASTERS, Target, Verdict,
     authenticate::Authenticator,
     bootstrap,
-    lookup::Lookup,
     node::NodeAuthorizer,
     node_restriction::NodeRestriction,
     rbac::{Escalation, Held, Rbac},
@@ -53,11 +52,10 @@ pub enum IdentityError {
 
 /// Authentication, authorisation and what of admission depends on who asks.
 pub struct Identity {
-    store: Store,
+    pub(super) store: Store,
     bootstrapped: watch::Sender<bool>,
     pub(super) authenticator: Authenticator,
     pub(super) authority: Arc<Authority>,
-    pub(super) lookup: Lookup,
 }
 
 /// Decides on actions: first `system:masters`, then the node authoriser, then RBAC.
@@ -74,14 +72,12 @@ impl Identity {
     /// # Errors
     /// When the keys of service-account tokens cannot be used.
     pub fn new(store: &Store, config: IdentityConfig) -> Result<Self, IdentityError> {
-        let lookup = Lookup::new(store.clone());
         let tokens = Tokens::new(&config.issuer, &config.signing_key_file, &config.key_files)?;
         Ok(Self {
             store: store.clone(),
             bootstrapped: watch::Sender::new(false),
-            authenticator: Authenticator { tokens, audiences: config.audiences, lookup: lookup.clone() },
-            authority: Arc::new(Authority { rbac: Rbac::default(), node: NodeAuthorizer::new(lookup.clone()) }),
-            lookup,
+            authenticator: Authenticator { tokens, audiences: config.audiences, store: store.clone() },
+            authority: Arc::new(Authority { rbac: Rbac::default(), node: NodeAuthorizer::new(store.clone()) }),
         })
     }
 
@@ -162,7 +158,7 @@ impl Identity {
 
     /// What of admission depends on who asks.
     pub fn plugins(&self) -> Vec<Box<dyn Plugin>> {
-        vec![Box::new(NodeRestriction(self.lookup.clone())), Box::new(Escalation(self.authority.clone()))]
+        vec![Box::new(NodeRestriction(self.store.clone())), Box::new(Escalation(self.authority.clone()))]
     }
 }
 

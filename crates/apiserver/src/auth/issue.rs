@@ -13,10 +13,13 @@ use api::{
 use super::{
     authenticate::now,
     identity::Identity,
-    lookup::{Lookup, decode},
     tokens::{Bound, Claims, Reference, username},
 };
-use crate::request::Request;
+use crate::{
+    reader::{self, Reader},
+    request::Request,
+};
+use store::Store;
 
 /// Longest life of a token, whatever is asked for.
 const MAX_LIFETIME: Duration = Duration::from_secs(48 * 3600);
@@ -40,13 +43,12 @@ pub(super) async fn issue(identity: &Identity, request: &Request, mut token: Tok
     if !errors.is_empty() {
         return Err(StatusError::invalid(TokenRequest::KIND, name, &errors));
     }
-    let account = identity.lookup.latest::<ServiceAccount>(namespace, name).await?;
-    let account = account.ok_or_else(|| StatusError::not_found(ServiceAccount::KIND, name))?;
+    let account = Reader::<ServiceAccount>::new(&identity.store).latest(namespace, name).await?;
     if let Some(node) = request.user.node_name() {
-        of_own_pod(&identity.lookup, node, request, &token).await?;
+        of_own_pod(&identity.store, node, request, &token).await?;
     }
     let bound = match &token.spec().bound_object_ref {
-        Some(reference) => bind(&identity.lookup, request, reference).await?,
+        Some(reference) => bind(&identity.store, request, reference).await?,
         None => Bound::default(),
     };
     let audiences =
@@ -84,11 +86,11 @@ pub(super) async fn issue(identity: &Identity, request: &Request, mut token: Tok
 }
 
 /// The claims that bind the token to an object.
-async fn bind(lookup: &Lookup, request: &Request, reference: &BoundObjectReference) -> Result<Bound, StatusError> {
+async fn bind(store: &Store, request: &Request, reference: &BoundObjectReference) -> Result<Bound, StatusError> {
     let namespace = request.namespace.as_str();
     match (reference.api_version.as_str(), reference.kind.as_str()) {
         ("v1", "Pod") => {
-            let pod: Pod = find(lookup, namespace, reference).await?;
+            let pod: Pod = find(store, namespace, reference).await?;
             let account = pod.spec().service_account_name.as_str();
             if account != request.name {
                 return Err(StatusError::bad_request(format!(
@@ -99,7 +101,7 @@ async fn bind(lookup: &Lookup, request: &Request, reference: &BoundObjectReferen
             let node = match pod.spec().node_name.as_str() {
                 "" => None,
                 node => {
-                    let entry = lookup.entry::<Node>("", node, |_| true).await?;
+                    let entry = Reader::<Node>::new(store).entry_unless_cached("", node, |_| true).await?;
                     let uid = entry.map(|entry| entry.uid().to_owned()).unwrap_or_default();
                     Some(Reference { name: node.to_owned(), uid })
                 }
@@ -107,11 +109,11 @@ async fn bind(lookup: &Lookup, request: &Request, reference: &BoundObjectReferen
             Ok(Bound { pod: Some(named(&pod)), node, ..Bound::default() })
         }
         ("v1", "Secret") => {
-            let secret: Secret = find(lookup, namespace, reference).await?;
+            let secret: Secret = find(store, namespace, reference).await?;
             Ok(Bound { secret: Some(named(&secret)), ..Bound::default() })
         }
         ("v1", "Node") => {
-            let node: Node = find(lookup, "", reference).await?;
+            let node: Node = find(store, "", reference).await?;
             Ok(Bound { node: Some(named(&node)), ..Bound::default() })
         }
         (version, kind) => Err(StatusError::bad_request(format!(
@@ -120,14 +122,16 @@ async fn bind(lookup: &Lookup, request: &Request, reference: &BoundObjectReferen
     }
 }
 
-async fn find<K: Resource>(lookup: &Lookup, namespace: &str, reference: &BoundObjectReference) -> Result<K, StatusError> {
+async fn find<K: Resource>(store: &Store, namespace: &str, reference: &BoundObjectReference) -> Result<K, StatusError> {
     let uid = reference.uid.as_str();
-    let entry = lookup.entry::<K>(namespace, &reference.name, |entry| !uid.is_empty() && entry.uid() == uid).await?;
+    let entry = Reader::<K>::new(store)
+        .entry_unless_cached(namespace, &reference.name, |entry| !uid.is_empty() && entry.uid() == uid)
+        .await?;
     let entry = entry.ok_or_else(|| StatusError::not_found(K::KIND, &reference.name))?;
     if !uid.is_empty() && uid != entry.uid() {
         return Err(other_uid(K::KIND, &reference.name, uid, entry.uid()));
     }
-    decode(&entry)
+    reader::decode(&entry)
 }
 
 fn other_uid(kind: &Kind, name: &str, wanted: &str, found: &str) -> StatusError {
@@ -143,7 +147,7 @@ fn named(object: &impl Resource) -> Reference {
 }
 
 /// A node gets tokens only for pods that run on it, and only with an audience that such a pod asks for.
-async fn of_own_pod(lookup: &Lookup, node: &str, request: &Request, token: &TokenRequest) -> Result<(), StatusError> {
+async fn of_own_pod(store: &Store, node: &str, request: &Request, token: &TokenRequest) -> Result<(), StatusError> {
     let forbidden = |why: String| Err(StatusError::forbidden(ServiceAccount::KIND, &request.name, why));
     let unbound = || forbidden("node requested token not bound to a pod".to_owned());
     let Some(reference) = &token.spec().bound_object_ref else { return unbound() };
@@ -153,7 +157,7 @@ async fn of_own_pod(lookup: &Lookup, node: &str, request: &Request, token: &Toke
     if reference.uid.is_empty() {
         return forbidden("node requested token with a pod binding without a uid".to_owned());
     }
-    let pod: Pod = find(lookup, &request.namespace, reference).await?;
+    let pod: Pod = find(store, &request.namespace, reference).await?;
     if pod.spec().node_name != node {
         return forbidden("node requested token bound to a pod scheduled on a different node".to_owned());
     }

@@ -14,10 +14,8 @@
 mod attributes;
 mod authenticate;
 mod bootstrap;
-mod follow;
 mod identity;
 mod issue;
-mod lookup;
 mod node;
 mod node_restriction;
 mod rbac;

@@ -16,14 +16,10 @@ use api::{
     rbac::v1::PolicyRule,
 };
 use parking_lot::Mutex;
-use store::{Entry, ReadAt};
+use store::{Entry, ReadAt, Store};
 
-use super::{
-    Attributes, ResourceAttributes, Verdict,
-    lookup::{Lookup, decode},
-    rbac::rules,
-    references::References,
-};
+use super::{Attributes, ResourceAttributes, Verdict, rbac::rules, references::References};
+use crate::reader::{self, Reader};
 
 /// Nodes of which references are kept at most.
 const REMEMBERED: usize = 10_000;
@@ -33,7 +29,7 @@ type Graph = HashMap<String, HashMap<String, (i64, References)>>;
 
 /// Decides on requests of kubelets.
 pub(super) struct NodeAuthorizer {
-    lookup: Lookup,
+    store: Store,
     rules: Vec<PolicyRule>,
     nodes: Mutex<HashMap<String, Arc<Mutex<Graph>>>>,
 }
@@ -48,8 +44,8 @@ enum Wanted {
 }
 
 impl NodeAuthorizer {
-    pub(super) fn new(lookup: Lookup) -> Self {
-        Self { lookup, rules: static_rules(), nodes: Mutex::default() }
+    pub(super) fn new(store: Store) -> Self {
+        Self { store, rules: static_rules(), nodes: Mutex::default() }
     }
 
     /// Decides on an action; no opinion, without a reason, on users that are no kubelets.
@@ -94,7 +90,7 @@ impl NodeAuthorizer {
         }
         // Another API server may have bound the pod just now, so that what the cache does not know is looked for in etcd.
         for at in [ReadAt::Any, ReadAt::Latest] {
-            let pods = self.lookup.selected::<Pod>(r.namespace, "spec.nodeName", node, at).await?;
+            let pods = Reader::<Pod>::new(&self.store).indexed(r.namespace, "spec.nodeName", node, at).await?;
             if self.refer(node, r.namespace, &pods, |references| names(references, wanted, r.name))? {
                 return Ok(Verdict::allow(""));
             }
@@ -118,7 +114,7 @@ impl NodeAuthorizer {
         for pod in pods {
             let references = match known.remove(pod.name()) {
                 Some((revision, references)) if revision == pod.revision() => references,
-                _ => References::of(&decode(pod)?),
+                _ => References::of(&reader::decode(pod)?),
             };
             found |= wanted(&references);
             current.insert(pod.name().to_owned(), (pod.revision(), references));
@@ -148,8 +144,8 @@ impl NodeAuthorizer {
             ("create" | "delete", "") | ("update" | "patch", "status") | ("create", "eviction") => Ok(Verdict::allow("")),
             ("list" | "watch", "") if r.selected_node == Some(node) => Ok(Verdict::allow("")),
             ("get" | "list" | "watch", "") if !r.name.is_empty() => {
-                let on_node = |entry: &Entry| decode::<Pod>(entry).is_ok_and(|pod| pod.spec().node_name == node);
-                let pod = self.lookup.entry::<Pod>(r.namespace, r.name, on_node).await?;
+                let on_node = |entry: &Entry| reader::decode::<Pod>(entry).is_ok_and(|pod| pod.spec().node_name == node);
+                let pod = Reader::<Pod>::new(&self.store).entry_unless_cached(r.namespace, r.name, on_node).await?;
                 Ok(if pod.is_some_and(|pod| on_node(&pod)) { Verdict::allow("") } else { unrelated(node) })
             }
             ("list" | "watch", "") => Ok(Verdict::no_opinion("can only list/watch pods with spec.nodeName field selector")),
@@ -223,6 +219,6 @@ fn static_rules() -> Vec<PolicyRule> {
 }
 
 /// The node's object as admission needs it.
-pub(super) async fn uid_of_node(lookup: &Lookup, name: &str) -> Result<Option<String>, StatusError> {
-    Ok(lookup.entry::<Node>("", name, |_| true).await?.map(|entry| entry.uid().to_owned()))
+pub(super) async fn uid_of_node(store: &Store, name: &str) -> Result<Option<String>, StatusError> {
+    Ok(Reader::<Node>::new(store).entry_unless_cached("", name, |_| true).await?.map(|entry| entry.uid().to_owned()))
 }

@@ -11,7 +11,6 @@ use api::{
 };
 
 use super::{
-    lookup::Lookup,
     node::uid_of_node,
     references::{MIRROR, References},
 };
@@ -19,6 +18,7 @@ use crate::{
     admission::{Admitted, Effects, Plugin, Write},
     request::Verb,
 };
+use store::Store;
 
 /// Labels of the Kubernetes namespaces that kubelets set on their Node.
 const KUBELET_LABELS: &[&str] = &[
@@ -40,7 +40,7 @@ const KUBELET_NAMESPACES: &[&str] = &["kubelet.kubernetes.io", "node.kubernetes.
 const RESTRICTED_NAMESPACE: &str = "node-restriction.kubernetes.io";
 
 /// The admission plugin.
-pub(super) struct NodeRestriction(pub(super) Lookup);
+pub(super) struct NodeRestriction(pub(super) Store);
 
 impl Plugin for NodeRestriction {
     fn name(&self) -> &'static str {

@@ -16,8 +16,11 @@ use api::{
     status::Reason,
 };
 
-use super::{Attributes, ResourceAttributes, Target, identity::Identity, lookup::expect};
-use crate::request::{Request, User};
+use super::{Attributes, ResourceAttributes, Target, identity::Identity};
+use crate::{
+    decode::expect,
+    request::{Request, User},
+};
 
 /// Answers a question.
 pub(super) async fn review(

@@ -17,7 +17,7 @@ use futures::{StreamExt, stream};
 use store::ReadAt;
 
 use super::{Server, objects::not_readable};
-use crate::{pipeline::Selectors, request::Request};
+use crate::{pipeline::Selectors, reader::Reader, request::Request};
 
 /// How many nodes are asked at the same time.
 const PARALLEL: usize = 32;
@@ -41,8 +41,11 @@ impl Server {
             pods.insert(pod.metadata().uid.clone(), pod);
         }
         let hosts: BTreeSet<&str> = pods.values().map(|pod| pod.spec().node_name.as_str()).collect();
-        let mut nodes = if pods.is_empty() { Vec::new() } else { self.nodes().await? };
-        nodes.retain(|node| hosts.contains(node.name()));
+        let nodes = match pods.is_empty() {
+            true => Vec::new(),
+            false => Reader::<Node>::new(self.pipeline.store()).list("", ReadAt::Any).await?,
+        };
+        let nodes = nodes.into_iter().map(|found| found.object).filter(|node| hosts.contains(node.name())).collect();
         let measured = self.measured(nodes, false).await;
         let figures = measured.iter().flat_map(|(_, stats)| &stats.pods);
         Ok(figures.filter_map(|figures| Some(pod_metrics(pods.get(&figures.pod.as_ref()?.uid)?, figures))).collect())
@@ -50,15 +53,12 @@ impl Server {
 
     /// The stored objects that a request for their figures selects, as this server has heard of them.
     async fn selected<K: Resource>(&self, request: &Request, selectors: &Selectors) -> Result<Vec<K>, StatusError> {
-        let collection = self.pipeline.store().collection(&K::KIND.qualified_plural());
-        let collection = collection.ok_or_else(|| StatusError::internal(format!("{} are not stored", K::KIND.plural)))?;
+        let reader = Reader::<K>::new(self.pipeline.store());
         let selection = match request.name.as_str() {
-            "" => selectors.selection(K::KIND, collection.layout(), &request.namespace)?,
+            "" => selectors.selection(K::KIND, reader.collection()?.layout(), &request.namespace)?,
             name => store::Selection::object(&request.namespace, name),
         };
-        let options = store::ListOptions { at: ReadAt::Any, ..Default::default() };
-        let list = collection.list(&selection, options).await.map_err(|e| StatusError::unavailable(e.to_string()))?;
-        list.items.iter().map(|entry| K::decode(entry.object()).map_err(|e| StatusError::internal(e.to_string()))).collect()
+        Ok(reader.select(&selection, ReadAt::Any).await?.into_iter().map(|found| found.object).collect())
     }
 
     /// Asks the nodes, several at a time.

@@ -11,13 +11,12 @@ use api::{
 };
 use client::{OwnConnection, Transport};
 use futures::{Stream, StreamExt, stream};
-use prost::Message as _;
-use store::ReadAt;
 use tonic::{Response, Status, Streaming};
 
 use super::{Server, Services, asked, fence};
 use crate::{
     decode,
+    reader::Reader,
     request::{Request, Verb},
 };
 
@@ -27,35 +26,11 @@ const FIRST_MESSAGE: Duration = Duration::from_secs(10);
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Server {
-    /// All nodes.
-    pub(super) async fn nodes(&self) -> Result<Vec<Node>, StatusError> {
-        let nodes =
-            self.pipeline.store().collection(Node::KIND.plural).ok_or_else(|| StatusError::internal("nodes are not stored"))?;
-        let list = nodes.list(&store::Selection::all(), store::ListOptions { at: ReadAt::Any, ..Default::default() }).await;
-        let list = list.map_err(|e| StatusError::unavailable(e.to_string()))?;
-        list.items.iter().map(|entry| Node::decode(entry.object()).map_err(|e| StatusError::internal(e.to_string()))).collect()
-    }
-
-    /// One node.
-    pub(super) async fn node(&self, name: &str) -> Result<Node, StatusError> {
-        self.read("", name).await
-    }
-
-    async fn read<K: Resource>(&self, namespace: &str, name: &str) -> Result<K, StatusError> {
-        let collection = self.pipeline.store().collection(&K::KIND.qualified_plural());
-        let collection = collection.ok_or_else(|| StatusError::internal(format!("{} are not stored", K::KIND.plural)))?;
-        let entry = collection.get(namespace, name, ReadAt::Latest).await.map_err(|e| match e {
-            store::Error::NotFound { .. } => StatusError::not_found(K::KIND, name),
-            other => StatusError::unavailable(other.to_string()),
-        })?;
-        K::decode(entry.object()).map_err(|e| StatusError::internal(e.to_string()))
-    }
-
     /// The node a pod is on.
     async fn node_of(&self, pod: &Pod) -> Result<Node, StatusError> {
         match pod.spec().node_name.as_str() {
             "" => Err(StatusError::bad_request(format!("pod {:?} does not have a host assigned", pod.name()))),
-            node => self.node(node).await,
+            node => Reader::<Node>::new(self.pipeline.store()).latest("", node).await,
         }
     }
 
@@ -71,7 +46,7 @@ impl Server {
         let asked = asked(call)?;
         let request = request(asked.user.clone(), verb, subresource, &pod.namespace, &pod.name);
         self.authorize(&asked, &request).await?;
-        let found: Pod = self.read(&pod.namespace, &pod.name).await?;
+        let found = Reader::<Pod>::new(self.pipeline.store()).latest(&pod.namespace, &pod.name).await?;
         if !pod.uid.is_empty() && pod.uid != found.metadata().uid {
             return Err(StatusError::not_found(Pod::KIND, &pod.name));
         }

@@ -8,10 +8,11 @@ use api::{
 use futures::{StreamExt, TryStreamExt, stream};
 use store::Collection;
 
-use super::{ATTEMPTS, Attempt, Fence, Old, Pipeline, Selectors, Stored, contended, encode, pause, store_error};
+use super::{ATTEMPTS, Attempt, Fence, Old, Pipeline, Selectors, Stored, contended, encode, pause};
 use crate::{
     admission::{Effects, Write},
     decode,
+    reader::store_error,
     request::{Request, Verb},
     strategy::DefaultPropagation,
 };

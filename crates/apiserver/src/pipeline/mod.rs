@@ -20,12 +20,13 @@ use std::{sync::Arc, time::Duration};
 
 use api::{Kind, Object, StatusError, rules::FieldErrors, status::Reason};
 use bytes::Bytes;
-use store::{Collection, Entry, Error, EtcdError, Guard, Outcome, ReadAt, Store, Txn};
+use store::{Collection, Entry, Guard, Outcome, ReadAt, Store, Txn};
 
 pub(crate) use self::read::watch_error;
 pub use self::{delete::Deleted, fence::Fence, read::Page, select::Selectors};
 use crate::{
     admission::{Chain, Effects},
+    reader::{damaged, store_error, unexpected},
     request::Request,
     strategies::metadata,
     strategy::{AnyStrategy, Strategies},
@@ -174,9 +175,7 @@ impl Pipeline {
         let guard = expected.map_or(Guard::Absent, Guard::At);
         let txn = Txn::new().guard(&key, guard);
         let txn = match object {
-            Some(object) => txn
-                .put_object(layout, namespace, name, object)
-                .map_err(|e| StatusError::internal(format!("{key}: the object cannot be stored: {e}")))?,
+            Some(object) => txn.put_object(layout, namespace, name, object).map_err(|error| unexpected(&error, &key))?,
             None => txn.delete(&key),
         };
         let txn = effects.onto(txn);
@@ -211,45 +210,9 @@ fn is_unversioned(object: &dyn Object) -> bool {
     matches!(object.meta().resource_version.as_str(), "" | "0")
 }
 
-/// The API's error for the store's.
-fn store_error(kind: &Kind, name: &str, error: Error) -> StatusError {
-    match error {
-        Error::NotFound { .. } => StatusError::not_found(kind, name),
-        Error::AlreadyExists { .. } => StatusError::already_exists(kind, name),
-        Error::Conflict { .. } => StatusError::modified(kind, name),
-        Error::Expired { requested, oldest } => StatusError::new(
-            Reason::Expired,
-            format!("too old resource version: {requested} (oldest known: {oldest}); list again and go on from there"),
-        ),
-        Error::Future { requested, current } => {
-            StatusError::new(Reason::Timeout, format!("Too large resource version: {requested}, current: {current}"))
-        }
-        Error::NotReady => StatusError::unavailable("the server is starting: its caches are not filled yet"),
-        Error::Etcd(EtcdError::Stopped) => StatusError::unavailable("the server is shutting down; please try again"),
-        Error::Etcd(EtcdError::TooLarge(_)) => StatusError::new(
-            Reason::RequestEntityTooLarge,
-            format!("{} {name:?} is too large to be stored: etcd takes at most 1.5 MiB; split it up", kind.kind),
-        ),
-        Error::Etcd(EtcdError::NoSpace(_)) => {
-            StatusError::unavailable("etcd's database is full; free space in it or raise its quota")
-        }
-        Error::Etcd(EtcdError::Undetermined(_)) => StatusError::new(
-            Reason::Timeout,
-            "etcd did not answer in time: the write may or may not have happened; read the object before trying again",
-        ),
-        Error::Etcd(e) if e.is_temporary() => {
-            // The store says once for all requests when etcd is lost and when it is back.
-            tracing::debug!(error = &e as &dyn std::error::Error, "etcd does not answer");
-            StatusError::unavailable("etcd does not answer, or most of its members do not agree; please try again")
-        }
-        other => StatusError::internal(format!("{} {name:?}: {other}", kind.kind)),
-    }
-}
-
-/// Decodes an entry. What is stored was encoded by an API server, so failing here means the data is damaged.
+/// Decodes an entry.
 fn decode(kind: &'static Kind, entry: &Arc<Entry>) -> Result<Box<dyn Object>, StatusError> {
-    (kind.decode)(entry.object())
-        .map_err(|e| StatusError::internal(format!("{}: the stored object cannot be decoded: {e}", entry.key())))
+    (kind.decode)(entry.object()).map_err(|error| damaged(entry, &error))
 }
 
 /// The object's encoding as it is stored: without resource version.

@@ -6,8 +6,8 @@ use api::{Kind, StatusError};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use store::{Entry, ListOptions, ReadAt, Watch, WatchStart};
 
-use super::{Pipeline, Selectors, Stored, decode, store_error};
-use crate::request::Request;
+use super::{Pipeline, Selectors, Stored, decode};
+use crate::{reader::store_error, request::Request};
 
 /// A list, or one chunk of it.
 #[derive(Debug)]

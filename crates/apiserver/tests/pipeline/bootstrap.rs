@@ -24,7 +24,8 @@ fn start(
 }
 
 async fn wait_for(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    // Less than the time between two heartbeats: it is the change that brings it about.
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(9);
     while !holds().await {
         assert!(tokio::time::Instant::now() < deadline, "{what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -44,11 +45,7 @@ async fn servers_that_start_together_make_one_cluster() {
     let [one, other] = &cluster.servers[..] else { panic!("two servers") };
     let (first, first_task) = start(one, &config, "172.30.0.2:6443");
     let (second, second_task) = start(other, &config, "172.30.0.3:6443");
-    // The one that came first learns of the other with its next round, which takes a while; both have written what they saw.
-    wait_for("the endpoints", async || {
-        addresses(one).await.contains(&"172.30.0.3".to_owned()) || addresses(one).await.len() == 2
-    })
-    .await;
+    wait_for("the endpoints", async || addresses(one).await == ["172.30.0.2", "172.30.0.3"]).await;
     let service: Service = one.get("default", "kubernetes").await.unwrap();
     assert_eq!((service.spec().cluster_ip.as_str(), service.spec().ports[0].port), ("10.96.0.1", 443));
     assert_eq!(one.keys("/registry/ferrokube/clusterips/").await, ["10.96.0.1"]);
@@ -92,4 +89,30 @@ async fn servers_on_one_address_live_and_end_apart() {
     second.start();
     second_task.await.unwrap();
     assert!(addresses(one).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_goes_comes_back_and_who_dies_goes() {
+    let config = config("10.96.0.0/16", 30000..=32767);
+    let cluster = Cluster::bare(2, &config).await;
+    let [one, other] = &cluster.servers[..] else { panic!("two servers") };
+    let (first, first_task) = start(one, &config, "172.30.0.2:6443");
+    let (_, second_task) = start(other, &config, "172.30.0.3:6443");
+    let both = ["172.30.0.2", "172.30.0.3"];
+    wait_for("both servers", async || addresses(one).await == both).await;
+
+    let endpoints: Endpoints = one.get("default", "kubernetes").await.unwrap();
+    assert!(one.delete(&endpoints).await.unwrap());
+    let slice: EndpointSlice = one.get("default", "kubernetes").await.unwrap();
+    assert!(one.delete(&slice).await.unwrap());
+    wait_for("the endpoints again", async || addresses(other).await == both).await;
+    wait_for("the slice again", async || other.get::<EndpointSlice>("default", "kubernetes").await.is_ok()).await;
+
+    // As if it were killed, and its time over.
+    second_task.abort();
+    let txn = store::Txn::new().delete("/registry/ferrokube/apiservers/172.30.0.3:6443");
+    one.store.commit(&txn).await.unwrap();
+    wait_for("the dead server to be gone", async || addresses(one).await == ["172.30.0.2"]).await;
+    first.start();
+    first_task.await.unwrap();
 }

@@ -169,6 +169,7 @@ impl Feed {
             }
         }
         self.cache.publish(revision);
+        self.cache.tell(None);
         Ok(())
     }
 
@@ -243,7 +244,13 @@ impl Feed {
     fn change(&self, event: &Event) -> Option<(usize, Change)> {
         let kv = event.kv()?;
         let key = kv.key_str().ok()?;
-        let kind = self.cache.kind_of(key)?;
+        let Some(kind) = self.cache.kind_of(key) else {
+            // 0: it was deleted; 1: it is new.
+            if kv.version() <= 1 {
+                self.cache.tell(Some(key));
+            }
+            return None;
+        };
         // A deletion carries only the key and its revision.
         let entry = (kv.version() != 0).then(|| self.entry(&self.cache.kinds()[kind].layout, kv)).flatten();
         Some((kind, Change { key: key.to_owned(), revision: kv.mod_revision(), entry }))

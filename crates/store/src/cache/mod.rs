@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch as signal};
 use tokio::time::timeout;
 
@@ -51,6 +52,8 @@ pub(crate) struct Cache {
     ready: signal::Sender<bool>,
     /// Told when a read has waited suspiciously long.
     doubt: Notify,
+    /// Who is told, by prefix, that keys which hold no objects came or went.
+    keys: Mutex<Vec<(String, signal::Sender<()>)>>,
     pub(crate) counters: Arc<Counters>,
 }
 
@@ -74,7 +77,7 @@ impl Cache {
         let kind = |layout| KindCache::new(Arc::new(layout), limits, published.clone(), counters.clone());
         let kinds = layouts.into_iter().map(|layout| Arc::new(kind(layout))).collect();
         let (reached, ready) = (signal::Sender::new(0), signal::Sender::new(false));
-        Ok(Self { kinds, prefixes, by_name, published, reached, ready, doubt: Notify::new(), counters })
+        Ok(Self { kinds, prefixes, by_name, published, reached, ready, doubt: Notify::new(), keys: Mutex::default(), counters })
     }
 
     pub(crate) fn kinds(&self) -> &[Arc<KindCache>] {
@@ -128,6 +131,23 @@ impl Cache {
         let at = self.prefixes.partition_point(|(prefix, _)| prefix.as_str() <= key);
         let (prefix, index) = self.prefixes.get(at.checked_sub(1)?)?;
         key.starts_with(prefix.as_str()).then_some(*index)
+    }
+
+    /// Told from now on when a key that begins with `prefix` and holds no object comes or goes.
+    pub(crate) fn keys(&self, prefix: &str) -> signal::Receiver<()> {
+        let mut keys = self.keys.lock();
+        keys.retain(|(_, told)| !told.is_closed());
+        let (told, receiver) = signal::channel(());
+        keys.push((prefix.to_owned(), told));
+        receiver
+    }
+
+    /// A key that holds no object came or went; any may have, if it is not said which.
+    fn tell(&self, key: Option<&str>) {
+        let concerned = |prefix: &str| key.is_none_or(|key| key.starts_with(prefix));
+        self.keys.lock().iter().filter(|(prefix, _)| concerned(prefix)).for_each(|(_, told)| {
+            told.send_replace(());
+        });
     }
 
     /// Makes a revision known up to which all kinds have applied everything.

@@ -16,7 +16,7 @@ use parking_lot::RwLock;
 use store::{Entry, EventKind, WatchEvent};
 use tokio::sync::watch;
 
-use crate::auth::follow::Follower;
+use crate::reader::Follower;
 
 /// Bits of the gate: a kind's first list is in.
 const ROLES: u8 = 1;
@@ -156,7 +156,7 @@ impl<K: Indexed> Follower for Following<'_, K> {
 }
 
 fn decode<K: Resource>(entry: &Entry) -> Option<K> {
-    let decoded = crate::auth::lookup::decode(entry);
+    let decoded = crate::reader::decode(entry);
     decoded.inspect_err(|error| tracing::error!(%error, "this counts for nothing until it is repaired")).ok()
 }
 

@@ -10,12 +10,12 @@ use api::{
     rbac::v1::{ClusterRole, PolicyRule, RoleRef, Subject},
 };
 use futures::future::{join, join_all};
-use store::Store;
+use store::{Selection, Store};
 
 pub(super) use self::escalation::Escalation;
 use self::index::Index;
-use super::{Attributes, IdentityError, Target, Verdict, follow};
-use crate::request::User;
+use super::{Attributes, IdentityError, Target, Verdict};
+use crate::{reader::follow, request::User};
 
 /// Decides by roles and bindings.
 #[derive(Default)]
@@ -42,7 +42,7 @@ impl Rbac {
         let followers = self.index.followers();
         let mut tasks = Vec::new();
         for (kind, follower) in &followers {
-            tasks.push(follow::follow(collection(kind)?, &**follower));
+            tasks.push(follow(collection(kind)?, Selection::all(), &**follower));
         }
         let roles = collection(ClusterRole::KIND)?;
         join(join_all(tasks), aggregation::write_back(&self.index, &roles)).await;

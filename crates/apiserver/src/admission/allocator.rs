@@ -1,4 +1,4 @@
-//! Which addresses and node ports Services hold, as far as this server has seen.
+//! The allocator of Service addresses and node ports: which are held, as far as this server has seen, and the choice of a free one.
 //!
 //! Read from a watch on Services that is taken in whenever something is to be allocated: no task follows it. What is seen here only helps
 //! to choose; each address and port has a key of its own in etcd, written in the Service's transaction under the condition that it does
@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 use prost::Message;
 use store::{EventKind, ReadAt, Selection, Store, Watch, WatchStart};
 
-use super::{AdmissionConfig, ServiceCidr, pool::Pool};
+use super::{AdmissionConfig, ServiceCidr, bitmap::Bitmap};
+use crate::reader::{self, etcd_error, store_error};
 use crate::strategies::service::{HEADLESS, needs_address, needs_health_check_port};
 
 /// Prefix of the keys that hold addresses.
@@ -20,7 +21,7 @@ pub(super) const ADDRESS_KEYS: &str = "/registry/ferrokube/clusterips/";
 pub(super) const PORT_KEYS: &str = "/registry/ferrokube/nodeports/";
 
 /// See the module.
-pub(super) struct Ledger {
+pub(super) struct Allocator {
     store: Store,
     pub cidr: ServiceCidr,
     pub ports: RangeInclusive<u16>,
@@ -31,11 +32,11 @@ struct State {
     watch: Option<Watch>,
     /// What each Service holds: an offset into the network, and offsets into the range of ports.
     held: HashMap<String, (Option<u32>, Vec<u32>)>,
-    addresses: Pool,
-    ports: Pool,
+    addresses: Bitmap,
+    ports: Bitmap,
 }
 
-impl Ledger {
+impl Allocator {
     pub fn new(store: &Store, config: &AdmissionConfig) -> Self {
         let (addresses, ports) =
             (config.service_cidr.size(), u32::from(*config.node_ports.end() - *config.node_ports.start()) + 1);
@@ -43,8 +44,8 @@ impl Ledger {
             watch: None,
             held: HashMap::new(),
             // As upstream: a sixteenth of the addresses, and a 32nd of the ports, are left for those who choose themselves.
-            addresses: Pool::new(addresses, (addresses / 16).clamp(16, 256)),
-            ports: Pool::new(ports, (ports / 32).clamp(16, 128)),
+            addresses: Bitmap::new(addresses, (addresses / 16).clamp(16, 256)),
+            ports: Bitmap::new(ports, (ports / 32).clamp(16, 128)),
         };
         Self { store: store.clone(), cidr: config.service_cidr, ports: config.node_ports.clone(), state: Mutex::new(state) }
     }
@@ -79,22 +80,22 @@ impl Ledger {
         self.ports.contains(&port).then(|| u32::from(port - self.ports.start()))
     }
 
-    /// A free number of a pool, other than these.
-    async fn choose(&self, pool: impl Fn(&mut State) -> &mut Pool, except: &[u32]) -> Result<Option<u32>, StatusError> {
+    /// A free number of a bitmap, other than these.
+    async fn choose(&self, bitmap: impl Fn(&mut State) -> &mut Bitmap, except: &[u32]) -> Result<Option<u32>, StatusError> {
         self.catch_up().await?;
-        let choose = || pool(&mut self.state.lock()).choose(rand::random(), except, Instant::now());
+        let choose = || bitmap(&mut self.state.lock()).choose(rand::random(), except, Instant::now());
         if let Some(number) = choose() {
             return Ok(Some(number));
         }
         // None that this server knows of; one may have been given back a moment ago.
-        self.store.fresh(ReadAt::Latest).await.map_err(|e| unavailable(&e))?;
+        self.store.fresh(ReadAt::Latest).await.map_err(|e| store_error(Service::KIND, "", e))?;
         self.catch_up().await?;
         Ok(choose())
     }
 
     /// True if the key under which an address or port is held exists, in etcd now.
     pub async fn is_held(&self, key: &str) -> Result<bool, StatusError> {
-        Ok(self.store.etcd().get(key).await.map_err(|e| unavailable(&e))?.is_some())
+        Ok(self.store.etcd().get(key).await.map_err(|error| etcd_error(&error))?.is_some())
     }
 
     /// Takes in what has changed since last time.
@@ -103,12 +104,9 @@ impl Ledger {
             return Ok(());
         }
         // There is no watch yet, or it fell behind: begin anew.
-        let name = Service::KIND.qualified_plural();
-        let services = self.store.collection(&name).ok_or_else(|| StatusError::internal("services are not stored"))?;
-        let watch = services.watch(Selection::all(), WatchStart::Initial(ReadAt::Any)).await.map_err(|e| {
-            tracing::warn!(error = &e as &dyn std::error::Error, "Services cannot be watched");
-            StatusError::unavailable("the server is starting: its caches are not filled yet")
-        })?;
+        let services = reader::collection(&self.store, Service::KIND)?;
+        let watch = services.watch(Selection::all(), WatchStart::Initial(ReadAt::Any)).await;
+        let watch = watch.map_err(|error| store_error(Service::KIND, "", error))?;
         self.state.lock().begin(watch);
         if self.drain() {
             Ok(())
@@ -146,11 +144,6 @@ impl Ledger {
         let address = held_address(service).and_then(|ip| self.cidr.offset(ip));
         (address, held_ports(service).into_iter().filter_map(|port| self.port_offset(port)).collect())
     }
-}
-
-fn unavailable(error: &(dyn std::error::Error + 'static)) -> StatusError {
-    tracing::warn!(error, "allocations cannot be read");
-    StatusError::unavailable("etcd does not answer; please try again")
 }
 
 impl State {

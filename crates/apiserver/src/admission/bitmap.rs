@@ -1,4 +1,4 @@
-//! Numbers of which some are taken, and the choice of a free one.
+//! An allocation bitmap: numbers of which some are taken, and the choice of a free one.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ const PROMISE: Duration = Duration::from_secs(5);
 
 /// The numbers from 0 to below a size.
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(super) struct Bitmap {
     /// How many hold each number; more than one only for a moment, or if the stored data is at odds with itself.
     holders: Vec<u8>,
     /// A bit for each number that is taken, so that whole words of them are skipped at once.
@@ -19,8 +19,8 @@ pub(super) struct Pool {
     reserved: u32,
 }
 
-impl Pool {
-    /// A pool of `size` numbers, the first `reserved` of which are chosen last.
+impl Bitmap {
+    /// A bitmap of `size` numbers, the first `reserved` of which are chosen last.
     pub fn new(size: u32, reserved: u32) -> Self {
         let words = size.div_ceil(64) as usize;
         let mut taken = vec![0; words];
@@ -115,43 +115,43 @@ mod tests {
 
     #[test]
     fn every_number_is_chosen_once_and_then_there_is_none() {
-        let mut pool = Pool::new(130, 16);
+        let mut bitmap = Bitmap::new(130, 16);
         let now = Instant::now();
         let mut chosen: Vec<u32> = Vec::new();
         for i in 0..130 {
-            let number = pool.choose(i * 7919, &[], now).unwrap();
-            pool.take(number);
+            let number = bitmap.choose(i * 7919, &[], now).unwrap();
+            bitmap.take(number);
             chosen.push(number);
         }
         assert!(chosen[..114].iter().all(|n| *n >= 16), "reserved numbers go last");
         chosen.sort_unstable();
         assert_eq!(chosen, (0..130).collect::<Vec<_>>());
-        assert_eq!(pool.choose(5, &[], now), None);
-        pool.give_back(77);
-        assert_eq!(pool.choose(5, &[], now), Some(77));
+        assert_eq!(bitmap.choose(5, &[], now), None);
+        bitmap.give_back(77);
+        assert_eq!(bitmap.choose(5, &[], now), Some(77));
     }
 
     #[test]
     fn a_promise_is_kept_for_a_while_and_not_for_ever() {
-        let mut pool = Pool::new(2, 0);
+        let mut bitmap = Bitmap::new(2, 0);
         let now = Instant::now();
-        let first = pool.choose(0, &[], now).unwrap();
-        assert_eq!(pool.choose(0, &[], now), Some(1 - first));
-        assert!(pool.choose(0, &[], now).is_some(), "rather a promised one than none");
-        assert_eq!(pool.choose(0, &[], now + PROMISE * 2), Some(0));
+        let first = bitmap.choose(0, &[], now).unwrap();
+        assert_eq!(bitmap.choose(0, &[], now), Some(1 - first));
+        assert!(bitmap.choose(0, &[], now).is_some(), "rather a promised one than none");
+        assert_eq!(bitmap.choose(0, &[], now + PROMISE * 2), Some(0));
     }
 
     #[test]
     fn a_number_is_free_when_the_last_holder_gives_it_back() {
-        let mut pool = Pool::new(1, 0);
-        pool.take(0);
-        pool.take(0);
-        pool.give_back(0);
-        assert!(pool.is_taken(0));
-        pool.give_back(0);
-        assert!(!pool.is_taken(0));
-        pool.take(9);
-        assert!(!pool.is_taken(9), "numbers outside are nobody's");
+        let mut bitmap = Bitmap::new(1, 0);
+        bitmap.take(0);
+        bitmap.take(0);
+        bitmap.give_back(0);
+        assert!(bitmap.is_taken(0));
+        bitmap.give_back(0);
+        assert!(!bitmap.is_taken(0));
+        bitmap.take(9);
+        assert!(!bitmap.is_taken(9), "numbers outside are nobody's");
     }
 
     proptest! {
@@ -161,11 +161,11 @@ mod tests {
             except in prop::collection::vec(0u32..300, 0..4),
             random: u32,
         ) {
-            let mut pool = Pool::new(300, 20);
-            taken.iter().for_each(|n| pool.take(*n));
-            let all_taken = (0..300).all(|n| pool.is_taken(n) || except.contains(&n));
-            match pool.choose(random, &except, Instant::now()) {
-                Some(n) => prop_assert!(n < 300 && !pool.is_taken(n) && !except.contains(&n)),
+            let mut bitmap = Bitmap::new(300, 20);
+            taken.iter().for_each(|n| bitmap.take(*n));
+            let all_taken = (0..300).all(|n| bitmap.is_taken(n) || except.contains(&n));
+            match bitmap.choose(random, &except, Instant::now()) {
+                Some(n) => prop_assert!(n < 300 && !bitmap.is_taken(n) && !except.contains(&n)),
                 None => prop_assert!(all_taken),
             }
         }

@@ -1,8 +1,8 @@
-//! Following all objects of one kind in memory.
+//! Following objects of one kind in memory.
 //!
 //! A follower is told the whole state once (again after the watch fell behind) and the changes after that: levels, not edges.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use store::{Collection, Entry, Error, ReadAt, Selection, WatchEvent, WatchStart};
 
@@ -10,17 +10,17 @@ use store::{Collection, Entry, Error, ReadAt, Selection, WatchEvent, WatchStart}
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// What keeps something of all objects of a kind.
-pub(super) trait Follower: Send + Sync {
+pub(crate) trait Follower: Send + Sync {
     /// These are all objects now.
     fn replace(&self, entries: &[Arc<Entry>]);
     /// This changed.
     fn apply(&self, events: &[WatchEvent]);
 }
 
-/// Keeps the follower in step with the collection. Never ends by itself; dropping it is the way to end it.
-pub(super) async fn follow(collection: Collection, follower: &dyn Follower) {
+/// Keeps a follower in step with the objects that a selection selects. Never ends by itself; dropping it is the way to end it.
+pub(crate) async fn follow(collection: Collection, selection: Selection, follower: &dyn Follower) {
     loop {
-        let Err(error) = round(&collection, follower).await;
+        let Err(error) = round(&collection, selection.clone(), follower).await;
         match error {
             // The watch fell behind: what there is now says it all.
             Error::Expired { .. } => {}
@@ -33,8 +33,8 @@ pub(super) async fn follow(collection: Collection, follower: &dyn Follower) {
     }
 }
 
-async fn round(collection: &Collection, follower: &dyn Follower) -> Result<std::convert::Infallible, Error> {
-    let mut watch = collection.watch(Selection::all(), WatchStart::Initial(ReadAt::Any)).await?;
+async fn round(collection: &Collection, selection: Selection, follower: &dyn Follower) -> Result<Infallible, Error> {
+    let mut watch = collection.watch(selection, WatchStart::Initial(ReadAt::Any)).await?;
     let mut initial = Vec::new();
     loop {
         let batch = watch.next().await?;
