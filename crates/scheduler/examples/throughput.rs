@@ -46,7 +46,8 @@ async fn bind_all(spec: &Value) -> anyhow::Result<Duration> {
         parallel_bindings: 64,
     };
     let metrics = scheduler::Metrics::new(&kit.metrics);
-    let scheduling = tokio::spawn(scheduler::schedule(args, kit.clone(), server.client(), metrics));
+    let scheduling =
+        tokio::spawn(scheduler::schedule(args, kit.clone(), server.client(), metrics, scheduler::plugin::Stages::default()));
     let pods: Vec<Pod> = (0..PODS).map(|n| api::json::from_value(pod(n, spec))).collect::<Result<_, _>>()?;
     // Once one is bound, everything runs.
     server.put::<Pod>(api::json::from_value(pod(PODS, spec))?);

@@ -13,7 +13,7 @@ use std::{
 use api::{Resource, core::v1::Node};
 
 use crate::{
-    kin::{self, Kin},
+    default_spreading::{self, DefaultSpreading},
     node::NodeInfo,
     pod::{PodInfo, SpreadConstraint},
     pod_set::{Namespaces, PodSet},
@@ -37,7 +37,7 @@ pub struct Cluster {
     /// How many nodes have each image, by each of its names.
     images: HashMap<String, usize>,
     topology: Topology,
-    kin: Kin,
+    default_spreading: DefaultSpreading,
 }
 
 impl Cluster {
@@ -199,20 +199,20 @@ impl Cluster {
             self.topology.follow(set, key, &self.nodes, &self.namespaces);
         }
         if pod.spread.is_empty()
-            && let Some(set) = self.kin.of(pod)
+            && let Some(set) = self.default_spreading.group_of(pod)
         {
             self.topology.follow(&set, EACH_NODE, &self.nodes, &self.namespaces);
         }
     }
 
     /// What groups pods: Services and replication controllers.
-    pub fn kin_mut(&mut self) -> &mut Kin {
-        &mut self.kin
+    pub fn default_spreading_mut(&mut self) -> &mut DefaultSpreading {
+        &mut self.default_spreading
     }
 
     /// How a pod is spread that does not say so itself.
     pub(crate) fn default_spread(&self, pod: &PodInfo) -> Vec<SpreadConstraint> {
-        self.kin.of(pod).map(kin::default_spread).unwrap_or_default()
+        self.default_spreading.group_of(pod).map(default_spreading::constraints).unwrap_or_default()
     }
 
     /// How many pods of a set there are, by the values of a topology label.

@@ -1,7 +1,7 @@
 //! The scheduler: a snapshot in, a decision out.
 //!
 //! ```text
-//! informers ─► Cluster (dense array of nodes)      Algorithm: filters ─► scores ─► Placement ─► bind
+//! informers ─► Cluster (dense array of nodes)      Algorithm: filters ─► scores ─► Placement ─► reserve ─► pre-bind ─► bind
 //!          └─► Queue (active, backoff, unschedulable) ─┘          └─► Preemption ─► evict, nominate
 //! ```
 //!
@@ -10,8 +10,8 @@
 pub mod algorithm;
 mod args;
 pub mod cluster;
+pub mod default_spreading;
 mod filters;
-pub mod kin;
 mod metrics;
 pub mod node;
 pub mod plugin;
@@ -30,8 +30,11 @@ use anyhow::Context;
 use api::core::v1::{Container, Namespace, Node, Pod, ReplicationController, Service};
 use client::{Client, Config, EventRecorder, Informers, LeaderElection};
 
-use self::scheduler::{Scheduler, Sources};
 pub use self::{args::Args, metrics::Metrics};
+use self::{
+    plugin::Stages,
+    scheduler::{Scheduler, Sources},
+};
 
 /// Starts the scheduler: waits for the lease, then for the first lists, and schedules.
 ///
@@ -51,13 +54,13 @@ async fn lead(args: Args, kit: daemon::Kit, client: Client, metrics: Metrics) ->
         other => other?,
     };
     let start = |leading: Client, kit: daemon::Kit| {
-        kit.tasks.clone().spawn_infallible("scheduling", schedule(args, kit, leading, metrics));
+        kit.tasks.clone().spawn_infallible("scheduling", schedule(args, kit, leading, metrics, Stages::default()));
     };
     Ok(leadership.lead(&kit, start).await?)
 }
 
-/// Schedules until the shutdown begins, with a leader's client.
-pub async fn schedule(args: Args, kit: daemon::Kit, client: Client, metrics: Metrics) {
+/// Schedules until the shutdown begins, with a leader's client and these plugins between decision and binding.
+pub async fn schedule(args: Args, kit: daemon::Kit, client: Client, metrics: Metrics, stages: Stages) {
     let informers = Informers::new(client.clone(), kit.clone());
     informers.transform(shrink_pod);
     // Only what selects their pods matters.
@@ -75,7 +78,8 @@ pub async fn schedule(args: Args, kit: daemon::Kit, client: Client, metrics: Met
         () = kit.shutdown.started() => return,
     }
     let recorder = EventRecorder::spawn(client.clone(), "default-scheduler", "", &kit);
-    Scheduler::new(client, recorder, metrics, args.scheduler_name, args.parallel_bindings).run(sources, kit.shutdown).await;
+    let scheduler = Scheduler::new(client, recorder, metrics, args.scheduler_name, args.parallel_bindings);
+    scheduler.with_stages(stages).run(sources, kit.shutdown).await;
 }
 
 /// Drops what no decision needs, which is most of a pod's size.

@@ -13,7 +13,12 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::{pod::PodInfo, pod_set::Namespaces};
+use crate::{
+    filters,
+    plugin::{Change, Helped},
+    pod::PodInfo,
+    pod_set::Namespaces,
+};
 
 /// Pause after the first failure.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
@@ -21,28 +26,6 @@ const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
 /// An unschedulable pod is tried again after this long even if nothing happened.
 const MAX_UNSCHEDULABLE: Duration = Duration::from_secs(300);
-
-/// Something that happened in the cluster and may make room for pods.
-#[derive(Clone, Copy, Debug)]
-pub enum Change<'a> {
-    /// A node came, or has more to give or other labels or fewer taints.
-    Node,
-    /// A node is gone.
-    NodeGone,
-    /// A pod left a node, or room is no longer made for it there.
-    PodGone(&'a PodInfo),
-    /// A pod came to a node, whoever put it there.
-    PodPlaced(&'a PodInfo),
-    /// A pod on a node has other labels, asks for less, or is on its way out.
-    PodChanged {
-        /// What it was.
-        from: &'a PodInfo,
-        /// What it is.
-        to: &'a PodInfo,
-    },
-    /// A namespace's labels changed.
-    Namespace,
-}
 
 /// A pod that waits.
 #[derive(Clone, Debug)]
@@ -212,12 +195,19 @@ impl Queue {
         self.set_place(uid, Place::Backoff { until });
     }
 
-    /// Something happened: pods that it may help leave the unschedulable ones.
+    /// Something happened: pods that it may help, as the filters say that refused them, leave the unschedulable ones.
     pub fn changed(&mut self, change: Change<'_>, namespaces: &Namespaces, now: Instant) {
         let mut helped = HashSet::<String>::new();
-        for (filter, uids) in self.refused.iter().filter(|(filter, _)| concerns(change, filter)) {
-            let may_help = |uid: &&String| self.waiting.get(*uid).is_some_and(|w| may_help(change, filter, &w.pod, namespaces));
-            helped.extend(uids.iter().filter(may_help).cloned());
+        for (filter, uids) in self.refused.iter().filter(|(_, uids)| !uids.is_empty()) {
+            let whom = filters::named(filter).map(|filter| filter.helped_by(change, namespaces));
+            match whom.unwrap_or_else(|| Helped::by_nodes(change)) {
+                Helped::None => {}
+                Helped::All => helped.extend(uids.iter().cloned()),
+                Helped::If(is_helped) => {
+                    let is_helped = |uid: &&String| self.waiting.get(*uid).is_some_and(|w| is_helped(&w.pod));
+                    helped.extend(uids.iter().filter(is_helped).cloned());
+                }
+            }
         }
         helped.iter().for_each(|uid| self.look_again(uid, now));
     }
@@ -276,39 +266,6 @@ impl Place {
 fn backoff(failures: u32) -> Duration {
     let doubled = FIRST_BACKOFF.saturating_mul(1 << failures.saturating_sub(1).min(10));
     doubled.min(MAX_BACKOFF)
-}
-
-/// Whether a change can turn a refusal of the filter around, whatever the pods are.
-fn concerns(change: Change<'_>, filter: &str) -> bool {
-    match change {
-        Change::Node => true,
-        Change::PodGone(_) | Change::PodChanged { .. } => {
-            matches!(filter, "NodeResourcesFit" | "NodePorts" | "PodTopologySpread" | "InterPodAffinity")
-        }
-        Change::NodeGone | Change::PodPlaced(_) => matches!(filter, "PodTopologySpread" | "InterPodAffinity"),
-        Change::Namespace => filter == "InterPodAffinity",
-    }
-}
-
-/// Whether a change that concerns a filter can turn its refusal of `pod` around.
-fn may_help(change: Change<'_>, filter: &str, pod: &PodInfo, namespaces: &Namespaces) -> bool {
-    let spreads = |other: &PodInfo| pod.spread.iter().any(|constraint| constraint.set.contains(other, namespaces));
-    let near = |other: &PodInfo| !pod.affinity.is_empty() && pod.group.contains(other, namespaces);
-    // A pod that may be the first of its group may be so, too, when the last other one is gone.
-    let gone = |other: &PodInfo| {
-        let away = |from: &PodInfo, other: &PodInfo| from.anti_affinity.iter().any(|term| term.set.contains(other, namespaces));
-        near(other) || away(pod, other) || away(other, pod)
-    };
-    match (filter, change) {
-        ("PodTopologySpread", Change::PodGone(other) | Change::PodPlaced(other)) => spreads(other),
-        ("PodTopologySpread", Change::PodChanged { from, to }) => spreads(from) != spreads(to),
-        ("InterPodAffinity", Change::PodGone(other)) => gone(other),
-        ("InterPodAffinity", Change::PodPlaced(other)) => near(other),
-        ("InterPodAffinity", Change::PodChanged { from, to }) => gone(from) || near(to),
-        ("NodeResourcesFit", Change::PodChanged { from, to }) => from.requested != to.requested,
-        ("NodePorts", Change::PodChanged { .. }) => false,
-        _ => true,
-    }
 }
 
 #[cfg(test)]
@@ -394,6 +351,26 @@ mod tests {
             assert_eq!(name(queue.pop()), None);
         }
         queue.changed(Change::PodGone(&other), &namespaces, Instant::now());
+        assert_eq!(name(queue.pop()).as_deref(), Some("default/p"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_that_waits_for_a_port_waits_for_a_pod_that_had_it() {
+        let port = |name: &str, port: i32| {
+            let with = move |pod: &mut api::core::v1::Pod| {
+                let port = api::core::v1::ContainerPort { host_port: port, container_port: port, ..Default::default() };
+                pod.spec_mut().containers[0].ports.push(port);
+            };
+            pod(name).with(with).build()
+        };
+        let (mut queue, namespaces) = (Queue::default(), Namespaces::default());
+        queue.put(Arc::new(port("p", 80)), Instant::now());
+        let uid = queue.pop().unwrap().uid().to_owned();
+        queue.unschedulable(&uid, vec!["NodePorts"], Instant::now());
+        tokio::time::advance(Duration::from_secs(20)).await;
+        queue.changed(Change::PodGone(&port("other", 81)), &namespaces, Instant::now());
+        assert_eq!(name(queue.pop()), None);
+        queue.changed(Change::PodGone(&port("holder", 80)), &namespaces, Instant::now());
         assert_eq!(name(queue.pop()).as_deref(), Some("default/p"));
     }
 

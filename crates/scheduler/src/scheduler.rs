@@ -19,9 +19,10 @@ use crate::{
     algorithm::{Algorithm, Placement, Unplaceable},
     cluster::Cluster,
     metrics::Metrics,
+    plugin::{Change, StageFailed, Stages},
     pod::PodInfo,
     preemption::{self, NoPreemption, Preemption},
-    queue::{Change, Queue},
+    queue::Queue,
 };
 
 /// Where changes come from.
@@ -41,11 +42,22 @@ pub struct Sources {
 /// What became of something that was sent to the API server.
 enum Done {
     /// A binding.
-    Bound { pod: Arc<PodInfo>, node: String, result: Result<(), client::Error> },
+    Bound { pod: Arc<PodInfo>, node: String, result: Result<(), BindError> },
     /// A status; the loop has nothing to do when it is written.
     Written,
     /// The eviction of a pod that makes room for this one.
     Evicted { preemptor: Arc<PodInfo>, victim: Arc<PodInfo>, result: Result<(), client::Error> },
+}
+
+/// Why a pod was not bound to the node that was chosen for it.
+#[derive(Debug, thiserror::Error)]
+enum BindError {
+    /// A plugin did not let it happen.
+    #[error(transparent)]
+    Stage(#[from] StageFailed),
+    /// The API server did not do it, or did not say that it did.
+    #[error(transparent)]
+    Api(#[from] client::Error),
 }
 
 /// The scheduler.
@@ -58,6 +70,7 @@ pub struct Scheduler {
     cluster: Cluster,
     queue: Queue,
     algorithm: Algorithm,
+    stages: Stages,
     under_way: JoinSet<Done>,
 }
 
@@ -73,8 +86,16 @@ impl Scheduler {
             cluster: Cluster::default(),
             queue: Queue::default(),
             algorithm: Algorithm::default(),
+            stages: Stages::default(),
             under_way: JoinSet::new(),
         }
+    }
+
+    /// With these plugins between a decision and its binding.
+    #[must_use]
+    pub fn with_stages(mut self, stages: Stages) -> Self {
+        self.stages = stages;
+        self
     }
 
     /// Schedules until the shutdown begins; then waits for what is under way.
@@ -137,14 +158,14 @@ impl Scheduler {
     fn service_changed(&mut self, change: &ObjectChange<Service>) {
         if let Some(known) = change.new.as_ref().or(change.old.as_ref()) {
             let selector = change.new.as_ref().map(|service| service.spec().selector.clone());
-            self.cluster.kin_mut().set_service(known.namespace(), known.name(), selector);
+            self.cluster.default_spreading_mut().set_service(known.namespace(), known.name(), selector);
         }
     }
 
     fn controller_changed(&mut self, change: &ObjectChange<ReplicationController>) {
         if let Some(known) = change.new.as_ref().or(change.old.as_ref()) {
             let selector = change.new.as_ref().map(|controller| controller.spec().selector.clone());
-            self.cluster.kin_mut().set_controller(known.namespace(), known.name(), selector);
+            self.cluster.default_spreading_mut().set_controller(known.namespace(), known.name(), selector);
         }
     }
 
@@ -277,6 +298,9 @@ impl Scheduler {
         match decision {
             Ok(Placement { node }) => {
                 let now = Instant::now();
+                if let Err(error) = self.stages.reserve(&pod, &node) {
+                    return self.not_bound(&pod, &node, &error, now);
+                }
                 self.give_up_room(pod.uid(), &node, now);
                 self.cluster.place(pod.clone(), &node);
                 // The informers will say nothing of it that is new.
@@ -292,11 +316,23 @@ impl Scheduler {
         let (meta, of) = (binding.metadata_mut(), pod.pod.metadata());
         (meta.name, meta.namespace, meta.uid) = (of.name.clone(), of.namespace.clone(), of.uid.clone());
         binding.target = Some(ObjectReference { kind: "Node".to_owned(), name: node.clone(), ..ObjectReference::default() });
-        let pods = self.client.pods();
+        let (pods, stages) = (self.client.pods(), self.stages.clone());
         self.under_way.spawn(async move {
-            let result = pods.bind(binding).await;
+            let result = async {
+                stages.pre_bind(&pod, &node).await?;
+                Ok(pods.bind(binding).await?)
+            };
+            let result = result.await;
             Done::Bound { pod, node, result }
         });
+    }
+
+    /// A plugin or the API server did not let a pod go to its node: it is tried again after a pause.
+    fn not_bound(&mut self, pod: &Arc<PodInfo>, node: &str, error: &(dyn std::error::Error + 'static), now: Instant) {
+        tracing::warn!(pod = pod.key(), node, error, "cannot bind");
+        let message = api::error::chain(error);
+        self.recorder.event(&*pod.pod, EventType::Warning, "FailedScheduling", message);
+        self.queue.failed(pod.uid(), now);
     }
 
     fn no_place(&mut self, pod: Arc<PodInfo>, why: Unplaceable) {
@@ -393,7 +429,7 @@ impl Scheduler {
         }
     }
 
-    fn bound(&mut self, pod: &Arc<PodInfo>, node: &str, result: Result<(), client::Error>) {
+    fn bound(&mut self, pod: &Arc<PodInfo>, node: &str, result: Result<(), BindError>) {
         self.metrics.bound(result.is_ok());
         match result {
             Ok(()) => {
@@ -402,16 +438,21 @@ impl Scheduler {
                 self.recorder.event(&*pod.pod, EventType::Normal, "Scheduled", message);
             }
             // It was bound all the same, by this request or another, or is gone: what is known of it is newer than this.
-            Err(_) if !self.queue.knows(pod.uid()) => {}
-            Err(error) => {
-                tracing::warn!(pod = pod.key(), node, error = &error as &dyn std::error::Error, "cannot bind");
-                self.cluster.remove_pod(pod.uid());
-                if error.status().is_some_and(StatusError::is_not_found) {
-                    self.queue.remove(pod.uid());
-                } else {
-                    self.queue.failed(pod.uid(), Instant::now());
+            Err(_) if !self.queue.knows(pod.uid()) => {
+                if self.cluster.node_of(pod.uid()).is_none_or(|known| known.name() != node) {
+                    self.stages.unreserve(pod, node);
                 }
-                self.news(Change::PodGone(pod), Instant::now());
+            }
+            Err(error) => {
+                let now = Instant::now();
+                self.stages.unreserve(pod, node);
+                self.cluster.remove_pod(pod.uid());
+                let gone = |error: &client::Error| error.status().is_some_and(StatusError::is_not_found);
+                match &error {
+                    BindError::Api(error) if gone(error) => self.queue.remove(pod.uid()),
+                    _ => self.not_bound(pod, node, &error, now),
+                }
+                self.news(Change::PodGone(pod), now);
             }
         }
     }

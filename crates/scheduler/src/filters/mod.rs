@@ -14,6 +14,11 @@ mod unschedulable;
 pub(crate) use self::topology_spread::Spread;
 use crate::plugin::Filter;
 
+/// The filter of a name.
+pub(crate) fn named(name: &str) -> Option<&'static dyn Filter> {
+    ALL.iter().copied().find(|filter| filter.name() == name)
+}
+
 /// Every filter in the order they are asked.
 pub const ALL: &[&dyn Filter] = &[
     &unschedulable::NodeUnschedulable,

@@ -3,8 +3,9 @@
 use crate::{
     cluster::Cluster,
     node::NodeInfo,
-    plugin::{Check, Filter, Refusal},
+    plugin::{Change, Check, Filter, Helped, Refusal},
     pod::PodInfo,
+    pod_set::Namespaces,
 };
 
 /// Refuses nodes where a host port of the pod is taken.
@@ -23,5 +24,14 @@ impl Filter for NodePorts {
             true => Err(vec![Refusal::resolvable("node(s) didn't have free ports for the requested pod ports")]),
             false => Ok(()),
         }))
+    }
+
+    fn helped_by<'a>(&self, change: Change<'a>, _: &'a Namespaces) -> Helped<'a> {
+        match change {
+            Change::PodGone(gone) => {
+                Helped::when(|pod| gone.ports.iter().any(|taken| pod.ports.iter().any(|p| p.conflicts(taken))))
+            }
+            _ => Helped::by_nodes(change),
+        }
     }
 }

@@ -5,8 +5,9 @@ use std::borrow::Cow;
 use crate::{
     cluster::Cluster,
     node::NodeInfo,
-    plugin::{Check, Filter, Refusal},
+    plugin::{Change, Check, Filter, Helped, Refusal},
     pod::{AffinityTerm, PodInfo, Rule},
+    pod_set::Namespaces,
     topology::{Places, Tally},
 };
 
@@ -50,6 +51,19 @@ impl Filter for InterPodAffinity {
         let away = pod.anti_affinity.iter().map(|term| tally(&term.set, term.topology_key.as_str())).collect();
         let own_group = pod.group.contains(pod, cluster.namespaces());
         Some(Box::new(Prepared { pod, cluster, unwanted, near, away, own_group }))
+    }
+
+    fn helped_by<'a>(&self, change: Change<'a>, namespaces: &'a Namespaces) -> Helped<'a> {
+        let near = |pod: &PodInfo, other: &PodInfo| !pod.affinity.is_empty() && pod.group.contains(other, namespaces);
+        let away = |from: &PodInfo, other: &PodInfo| from.anti_affinity.iter().any(|term| term.set.contains(other, namespaces));
+        // A pod that may be the first of its group may be so, too, when the last other one is gone.
+        let gone = move |pod: &PodInfo, other: &PodInfo| near(pod, other) || away(pod, other) || away(other, pod);
+        match change {
+            Change::Node | Change::NodeGone | Change::Namespace => Helped::All,
+            Change::PodGone(other) => Helped::when(move |pod| gone(pod, other)),
+            Change::PodPlaced(other) => Helped::when(move |pod| near(pod, other)),
+            Change::PodChanged { from, to } => Helped::when(move |pod| gone(pod, from) || near(pod, to)),
+        }
     }
 }
 

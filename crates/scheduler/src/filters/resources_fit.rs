@@ -3,8 +3,9 @@
 use crate::{
     cluster::Cluster,
     node::NodeInfo,
-    plugin::{Check, Filter, Refusal},
+    plugin::{Change, Check, Filter, Helped, Refusal},
     pod::PodInfo,
+    pod_set::Namespaces,
 };
 
 /// Refuses nodes that have less left than the pod asks for.
@@ -29,6 +30,14 @@ impl Filter for NodeResourcesFit {
             }
             if refusals.is_empty() { Ok(()) } else { Err(refusals) }
         }))
+    }
+
+    fn helped_by<'a>(&self, change: Change<'a>, _: &'a Namespaces) -> Helped<'a> {
+        match change {
+            Change::PodGone(_) => Helped::All,
+            Change::PodChanged { from, to } if from.requested != to.requested => Helped::All,
+            _ => Helped::by_nodes(change),
+        }
     }
 }
 

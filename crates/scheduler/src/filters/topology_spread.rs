@@ -6,8 +6,9 @@ use super::node_affinity::node_matches;
 use crate::{
     cluster::Cluster,
     node::NodeInfo,
-    plugin::{Check, Filter, Refusal},
+    plugin::{Change, Check, Filter, Helped, Refusal},
     pod::{PodInfo, SpreadConstraint},
+    pod_set::Namespaces,
     topology::EACH_NODE,
 };
 
@@ -36,6 +37,16 @@ impl Filter for PodTopologySpread {
     fn prepare<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster) -> Option<Box<dyn Check + 'a>> {
         let spreads = Spread::over(pod, cluster, pod.spread.iter().filter(|c| c.required).collect(), true);
         if spreads.is_empty() { None } else { Some(Box::new(Prepared { pod, cluster, spreads })) }
+    }
+
+    fn helped_by<'a>(&self, change: Change<'a>, namespaces: &'a Namespaces) -> Helped<'a> {
+        let counts = |pod: &PodInfo, other: &PodInfo| pod.spread.iter().any(|c| c.set.contains(other, namespaces));
+        match change {
+            Change::Node | Change::NodeGone => Helped::All,
+            Change::PodGone(other) | Change::PodPlaced(other) => Helped::when(move |pod| counts(pod, other)),
+            Change::PodChanged { from, to } => Helped::when(move |pod| counts(pod, from) != counts(pod, to)),
+            Change::Namespace => Helped::None,
+        }
     }
 }
 

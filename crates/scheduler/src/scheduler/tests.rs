@@ -3,9 +3,14 @@
 use api::core::v1::{Event, PodCondition};
 use client::testing::MemoryServer;
 use daemon::Kit;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
 
 use super::*;
-use crate::testing::{NodeBuilder, PodBuilder, node, pod};
+use crate::{
+    plugin::{PreBind, Reserve, StageError},
+    testing::{NodeBuilder, PodBuilder, node, pod},
+};
 
 /// A running scheduler; ends with the test.
 struct Running {
@@ -14,11 +19,15 @@ struct Running {
 }
 
 fn start(server: &MemoryServer) -> Running {
+    start_with(server, Stages::default())
+}
+
+fn start_with(server: &MemoryServer, stages: Stages) -> Running {
     let kit = Kit::new();
     let args =
         crate::Args { client: client::Args::default(), scheduler_name: "default-scheduler".to_owned(), parallel_bindings: 4 };
     let metrics = Metrics::new(&kit.metrics);
-    let task = tokio::spawn(crate::schedule(args, kit.clone(), server.client(), metrics));
+    let task = tokio::spawn(crate::schedule(args, kit.clone(), server.client(), metrics, stages));
     Running { kit, _task: tokio_util::task::AbortOnDropHandle::new(task) }
 }
 
@@ -139,13 +148,13 @@ async fn a_binding_that_failed_after_it_was_seen_to_have_happened_stays() {
     bound.spec_mut().node_name = "n".to_owned();
     scheduler.pod_changed(&ObjectChange { old: Some(waiting), new: Some(Arc::new(bound)) });
     let lost = || client::Error::from(StatusError::unavailable("the answer was lost"));
-    scheduler.finish(Ok(Done::Bound { pod: info, node: "n".to_owned(), result: Err(lost()) }));
+    scheduler.finish(Ok(Done::Bound { pod: info, node: "n".to_owned(), result: Err(lost().into()) }));
     assert!(scheduler.cluster.is_placed("p"));
     // One that was not seen gives its room back.
     scheduler.pod_changed(&ObjectChange { old: None, new: Some(pod("q").build().pod) });
     let info = scheduler.queue.pop().unwrap();
     scheduler.decide(info.clone());
-    scheduler.finish(Ok(Done::Bound { pod: info, node: "n".to_owned(), result: Err(lost()) }));
+    scheduler.finish(Ok(Done::Bound { pod: info, node: "n".to_owned(), result: Err(lost().into()) }));
     assert!(!scheduler.cluster.is_placed("q"));
 }
 
@@ -278,4 +287,125 @@ async fn a_victim_that_changed_since_it_was_chosen_is_not_evicted_on_old_grounds
     let going = server.eventually(|server| find(server, "low").metadata().deletion_timestamp.is_some());
     assert!(tokio::time::timeout(IN_TIME, going).await.is_ok());
     assert!(condition(&server, "low", "DisruptionTarget").is_some());
+}
+
+/// As volume binding will be: one volume for all pods, which is set aside in memory when a node is chosen and attached before the binding.
+#[derive(Default)]
+struct OneVolume {
+    holder: Mutex<Option<String>>,
+    /// How often attaching fails before it succeeds.
+    broken: Mutex<usize>,
+    log: Mutex<Vec<String>>,
+}
+
+impl OneVolume {
+    fn note(&self, what: &str, pod: &PodInfo, node: &str) {
+        self.log.lock().push(format!("{what} {} {node}", pod.uid()));
+    }
+
+    fn stages(self: &Arc<Self>) -> Stages {
+        Stages { reserve: vec![self.clone()], pre_bind: vec![self.clone()] }
+    }
+}
+
+impl Reserve for OneVolume {
+    fn name(&self) -> &'static str {
+        "VolumeBinding"
+    }
+
+    fn reserve(&self, pod: &PodInfo, node: &str) -> Result<(), StageError> {
+        self.note("reserve", pod, node);
+        let mut holder = self.holder.lock();
+        match &*holder {
+            Some(other) => Err(format!("the volume is {other}'s").into()),
+            None => {
+                *holder = Some(pod.uid().to_owned());
+                Ok(())
+            }
+        }
+    }
+
+    fn unreserve(&self, pod: &PodInfo, node: &str) {
+        self.note("unreserve", pod, node);
+        self.holder.lock().take_if(|holder| *holder == pod.uid());
+    }
+}
+
+impl PreBind for OneVolume {
+    fn name(&self) -> &'static str {
+        "VolumeBinding"
+    }
+
+    fn pre_bind<'a>(&'a self, pod: &'a PodInfo, node: &'a str) -> BoxFuture<'a, Result<(), StageError>> {
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            self.note("pre-bind", pod, node);
+            let mut broken = self.broken.lock();
+            match broken.checked_sub(1) {
+                Some(left) => {
+                    *broken = left;
+                    Err("the volume cannot be attached".into())
+                }
+                None => Ok(()),
+            }
+        })
+    }
+}
+
+#[tokio::test]
+async fn what_was_reserved_is_given_back_when_a_later_stage_or_the_binding_fails() {
+    let server = MemoryServer::new();
+    put_node(&server, node("n").cpu("1"));
+    server.fail_next("bind", "pods", StatusError::unavailable("away"));
+    put_pod(&server, pod("p").cpu("1"));
+    let volume = Arc::new(OneVolume { broken: Mutex::new(1), ..OneVolume::default() });
+    let _running = start_with(&server, volume.stages());
+    server.eventually(|server| node_of(server, "p") == "n").await;
+    let tried = ["reserve p n", "pre-bind p n", "unreserve p n"];
+    // Attaching failed, then the binding, then nothing.
+    assert_eq!(*volume.log.lock(), [&tried[..], &tried[..], &tried[..2]].concat());
+    assert_eq!(volume.holder.lock().as_deref(), Some("p"));
+    server.eventually(|server| told(server, "p", "FailedScheduling").is_some()).await;
+    let why = "running PreBind plugin \"VolumeBinding\": the volume cannot be attached";
+    assert_eq!(told(&server, "p", "FailedScheduling").as_deref(), Some(why));
+    assert_eq!(server.take_writes().iter().filter(|write| write.starts_with("bind ")).count(), 1);
+}
+
+#[tokio::test]
+async fn a_pod_that_cannot_reserve_is_not_bound_and_takes_no_room() {
+    let server = MemoryServer::new();
+    put_node(&server, node("n").cpu("1"));
+    put_pod(&server, pod("p").cpu("1"));
+    let volume = Arc::new(OneVolume { holder: Mutex::new(Some("another".to_owned())), ..OneVolume::default() });
+    let _running = start_with(&server, volume.stages());
+    server.eventually(|server| told(server, "p", "FailedScheduling").is_some()).await;
+    let why = "running Reserve plugin \"VolumeBinding\": the volume is another's";
+    assert_eq!(told(&server, "p", "FailedScheduling").as_deref(), Some(why));
+    assert_eq!(volume.log.lock()[..2], ["reserve p n", "unreserve p n"]);
+    assert_eq!(volume.holder.lock().as_deref(), Some("another"), "giving back takes nothing from others");
+    *volume.holder.lock() = None;
+    server.eventually(|server| node_of(server, "p") == "n").await;
+}
+
+#[test]
+fn stages_give_back_in_reverse_order() {
+    struct Named(&'static str, Arc<Mutex<Vec<String>>>);
+    impl Reserve for Named {
+        fn name(&self) -> &'static str {
+            self.0
+        }
+        fn reserve(&self, _: &PodInfo, _: &str) -> Result<(), StageError> {
+            self.1.lock().push(format!("reserve {}", self.0));
+            if self.0 == "b" { Err("no".into()) } else { Ok(()) }
+        }
+        fn unreserve(&self, _: &PodInfo, _: &str) {
+            self.1.lock().push(format!("unreserve {}", self.0));
+        }
+    }
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let plugin = |name| Arc::new(Named(name, log.clone())) as Arc<dyn Reserve>;
+    let stages = Stages { reserve: vec![plugin("a"), plugin("b"), plugin("c")], pre_bind: Vec::new() };
+    let error = stages.reserve(&pod("p").build(), "n").unwrap_err();
+    assert_eq!((error.stage, error.plugin), ("Reserve", "b"));
+    assert_eq!(*log.lock(), ["reserve a", "reserve b", "unreserve c", "unreserve b", "unreserve a"]);
 }

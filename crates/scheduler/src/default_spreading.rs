@@ -1,4 +1,4 @@
-//! Which pods are of one kind, as Services and replication controllers say, and how such pods are spread unless they say so themselves.
+//! Default spreading: pods that the same Services select and the same controller manages are kept apart unless they say otherwise themselves.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -14,16 +14,16 @@ const DEFAULT_SPREAD: [(&str, i64); 2] = [("kubernetes.io/hostname", 3), ("topol
 
 type Labels = BTreeMap<String, String>;
 
-/// Selectors of what groups pods.
+/// The selectors that group pods.
 #[derive(Clone, Debug, Default)]
-pub struct Kin {
+pub struct DefaultSpreading {
     /// Of Services, by namespace and name.
     services: HashMap<String, HashMap<String, Labels>>,
     /// Of replication controllers, by namespace and name.
     controllers: HashMap<String, HashMap<String, Labels>>,
 }
 
-impl Kin {
+impl DefaultSpreading {
     /// Takes over the selector of a Service; `None` if it is gone.
     pub fn set_service(&mut self, namespace: &str, name: &str, selector: Option<Labels>) {
         set(&mut self.services, namespace, name, selector);
@@ -35,7 +35,7 @@ impl Kin {
     }
 
     /// The pods that the same Services select and the same controller manages as far as labels tell; `None` if there are no such.
-    pub(crate) fn of(&self, pod: &PodInfo) -> Option<PodSet> {
+    pub(crate) fn group_of(&self, pod: &PodInfo) -> Option<PodSet> {
         let namespace = pod.pod.namespace();
         let services = self.services.get(namespace).into_iter().flat_map(HashMap::values);
         let selecting = services.filter(|selector| selector.iter().all(|(key, value)| pod.label(key) == Some(value)));
@@ -62,8 +62,8 @@ fn set(selectors: &mut HashMap<String, HashMap<String, Labels>>, namespace: &str
     }
 }
 
-/// How pods are spread that do not say so themselves.
-pub(crate) fn default_spread(set: PodSet) -> Vec<SpreadConstraint> {
+/// The constraints of a group.
+pub(crate) fn constraints(set: PodSet) -> Vec<SpreadConstraint> {
     let constraint = |(topology_key, max_skew): (&str, i64)| SpreadConstraint {
         max_skew,
         topology_key: topology_key.to_owned(),
@@ -100,11 +100,11 @@ mod tests {
         let alone: Vec<_> = (0..4).map(|n| place(&mut cluster, &format!("a{n}"))).collect();
         assert_eq!(alone, ["large"; 4]);
         (0..4).for_each(|n| drop(cluster.remove_pod(&format!("a{n}"))));
-        cluster.kin_mut().set_service("default", "web", Some([("app".to_owned(), "web".to_owned())].into()));
+        cluster.default_spreading_mut().set_service("default", "web", Some([("app".to_owned(), "web".to_owned())].into()));
         let mut spread: Vec<_> = (0..4).map(|n| place(&mut cluster, &format!("b{n}"))).collect();
         spread.sort();
         assert_eq!(spread, ["large", "large", "small", "small"]);
-        cluster.kin_mut().set_service("default", "web", None);
+        cluster.default_spreading_mut().set_service("default", "web", None);
         assert_eq!(place(&mut cluster, "c"), "large");
     }
 }
