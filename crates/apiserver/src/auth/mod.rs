@@ -14,6 +14,7 @@
 mod attributes;
 mod authenticate;
 mod bootstrap;
+mod es256;
 mod identity;
 mod issue;
 mod node;

@@ -11,10 +11,11 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use parking_lot::Mutex;
-use rustls_pki_types::{SubjectPublicKeyInfoDer, pem::PemObject};
 use serde::{Deserialize, Serialize};
+
+use super::es256;
 
 /// By how many seconds clocks may differ.
 const LEEWAY: i64 = 10;
@@ -163,16 +164,15 @@ impl Tokens {
     pub(super) fn new(issuer: &str, signing: &Path, verifying: &[PathBuf]) -> Result<Self, TokenKeyError> {
         let read = |path: &Path| std::fs::read(path).map_err(|source| TokenKeyError::Read { path: path.into(), source });
         let key_error = |path: &Path, what, source| TokenKeyError::Key { path: path.into(), what, source };
+        es256::install();
         let mut keys = Vec::new();
         for path in verifying {
             let pem = read(path)?;
-            let key = DecodingKey::from_ec_pem(&pem).map_err(|e| key_error(path, "public", e))?;
-            let der = SubjectPublicKeyInfoDer::from_pem_slice(&pem);
-            let der = der.map_err(|_| key_error(path, "public", ErrorKind::InvalidKeyFormat.into()))?;
+            let (key, der) = es256::public_key(&pem).map_err(|e| key_error(path, "public", e))?;
             keys.push((URL_SAFE_NO_PAD.encode(sha256(&der)), key));
         }
         let pem = read(signing)?;
-        let private = EncodingKey::from_ec_pem(&pem).map_err(|e| key_error(signing, "private", e))?;
+        let private = es256::private_key(&pem).map_err(|e| key_error(signing, "private", e))?;
         let mut validation = Validation::new(Algorithm::ES256);
         // Times, issuer and audience are checked here, where the reason can be told and the cache can share the rest.
         validation.validate_exp = false;
