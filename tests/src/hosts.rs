@@ -18,8 +18,8 @@ use anyhow::{Context, bail, ensure};
 use crate::{
     cgroup,
     command::{check, run, sh},
-    down::parent,
     images, net,
+    process::parent,
     progress::Progress,
     topology::{Cluster, Host, Size, repository},
     wait,

@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use tests::{Cluster, Daemon, Size, UpOptions, daemons, process, progress::Progress, topology};
+use cluster::{Cluster, Daemon, Size, UpOptions, daemons, process, progress::Progress, topology};
 
 /// A Ferrokube cluster on one machine.
 #[derive(Parser)]

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, ensure};
 use nix::mount::{MntFlags, umount2};
 
-use crate::{cgroup, net, progress::Progress, topology::Cluster, up};
+use crate::{cgroup, net, process::parent, progress::Progress, topology::Cluster, up};
 
 impl Cluster {
     /// Stops and removes all of the cluster. Goes on after errors, and reports them all.
@@ -164,12 +164,6 @@ impl Cluster {
 fn all_processes() -> impl Iterator<Item = i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|pid| *pid > 1)
-}
-
-/// The parent of a process that is there.
-pub(crate) fn parent(pid: i32) -> Option<i32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
 fn command_line(pid: i32) -> Vec<String> {

@@ -125,6 +125,12 @@ fn start_path(pid_file: &Path) -> PathBuf {
     pid_file.with_extension("start")
 }
 
+/// The parent of a process that is there.
+pub fn parent(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// The name of the living process whose number stands in `pid_file`.
 pub(crate) fn program_of(pid_file: &Path) -> Option<String> {
     let pid = fs::read_to_string(pid_file).ok()?.trim().parse().ok()?;

@@ -310,8 +310,8 @@ pub fn default_dir() -> PathBuf {
 
 /// The repository's root.
 pub fn repository() -> PathBuf {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    tests.parent().unwrap_or(tests).to_owned()
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.ancestors().nth(2).unwrap_or(own).to_owned()
 }
 
 // === impl Daemon ===
