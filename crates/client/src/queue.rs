@@ -42,6 +42,7 @@ struct State<K> {
     due: HashMap<K, (Instant, u64)>,
     /// How often each key failed in a row.
     failures: HashMap<K, u32>,
+    /// How often something came or was given out: a number for each.
     arrivals: u64,
     closed: bool,
 }
@@ -51,6 +52,7 @@ pub struct Work<K: Key> {
     key: K,
     queue: WorkQueue<K>,
     begun: Instant,
+    number: u64,
 }
 
 /// What may be a key; logs show how it is displayed.
@@ -160,17 +162,20 @@ impl<K: Key> WorkQueue<K> {
                 let matured = state.mature(now);
                 if let Some((key, added)) = state.take() {
                     let more = !state.ready.is_empty();
+                    state.arrivals += 1;
+                    let number = state.arrivals;
                     drop(state);
                     if let Some(metrics) = &self.0.metrics {
                         metrics.adds.inc_by(matured);
                         metrics.depth.dec();
                         metrics.depth.inc_by(i64::try_from(matured).unwrap_or(i64::MAX));
                         metrics.waited.observe((now - added).as_secs_f64());
+                        metrics.under_way.begin(now, number);
                     }
                     if more {
                         self.0.wake.notify_one();
                     }
-                    return Some(Work { key, queue: self.clone(), begun: now });
+                    return Some(Work { key, queue: self.clone(), begun: now, number });
                 }
                 state.later.first_key_value().map(|((due, _), _)| *due)
             };
@@ -200,9 +205,10 @@ impl<K: Key> WorkQueue<K> {
         self.len() == 0
     }
 
-    fn done(&self, key: &K, begun: Instant) {
+    fn done(&self, key: &K, begun: Instant, number: u64) {
         let added = self.0.state.lock().done(key);
         if let Some(metrics) = &self.0.metrics {
+            metrics.under_way.end(begun, number);
             metrics.worked.observe(begun.elapsed().as_secs_f64());
         }
         self.added(added);
@@ -279,7 +285,7 @@ impl<K: Key> fmt::Debug for Work<K> {
 
 impl<K: Key> Drop for Work<K> {
     fn drop(&mut self) {
-        self.queue.done(&self.key, self.begun);
+        self.queue.done(&self.key, self.begun, self.number);
     }
 }
 

@@ -15,6 +15,7 @@ use api::{
     Resource,
     core::v1::{Endpoints, Node, ObjectReference, Pod, Service, ServicePort},
     discovery::v1::EndpointSlice,
+    endpoints::SERVICE_NAME,
     meta::v1::{DeleteOptions, ObjectMeta, OwnerReference},
     pod::is_terminal,
     selector::Selector,
@@ -28,8 +29,6 @@ use crate::{
     pods,
 };
 
-/// Label of an EndpointSlice that names its Service.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Label of an EndpointSlice that names who writes it.
 const SLICE_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// Our name there.

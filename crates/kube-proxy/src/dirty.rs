@@ -3,9 +3,10 @@
 //! Written by the informers' handlers, emptied by the one task that syncs. Changes of one Service merge, so what waits is bounded by
 //! the number of Services.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -31,6 +32,8 @@ pub struct Pending {
     pub node: bool,
     /// Somebody else changed our table.
     pub table: bool,
+    /// When what changed in a slice, by namespace and name, had happened, as far as it says; the oldest.
+    pub triggered: BTreeMap<String, Timestamp>,
     /// When the first of these changes came.
     pub since: Option<Instant>,
 }

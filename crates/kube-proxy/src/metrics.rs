@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use jiff::Timestamp;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
@@ -17,6 +18,7 @@ pub struct SyncMetrics {
     syncs: Histogram,
     full: Histogram,
     latency: Histogram,
+    programming: Histogram,
     last: Gauge,
     queued: Gauge,
     failures: Counter,
@@ -36,6 +38,7 @@ impl SyncMetrics {
             syncs: Histogram::new(SECONDS),
             full: Histogram::new(SECONDS),
             latency: Histogram::new(SECONDS),
+            programming: Histogram::new(programming_seconds()),
             last: Gauge::default(),
             queued: Gauge::default(),
             failures: Counter::default(),
@@ -54,6 +57,8 @@ impl SyncMetrics {
                 this.full.clone(),
             );
             registry.register("rules_latency_seconds", "Time from a change seen to its rules applied", this.latency.clone());
+            let help = "Time from a change of a pod or Service, as its EndpointSlice says, to its rules applied";
+            registry.register("network_programming_duration_seconds", help, this.programming.clone());
             registry.register(
                 "sync_proxy_rules_last_timestamp_seconds",
                 "When the rules were last brought up to date, since the Unix epoch",
@@ -103,10 +108,23 @@ impl SyncMetrics {
         self.flows.inc_by(u64::try_from(summary.flows_ended).unwrap_or(u64::MAX));
     }
 
+    /// The rules now show a change that happened at `changed`.
+    pub fn programmed(&self, changed: Timestamp) {
+        let took = Timestamp::now().duration_since(changed);
+        // Clocks of two hosts may differ.
+        self.programming.observe(took.as_secs_f64().max(0.0));
+    }
+
     /// A sync failed.
     pub fn failed(&self) {
         self.failures.inc();
     }
+}
+
+/// Upstream's buckets for what takes from a moment to minutes.
+fn programming_seconds() -> impl Iterator<Item = f64> {
+    let whole = (1..60).chain((60..=115).step_by(5)).chain((120..=300).step_by(30));
+    [0.25, 0.5].into_iter().chain(whole.map(f64::from))
 }
 
 fn unix_seconds() -> i64 {

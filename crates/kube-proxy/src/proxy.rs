@@ -6,15 +6,18 @@
 //!
 //! *Invariant:* nothing is touched before every informer has its first list, and nothing because the API server is away.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use api::Resource;
 use api::core::v1::{Node as NodeObject, Service as ServiceObject};
 use api::discovery::v1::EndpointSlice;
+use api::endpoints::TRIGGER_TIME;
 use api::meta::v1::ObjectMeta;
 use client::{Backoff, Informer, Informers, ObjectKey, Scope};
 use daemon::{Gate, Kit};
+use jiff::Timestamp;
 use tokio::task::JoinError;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -22,7 +25,7 @@ use crate::dataplane::Dataplane;
 use crate::dirty::{Dirty, Pending};
 use crate::healthz::Healthz;
 use crate::metrics::SyncMetrics;
-use crate::model::{Cidr, Family, Node, Service, ServiceKey};
+use crate::model::{Family, Node, Service, ServiceKey};
 use crate::source;
 use crate::sync::{Changes, Summary, Syncer};
 
@@ -39,7 +42,7 @@ pub struct Settings {
     /// The family of the table.
     pub family: Family,
     /// Where pods' traffic comes from; empty for the Node's pod CIDRs.
-    pub pod_cidrs: Vec<Cidr>,
+    pub pod_cidrs: Vec<ipnet::IpNet>,
     /// Addresses at which the API servers are reached, besides those that their Service lists.
     pub api_servers: Vec<IpAddr>,
     /// Least time between two syncs.
@@ -98,6 +101,7 @@ impl Proxy {
         let mut backoff = Backoff::new(Duration::from_millis(100), RETRY_LIMIT);
         let mut next = Instant::now();
         let mut since: Option<Instant> = None;
+        let mut triggered = BTreeMap::new();
         loop {
             self.dirty.wait().await;
             sleep_until(next).await;
@@ -105,6 +109,9 @@ impl Proxy {
             self.metrics.asked();
             self.health.taken(pending.since);
             since = since.or(pending.since);
+            for (slice, time) in &pending.triggered {
+                triggered.entry(slice.clone()).or_insert(*time);
+            }
             let waited = since.map(|since| since.elapsed()).unwrap_or_default();
             let changes = self.prepare(&pending, &mut syncer);
             // The kernel works for milliseconds, and for more on the first sync of a large cluster: not on a runtime thread.
@@ -118,6 +125,7 @@ impl Proxy {
                 Ok(summary) => {
                     tracing::debug!(?summary, "rules are up to date");
                     self.metrics.synced(&summary, waited);
+                    std::mem::take(&mut triggered).into_values().for_each(|time| self.metrics.programmed(time));
                     self.health.updated();
                     self.ready.open();
                     backoff.reset();
@@ -147,12 +155,18 @@ impl Proxy {
             let keys = changed.newest().map(|s| ServiceKey::new(s.namespace(), s.name()));
             dirty.note(|pending| pending.services.extend(keys));
         });
-        let (dirty, metrics) = (self.dirty.clone(), self.metrics.clone());
+        let (dirty, metrics, started) = (self.dirty.clone(), self.metrics.clone(), Timestamp::now());
         self.slices.on_change(move |changed| {
             metrics.slice_changed();
             let keys: Vec<_> = changed.both().filter_map(|slice| source::slice_key(slice)).collect();
             let node = keys.contains(&source::api_servers());
+            // What happened before this process did is not its to answer for.
+            let trigger = changed.new.and_then(|new| source::trigger_time(changed.old.map(|old| &**old), new));
+            let trigger = trigger.filter(|time| *time >= started).zip(changed.new.map(|new| ObjectKey::of(new.metadata())));
             dirty.note(|pending| {
+                if let Some((time, slice)) = trigger {
+                    pending.triggered.entry(slice.to_string()).or_insert(time);
+                }
                 pending.node |= node;
                 pending.services.extend(keys);
             });
@@ -208,7 +222,9 @@ fn keep_what_is_needed(informers: &Informers) {
     }
     informers.transform::<ServiceObject>(|service| strip(service.metadata_mut()));
     informers.transform::<EndpointSlice>(|slice| {
+        let time = slice.metadata_mut().annotations.remove_entry(TRIGGER_TIME);
         strip(slice.metadata_mut());
+        slice.metadata_mut().annotations.extend(time);
         for endpoint in &mut slice.endpoints {
             endpoint.target_ref = None;
             endpoint.hostname = None;
@@ -301,7 +317,7 @@ mod tests {
         let mut slice = EndpointSlice { address_type: "IPv4".into(), ..EndpointSlice::default() };
         slice.metadata_mut().namespace = "default".into();
         slice.metadata_mut().name = name.into();
-        slice.metadata_mut().labels.insert(source::SERVICE_NAME.into(), "web".into());
+        slice.metadata_mut().labels.insert(api::endpoints::SERVICE_NAME.into(), "web".into());
         slice.ports = vec![EndpointPort { port: Some(8080), ..EndpointPort::default() }];
         slice.endpoints = addresses.iter().map(|a| Endpoint { addresses: vec![(*a).into()], ..Endpoint::default() }).collect();
         slice
@@ -333,6 +349,35 @@ mod tests {
         server.remove::<ServiceObject>("default", "web");
         kernel.eventually(|kernel| kernel.chains().is_empty()).await;
         assert_eq!(kernel.0.lock().observed, 1, "listed at start-up only");
+    }
+
+    #[tokio::test]
+    async fn what_a_slice_says_it_tells_of_is_measured_up_to_its_rules() {
+        let (server, kernel) = (MemoryServer::new(), Kernel::default());
+        let at = |slice: EndpointSlice, time: Timestamp| {
+            let mut slice = slice;
+            slice.metadata_mut().annotations.insert(TRIGGER_TIME.into(), time.to_string());
+            slice
+        };
+        server.put(web());
+        // From before this process began.
+        server.put(at(slice("web-1", &["10.244.0.1"]), Timestamp::from_second(1_000_000_000).unwrap()));
+        let kit = start(&server, &kernel);
+        kit.health.became_ready().await;
+        let measured = |kit: &Kit| {
+            let text = kit.metrics.encode().unwrap();
+            let count = text.lines().find_map(|line| line.strip_prefix("kubeproxy_network_programming_duration_seconds_count "));
+            count.unwrap().parse::<u64>().unwrap()
+        };
+        assert_eq!(measured(&kit), 0);
+        let now = Timestamp::now();
+        server.put(at(slice("web-2", &["10.244.0.2"]), now));
+        kernel.eventually(|_| measured(&kit) == 1).await;
+        // The same time again tells of nothing new.
+        server.put(at(slice("web-2", &["10.244.0.2", "10.244.0.3"]), now));
+        kernel.eventually(|kernel| kernel.0.lock().applied.len() == 4).await;
+        sleep(Duration::from_millis(50)).await;
+        assert_eq!(measured(&kit), 1);
     }
 
     #[tokio::test]

@@ -20,8 +20,7 @@ const SKIP: &str = "endpointslice.kubernetes.io/skip-mirror";
 /// Annotation of Endpoints that serve for leader election only.
 const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
 /// Annotations that say something of the Endpoints themselves.
-const OWN_ANNOTATIONS: &[&str] =
-    &["kubectl.kubernetes.io/last-applied-configuration", "endpoints.kubernetes.io/last-change-trigger-time"];
+const OWN_ANNOTATIONS: &[&str] = &["kubectl.kubernetes.io/last-applied-configuration", api::endpoints::TRIGGER_TIME];
 /// Most addresses of one subset that are mirrored.
 const MOST_ADDRESSES: usize = 1000;
 

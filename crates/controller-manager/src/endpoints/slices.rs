@@ -12,8 +12,10 @@ use api::{
     Resource,
     core::v1::Service,
     discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice},
+    endpoints::TRIGGER_TIME,
     meta::v1::ObjectMeta,
 };
+use jiff::Timestamp;
 
 use super::{
     HEADLESS, SERVICE_NAME, SLICE_MANAGED_BY, SLICE_MANAGER, Target, is_headless, owner, pod_reference, port_of, protocol,
@@ -59,7 +61,23 @@ pub(super) fn of_pods(service: &Service, targets: &[Target], current: Vec<Arc<En
         // A Service without pods has one empty slice, which says that somebody looked.
         wanted.0.insert(("IPv4", Vec::new()), BTreeMap::new());
     }
-    plan(wanted, &|slice| describe(slice, service), MOST_PODS, current)
+    let trigger = trigger_time(service, targets, &current);
+    let mut plan = plan(wanted, &|slice| describe(slice, service), MOST_PODS, current);
+    for slice in plan.create.iter_mut().chain(&mut plan.update) {
+        let annotations = &mut slice.metadata_mut().annotations;
+        annotations.extend(trigger.map(|time| (TRIGGER_TIME.to_owned(), time.to_string())));
+    }
+    plan
+}
+
+/// When the first of those things happened that no slice tells of yet: a pod behind the Service became ready, or ceased to be; not before
+/// there was the Service.
+fn trigger_time(service: &Service, targets: &[Target], current: &[Arc<EndpointSlice>]) -> Option<Timestamp> {
+    let told = current.iter().filter_map(|slice| slice.metadata().annotations.get(TRIGGER_TIME)?.parse().ok()).max();
+    let made = service.metadata().creation_timestamp.as_ref().map(|time| time.timestamp());
+    let conditions = targets.iter().flat_map(|target| &target.pod.status().conditions).filter(|known| known.r#type == "Ready");
+    let times = conditions.filter_map(|known| known.last_transition_time.as_ref()).map(|time| Some(time.timestamp()).max(made));
+    times.flatten().filter(|time| told.is_none_or(|told| *time > told)).min()
 }
 
 /// Compares the slices there are with those that should be, each with `most` endpoints at most; `describe` sets what they have in common.
@@ -250,6 +268,37 @@ mod tests {
             slices.push(created);
         }
         slices
+    }
+
+    #[test]
+    fn a_slice_tells_when_that_happened_of_which_it_tells() {
+        let ready_at = |mut target: Target, second: i64| {
+            let mut pod = (*target.pod).clone();
+            let conditions = &mut pod.status_mut().conditions;
+            conditions.retain(|known| known.r#type != "Ready");
+            let time = Some(jiff::Timestamp::from_second(second).unwrap().into());
+            conditions.push(api::core::v1::PodCondition {
+                r#type: "Ready".into(),
+                status: "True".into(),
+                last_transition_time: time,
+                ..Default::default()
+            });
+            target.pod = Arc::new(pod);
+            target
+        };
+        let mut service = service();
+        service.metadata_mut().creation_timestamp = Some(jiff::Timestamp::from_second(100).unwrap().into());
+        let told = |slices: &[EndpointSlice]| slices[0].metadata().annotations.get(TRIGGER_TIME).cloned();
+        // A pod was there before the Service.
+        let mut targets = vec![ready_at(target(1), 50)];
+        let first = after(Vec::new(), &plan(&service, &targets, Vec::new()));
+        assert_eq!(told(&first).as_deref(), Some("1970-01-01T00:01:40Z"));
+        targets.push(ready_at(target(2), 160));
+        let second = after(first.clone(), &plan(&service, &targets, first));
+        assert_eq!(told(&second).as_deref(), Some("1970-01-01T00:02:40Z"));
+        // A pod that goes has no time: what the slice told, it told.
+        let third = after(second.clone(), &plan(&service, &targets[1..], second.clone()));
+        assert_eq!((told(&third), third[0].endpoints.len()), (told(&second), 1));
     }
 
     #[test]
