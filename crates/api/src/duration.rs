@@ -1,9 +1,20 @@
-//! Lengths of time in text, such as `1h2m3.5s`, held as nanoseconds.
+//! Lengths of time in text, such as `1h2m3.5s`: the one syntax of objects, flags and configuration files, which is Go's.
 
-/// The text is no length of time.
+use std::{ops::RangeInclusive, time::Duration};
+
+/// The text is no length of time, or none that is allowed.
 #[derive(Debug, thiserror::Error)]
-#[error("{0:?} is not a duration such as 90s, 1m30s or 500ms")]
-pub struct DurationError(String);
+pub enum DurationError {
+    /// Not a number with its unit.
+    #[error("{0:?} is not a duration such as 90s, 1m30s or 500ms")]
+    Malformed(String),
+    /// Outside what is allowed.
+    #[error("{0} is not from {from} to {to}", from = format_unsigned(*.1.start()), to = format_unsigned(*.1.end()))]
+    OutOfRange(String, RangeInclusive<Duration>),
+}
+
+/// The longest length of time that a text can hold: 292 years.
+pub const MAX: Duration = Duration::from_nanos(i64::MAX.unsigned_abs());
 
 const UNITS: &[(&str, i64)] = &[
     ("h", 3_600_000_000_000),
@@ -21,7 +32,7 @@ const UNITS: &[(&str, i64)] = &[
 /// # Errors
 /// When the text is none, or does not fit in 64 bits of nanoseconds.
 pub fn parse(text: &str) -> Result<i64, DurationError> {
-    let error = || DurationError(text.to_owned());
+    let error = || DurationError::Malformed(text.to_owned());
     let (negative, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
@@ -50,6 +61,30 @@ pub fn parse(text: &str) -> Result<i64, DurationError> {
         rest = &tail[unit.len()..];
     }
     i64::try_from(if negative { -total } else { total }).map_err(|_| error())
+}
+
+/// Reads a length of time within bounds, as a flag or a configuration file has it.
+///
+/// # Errors
+/// When the text is none, or out of bounds.
+pub fn parse_within(text: &str, bounds: RangeInclusive<Duration>) -> Result<Duration, DurationError> {
+    match u64::try_from(parse(text)?).map(Duration::from_nanos) {
+        Ok(duration) if bounds.contains(&duration) => Ok(duration),
+        _ => Err(DurationError::OutOfRange(text.to_owned(), bounds)),
+    }
+}
+
+/// Reads a length of time that is not negative.
+///
+/// # Errors
+/// When the text is none.
+pub fn parse_unsigned(text: &str) -> Result<Duration, DurationError> {
+    parse_within(text, Duration::ZERO..=MAX)
+}
+
+/// As [`format`]; what is longer than [`MAX`] is written as that.
+pub fn format_unsigned(duration: Duration) -> String {
+    format(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX))
 }
 
 /// The shortest text with hours, minutes and seconds, such as `1m30s` or `1.5s`.
@@ -101,6 +136,22 @@ mod tests {
         for bad in ["", "1", "s", "1x", ".s", "99999999999999999999h"] {
             assert!(parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_flags_duration_has_a_unit_and_bounds() {
+        let bounds = Duration::from_millis(100)..=Duration::from_secs(3600);
+        for (text, millis) in
+            [("40s", 40_000), ("1m30s", 90_000), ("1h", 3_600_000), ("1h0m0s", 3_600_000), ("0.5s", 500), ("100ms", 100)]
+        {
+            assert_eq!(parse_within(text, bounds.clone()).unwrap(), Duration::from_millis(millis), "{text}");
+        }
+        assert_eq!(parse_unsigned("0").unwrap(), Duration::ZERO);
+        let refused = |text| parse_within(text, bounds.clone()).unwrap_err().to_string();
+        assert_eq!(refused("40"), "\"40\" is not a duration such as 90s, 1m30s or 500ms");
+        assert_eq!(refused("2h"), "2h is not from 100ms to 1h0m0s");
+        assert_eq!(refused("-1s"), "-1s is not from 100ms to 1h0m0s");
+        assert!(parse_unsigned("-1ns").is_err());
     }
 
     proptest! {

@@ -122,10 +122,18 @@ pub(crate) mod base64_map {
 
     use super::{BTreeMap, Bytes, Deserialize, Deserializer, STANDARD, Serializer, de};
 
+    /// Writes bytes as base64.
+    ///
+    /// # Errors
+    /// When the serializer cannot take it.
     pub fn serialize<S: Serializer>(map: &BTreeMap<String, Bytes>, s: S) -> Result<S::Ok, S::Error> {
         s.collect_map(map.iter().map(|(k, v)| (k, STANDARD.encode(v))))
     }
 
+    /// Reads bytes from base64.
+    ///
+    /// # Errors
+    /// When a value is no base64, or the deserializer gives something else.
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<BTreeMap<String, Bytes>, D::Error> {
         let map = Option::<BTreeMap<String, Option<String>>>::deserialize(d)?.unwrap_or_default();
         let decode = |(key, text): (String, Option<String>)| match STANDARD.decode(text.unwrap_or_default().as_bytes()) {

@@ -19,7 +19,11 @@ mod generated_rules {
 }
 
 pub mod amounts;
+pub mod cidr;
 pub mod duration;
+pub mod endpoints;
+pub mod error;
+pub mod finalizers;
 pub mod intstr;
 pub mod json;
 pub mod names;

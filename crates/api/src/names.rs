@@ -112,7 +112,7 @@ pub fn check(format: Format, text: &str) -> Result<(), String> {
             wrong.unless(text.parse::<IpAddr>().is_ok(), IP);
         }
         Format::Cidr => {
-            wrong.unless(parse_cidr(text).is_some(), "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
+            wrong.unless(crate::cidr::parse(text).is_ok(), "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
         }
         Format::PortName => port_name(text, &mut wrong),
         Format::PortOrName => match text.parse::<i64>() {
@@ -157,18 +157,6 @@ pub fn check(format: Format, text: &str) -> Result<(), String> {
         }
     }
     if wrong.0.is_empty() { Ok(()) } else { Err(wrong.0.join("; ")) }
-}
-
-/// Address and prefix length of a network in CIDR notation.
-pub fn parse_cidr(text: &str) -> Option<(IpAddr, u8)> {
-    let (address, length) = text.split_once('/')?;
-    let address: IpAddr = address.parse().ok()?;
-    if length.is_empty() || length.len() > 3 || !length.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    let length: u8 = length.parse().ok()?;
-    let most = if address.is_ipv4() { 32 } else { 128 };
-    (length <= most).then_some((address, length))
 }
 
 /// A name made of `generateName` and five random characters, as upstream makes it. The caller supplies the randomness.
@@ -352,7 +340,11 @@ mod tests {
             ),
             (Format::LabelValue, vec!["", "a", "A_b.1"], vec!["-a", "a.", "a b", "a/b", &long]),
             (Format::Ip, vec!["10.0.0.1", "::1"], vec!["10.0.0", "10.0.0.256", "a", "10.0.0.1/8"]),
-            (Format::Cidr, vec!["10.0.0.0/8", "::/0"], vec!["10.0.0.0", "10.0.0.0/33", "10.0.0.0/+8", "10.0.0.0/"]),
+            (
+                Format::Cidr,
+                vec!["10.0.0.0/8", "::/0"],
+                vec!["10.0.0.0", "10.0.0.0/33", "10.0.0.0/+8", "10.0.0.0/", "::ffff:10.0.0.0/104"],
+            ),
             (Format::PortName, vec!["http", "a-1"], vec!["", "80", "a--b", "-a", "HTTP", "sixteen-letters-x"]),
             (Format::PortOrName, vec!["80", "http"], vec!["0", "65536", "-1", ""]),
             (Format::EnvName, vec!["PATH", "a.b-c"], vec!["", "A=B", "é"]),

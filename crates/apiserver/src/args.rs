@@ -5,9 +5,13 @@ use std::{
     net::{IpAddr, Ipv4Addr, UdpSocket},
     ops::RangeInclusive,
     path::PathBuf,
+    time::Duration,
 };
 
-use crate::admission::{Network, ServiceCidr};
+use api::duration::DurationError;
+use ipnet::IpNet;
+
+use crate::admission::ServiceCidr;
 
 /// Flags of the API server.
 #[derive(Clone, Debug, clap::Args)]
@@ -62,8 +66,8 @@ pub struct Args {
     #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/16")]
     pub service_cluster_ip_range: ServiceCidr,
     /// Network that pods get their addresses from, as the controller manager has it; if given, nodes' pod networks must lie in it
-    #[arg(long, value_name = "CIDR")]
-    pub cluster_cidr: Option<Network>,
+    #[arg(long, value_name = "CIDR", value_parser = api::cidr::parse)]
+    pub cluster_cidr: Option<IpNet>,
     /// Ports that node ports are taken from, FIRST-LAST
     #[arg(long, value_name = "RANGE", default_value = "30000-32767", value_parser = port_range)]
     pub service_node_port_range: RangeInclusive<u16>,
@@ -85,9 +89,9 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub kubelet_client_key: PathBuf,
 
-    /// How long Events are kept, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
-    pub event_ttl_seconds: u64,
+    /// How long Events are kept, such as 1h or 1h30m
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = event_ttl)]
+    pub event_ttl: Duration,
     /// Most requests that are handled at once, watches and other streams aside; more are refused with TooManyRequests
     #[arg(long, value_name = "N", default_value_t = 600)]
     pub max_requests_inflight: usize,
@@ -122,6 +126,11 @@ fn outgoing() -> io::Result<Ipv4Addr> {
     }
 }
 
+/// etcd's leases are in whole seconds, of which a signed 32-bit number is safe.
+fn event_ttl(text: &str) -> Result<Duration, DurationError> {
+    api::duration::parse_within(text, Duration::from_secs(1)..=Duration::from_secs(i32::MAX.unsigned_abs().into()))
+}
+
 fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
     let parsed = text.split_once('-').and_then(|(first, last)| Some((first.trim().parse().ok()?, last.trim().parse().ok()?)));
     match parsed {
@@ -142,7 +151,7 @@ mod tests {
         args: Args,
     }
 
-    fn advertised(flags: &[&str]) -> io::Result<Ipv4Addr> {
+    fn parse(flags: &[&str]) -> Result<Args, clap::Error> {
         let files = [
             "etcd-servers",
             "etcd-cafile",
@@ -159,7 +168,23 @@ mod tests {
         ];
         let needed = files.iter().map(|name| format!("--{name}=x"));
         let flags = flags.iter().map(|flag| (*flag).to_owned());
-        Flags::parse_from(std::iter::once("apiserver".to_owned()).chain(needed).chain(flags)).args.advertised()
+        Flags::try_parse_from(std::iter::once("apiserver".to_owned()).chain(needed).chain(flags)).map(|flags| flags.args)
+    }
+
+    fn advertised(flags: &[&str]) -> io::Result<Ipv4Addr> {
+        parse(flags).unwrap().advertised()
+    }
+
+    #[test]
+    fn events_are_kept_for_a_duration() {
+        let ttl = |flags: &[&str]| parse(flags).map(|args| args.event_ttl).map_err(|error| error.to_string());
+        assert_eq!(ttl(&[]), Ok(Duration::from_secs(3600)));
+        for (flag, secs) in [("--event-ttl=40s", 40), ("--event-ttl=1m30s", 90), ("--event-ttl=1h0m0s", 3600)] {
+            assert_eq!(ttl(&[flag]), Ok(Duration::from_secs(secs)), "{flag}");
+        }
+        for wrong in ["--event-ttl=3600", "--event-ttl=0s", "--event-ttl=1d"] {
+            assert!(ttl(&[wrong]).unwrap_err().contains("--event-ttl"), "{wrong}");
+        }
     }
 
     #[test]

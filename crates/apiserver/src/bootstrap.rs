@@ -47,7 +47,7 @@ const ALIVE: &str = "/registry/ferrokube/apiservers/";
 const SERVICE: (&str, &str) = ("default", "kubernetes");
 const PORT_NAME: &str = "https";
 /// Label of a slice: the Service it is of.
-const SLICE_OF: &str = "kubernetes.io/service-name";
+const SLICE_OF: &str = api::endpoints::SERVICE_NAME;
 
 /// The API servers that are alive: their addresses by port.
 type Alive = BTreeMap<u16, Vec<Ipv4Addr>>;

@@ -7,7 +7,6 @@
 use std::{
     net::{SocketAddr, SocketAddrV4},
     sync::Arc,
-    time::Duration,
 };
 
 use anyhow::Context;
@@ -44,8 +43,7 @@ pub async fn run(args: Args, kit: Kit) -> anyhow::Result<()> {
     let files =
         store::TlsFiles { ca: args.etcd_cafile.clone(), cert: args.etcd_certfile.clone(), key: args.etcd_keyfile.clone() };
     let config = store::Config::new(args.etcd_servers.clone(), Some(files));
-    let (store, runner) =
-        store::Store::new(config, layout::layouts(Duration::from_secs(args.event_ttl_seconds))).context("etcd")?;
+    let (store, runner) = store::Store::new(config, layout::layouts(args.event_ttl)).context("etcd")?;
     let (filled, known) = (kit.health.ready_gate("etcd"), kit.health.ready_gate("identity"));
     // What is under way when the shutdown begins still reads and writes: the store ends after the last who uses it.
     let store_unused = CancellationToken::new();

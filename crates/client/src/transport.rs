@@ -480,14 +480,7 @@ fn lead_to(server: &Uri, request: &mut http::Request<Body>) {
 
 impl From<TransportError> for Status {
     fn from(error: TransportError) -> Self {
-        let mut text = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            source = cause.source();
-        }
-        let mut status = Self::unavailable(text);
+        let mut status = Self::unavailable(api::error::chain(&error));
         status.set_source(Arc::new(error));
         status
     }

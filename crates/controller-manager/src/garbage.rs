@@ -10,6 +10,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use api::{
     KINDS, Kind,
+    finalizers::{FOREGROUND, ORPHAN},
     meta::v1::{ObjectMeta, OwnerReference},
 };
 use client::{
@@ -23,11 +24,6 @@ use crate::{
     Context,
     context::{OWNER, by_owner},
 };
-
-/// Finalizer of an owner that waits for its dependents.
-const FOREGROUND: &str = "foregroundDeletion";
-/// Finalizer of an owner whose dependents are let go.
-const ORPHAN: &str = "orphan";
 
 /// An object to look at.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

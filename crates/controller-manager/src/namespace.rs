@@ -8,14 +8,13 @@ use std::{collections::BTreeMap, time::Duration};
 use api::{
     KINDS, Kind, Resource,
     core::v1::{Namespace, NamespaceCondition, Pod},
+    finalizers::KUBERNETES,
     meta::v1::{DeleteOptions, Time},
 };
 use client::{Controller, Error, Informer, Item, ListParams, ObjectKey, Reconcile, Requeue};
 
 use crate::Context;
 
-/// The finalizer that stands for this controller, in the namespace's spec.
-const FINALIZER: &str = "kubernetes";
 /// Pause before looking again when something could not be deleted, or goes unseen.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How long changes in a namespace that goes are gathered before it is looked at again.
@@ -78,7 +77,7 @@ impl Reconcile for Namespaces {
 
     async fn reconcile(&self, name: &String) -> Result<Requeue, Error> {
         let Some(namespace) = self.namespaces.store().get(&ObjectKey::new("", &**name)) else { return Ok(Requeue::Done) };
-        let finalizes = namespace.spec().finalizers.iter().any(|finalizer| finalizer == FINALIZER);
+        let finalizes = namespace.spec().finalizers.iter().any(|finalizer| finalizer == KUBERNETES);
         if !is_going(&namespace) || !finalizes {
             return Ok(Requeue::Done);
         }
@@ -104,7 +103,7 @@ impl Reconcile for Namespaces {
         if !remaining.objects.is_empty() {
             return Ok(Requeue::Done);
         }
-        namespace.spec_mut().finalizers.retain(|finalizer| finalizer != FINALIZER);
+        namespace.spec_mut().finalizers.retain(|finalizer| finalizer != KUBERNETES);
         match api.update_subresource(name, "finalize", &namespace).await {
             Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(Requeue::Done),

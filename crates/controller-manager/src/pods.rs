@@ -42,6 +42,9 @@ pub fn controller(pod: &Pod) -> Option<&OwnerReference> {
 
 /// Sets a condition in the status of the very version of a pod that was seen; the others stay. A pod that is gone is no error, one that has
 /// changed meanwhile is a conflict.
+///
+/// # Errors
+/// A conflict if the pod has changed meanwhile; else what the API server says, unless the pod is gone.
 pub async fn set_condition(client: &Client, pod: &Pod, condition: PodCondition) -> Result<(), Error> {
     set_status(client, pod, condition, None).await.map(drop)
 }
@@ -83,6 +86,9 @@ pub async fn delete(client: &Client, pod: &Pod, force: bool) -> Result<(), Error
 }
 
 /// Says in the pod's status why it goes, and how it ended if nobody else will, then deletes it as [`delete`] does.
+///
+/// # Errors
+/// A conflict if the pod has changed meanwhile; else what the API server says, unless the pod is gone.
 pub async fn disrupt(client: &Client, pod: &Pod, condition: PodCondition, phase: Option<&str>, force: bool) -> Result<(), Error> {
     match set_status(client, pod, condition, phase).await? {
         Some(written) => delete_seen(client, &written, force).await,

@@ -2,6 +2,7 @@
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
+use api::duration::DurationError;
 use clap::{CommandFactory, FromArgMatches, error::ContextKind, error::ContextValue};
 
 use crate::{
@@ -21,9 +22,9 @@ pub struct Args {
     /// Loopback address that serves /livez, /readyz, /metrics and /version over plain HTTP
     #[arg(long, value_name = "IP:PORT", value_parser = loopback)]
     pub admin_address: SocketAddr,
-    /// Seconds that open requests and running work have to end after SIGTERM
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
-    pub drain_seconds: Duration,
+    /// How long open requests and running work have to end after SIGTERM, such as 10s or 1m30s; 1h at most
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = drain_timeout)]
+    pub drain_timeout: Duration,
     /// Where metrics are served beyond the host.
     #[command(flatten)]
     pub scrape: ScrapeArgs,
@@ -85,7 +86,7 @@ pub fn parse<A: clap::Args>(
     let mut file = FileFlags::default();
     if let Some(path) = config_path(&argv) {
         file = config::flags_from_file(&command, &argv, &path)
-            .map_err(|error| command.error(clap::error::ErrorKind::InvalidValue, with_sources(&error)))?;
+            .map_err(|error| command.error(clap::error::ErrorKind::InvalidValue, api::error::chain(&error)))?;
         let end = argv.iter().position(|arg| arg == "--").unwrap_or(argv.len());
         argv.splice(end..end, file.argv.iter().cloned());
     }
@@ -133,26 +134,8 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
     Ok(address)
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
-    match text.parse::<u32>() {
-        Ok(seconds) if seconds <= 3600 => Ok(Duration::from_secs(seconds.into())),
-        _ => Err("expected whole seconds from 0 to 3600".to_owned()),
-    }
-}
-
-/// An error's text with all its causes.
-pub(crate) fn with_sources(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
+fn drain_timeout(text: &str) -> Result<Duration, DurationError> {
+    api::duration::parse_within(text, Duration::ZERO..=Duration::from_secs(3600))
 }
 
 #[cfg(test)]
@@ -187,6 +170,18 @@ mod tests {
         assert_eq!(own, Own { etcd_servers: vec!["a".into(), "b".into()], secure_port: 7, dry: true });
         assert_eq!(common.log.log_level, "debug");
         assert_eq!(common.admin_address.port(), 1);
+    }
+
+    #[test]
+    fn a_duration_is_written_the_same_in_the_file_and_as_a_flag() {
+        let drain = |outcome: Result<(Args, Own), String>| outcome.map(|(common, _)| common.drain_timeout);
+        assert_eq!(drain(with_file("etcdServers: a\n", &[])), Ok(Duration::from_secs(10)));
+        assert_eq!(drain(with_file("etcdServers: a\ndrainTimeout: 1m30s\n", &[])), Ok(Duration::from_secs(90)));
+        assert_eq!(drain(with_file("etcdServers: a\n", &["--drain-timeout=1h"])), Ok(Duration::from_secs(3600)));
+        let error = drain(with_file("etcdServers: a\ndrainTimeout: 10\n", &[])).unwrap_err();
+        assert!(error.contains("c.yaml:2: `drainTimeout`") && error.contains("such as 90s"), "{error}");
+        let error = drain(with_file("etcdServers: a\n", &["--drain-timeout=2h"])).unwrap_err();
+        assert!(error.contains("2h is not from 0s to 1h0m0s"), "{error}");
     }
 
     #[test]

@@ -129,7 +129,7 @@ fn flags(command: &Command) -> impl Iterator<Item = (&str, &clap::Arg)> {
 fn nearest(command: &Command, key: &str) -> Option<String> {
     flags(command)
         .map(|(long, _)| camel_case(long))
-        .map(|known| (edit_distance(&known.to_lowercase(), &key.to_lowercase().replace(['-', '_'], "")), known))
+        .map(|known| (strsim::osa_distance(&known.to_lowercase(), &key.to_lowercase().replace(['-', '_'], "")), known))
         .filter(|(distance, known)| *distance <= known.len() / 3)
         .min()
         .map(|(_, known)| known)
@@ -144,19 +144,6 @@ fn camel_case(long: &str) -> String {
         name.push_str(letters.as_str());
     }
     name
-}
-
-fn edit_distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.chars().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 /// Reads the mapping. Values are kept as written: what they mean is the flag's business.

@@ -5,9 +5,7 @@ use std::{ffi::OsString, process::ExitCode};
 use futures::StreamExt;
 use tokio::net::TcpListener;
 
-use crate::{
-    Args, Health, Metrics, Outcome, Shutdown, Tasks, args::with_sources, logging, scrape::Scrape, serve_admin, shutdown, tls,
-};
+use crate::{Args, Health, Metrics, Outcome, Shutdown, Tasks, logging, scrape::Scrape, serve_admin, shutdown, tls};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -103,7 +101,7 @@ where
             kit.tasks.spawn_infallible("scrape", serve);
         }
         Err(error) => {
-            tracing::error!(error = with_sources(&error), "cannot serve metrics to other hosts");
+            tracing::error!(error = api::error::chain(&error), "cannot serve metrics to other hosts");
             return ExitCode::FAILURE;
         }
     }
@@ -121,14 +119,14 @@ where
     let failed = tokio::select! {
         biased;
         failure = kit.tasks.failure() => { tracing::error!("{failure}"); true }
-        error = &mut run => { tracing::error!(error = with_sources(&*error), "cannot start"); true }
+        error = &mut run => { tracing::error!(error = api::error::chain(&*error), "cannot start"); true }
         _ = signals.next() => { tracing::info!("signal received, draining"); false }
     };
-    let outcome = kit.shutdown.drain(kit.tasks.all_ended(), args.drain_seconds, signals).await;
+    let outcome = kit.shutdown.drain(kit.tasks.all_ended(), args.drain_timeout, signals).await;
     match outcome {
         Outcome::Drained => tracing::info!("ended"),
         Outcome::TimedOut => {
-            tracing::warn!(seconds = args.drain_seconds.as_secs(), "work was still running when the time to drain had passed")
+            tracing::warn!(timeout = ?args.drain_timeout, "work was still running when the time to drain had passed")
         }
         Outcome::Aborted => tracing::warn!("second signal, not waiting for running work"),
     }
@@ -152,7 +150,7 @@ mod tests {
     use super::*;
 
     fn args() -> Args {
-        let argv = ["x", "--admin-address=127.0.0.1:0", "--drain-seconds=1"].map(OsString::from);
+        let argv = ["x", "--admin-address=127.0.0.1:0", "--drain-timeout=1s"].map(OsString::from);
         #[derive(clap::Args)]
         struct None {}
         crate::parse::<None>("x", "127.0.0.1:0", argv).unwrap().0

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::Instrument;
 
-use crate::{Shutdown, args::with_sources};
+use crate::Shutdown;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -69,7 +69,7 @@ impl Tasks {
         self.tracker.spawn(async move {
             let failure = match task.await {
                 Ok(Ok(())) => TaskFailure::Ended { name },
-                Ok(Err(error)) => TaskFailure::Failed { name, reason: with_sources(&*error.into()) },
+                Ok(Err(error)) => TaskFailure::Failed { name, reason: api::error::chain(&*error.into()) },
                 Err(error) => TaskFailure::Panicked { name, message: panic_message(error) },
             };
             let expected = this.shutdown.has_started() && !matches!(failure, TaskFailure::Panicked { .. });

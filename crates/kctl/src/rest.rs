@@ -307,7 +307,7 @@ pub fn status(error: &client::Error) -> Value {
     let status = match error.status() {
         Some(status) => status,
         None => {
-            own = StatusError::unavailable(format!("{:#}", anyhow_chain(error)));
+            own = StatusError::unavailable(api::error::chain(error));
             &own
         }
     };
@@ -315,16 +315,6 @@ pub fn status(error: &client::Error) -> Value {
     value["kind"] = "Status".into();
     value["apiVersion"] = "v1".into();
     value
-}
-
-fn anyhow_chain(error: &client::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(next) = cause {
-        text += &format!(": {next}");
-        cause = next.source();
-    }
-    text
 }
 
 #[cfg(test)]

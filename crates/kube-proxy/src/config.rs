@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::model::Cidr;
+use ipnet::IpNet;
 
 /// kube-proxy's flags.
 #[derive(Clone, Debug, clap::Args)]
@@ -13,10 +13,10 @@ pub struct Args {
     #[arg(long, alias = "node-name", value_name = "NAME")]
     pub hostname_override: Option<String>,
     /// Where pods' traffic comes from; traffic to a ClusterIP from elsewhere is masqueraded [default: the Node's pod CIDRs]
-    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
-    pub cluster_cidr: Vec<Cidr>,
-    /// Least time between two changes of the rules, such as 20ms; the first change after a pause is applied at once
-    #[arg(long, value_name = "DURATION", default_value = "20ms", value_parser = duration)]
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = api::cidr::parse)]
+    pub cluster_cidr: Vec<IpNet>,
+    /// Least time between two changes of the rules, such as 20ms or 1s; the first change after a pause is applied at once
+    #[arg(long, value_name = "DURATION", default_value = "20ms", value_parser = api::duration::parse_unsigned)]
     pub min_sync_period: Duration,
     /// Address that serves /healthz to load balancers: whether the rules are up to date and the node is to stay
     #[arg(long, value_name = "IP:PORT")]
@@ -43,16 +43,6 @@ impl Args {
     }
 }
 
-/// A time with its unit: `ms` or `s`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let (number, unit) = match text.strip_suffix("ms") {
-        Some(number) => (number, Duration::from_millis(1)),
-        None => (text.strip_suffix('s').ok_or("give a unit, such as 20ms or 1s")?, Duration::from_secs(1)),
-    };
-    let number: u32 = number.parse().map_err(|_| format!("{number:?} is not a whole number"))?;
-    Ok(unit * number)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,16 +57,11 @@ mod tests {
         assert_eq!(args.node_name().unwrap(), "node-1");
         assert_eq!(args.cluster_cidr.len(), 2);
         assert_eq!(args.min_sync_period, Duration::from_millis(20));
+        let (_, args) = parse(&["--min-sync-period=1m30s"]).unwrap();
+        assert_eq!(args.min_sync_period, Duration::from_secs(90));
+        let error = parse(&["--min-sync-period=20"]).unwrap_err().to_string();
+        assert!(error.contains("--min-sync-period") && error.contains("such as 90s"), "{error}");
         let error = parse(&["--cluster-cidr=10.244.0.0"]).unwrap_err().to_string();
         assert!(error.contains("--cluster-cidr") && error.contains("10.244.0.0/16"), "{error}");
-    }
-
-    #[test]
-    fn durations_carry_a_unit() {
-        assert_eq!(duration("20ms"), Ok(Duration::from_millis(20)));
-        assert_eq!(duration("2s"), Ok(Duration::from_secs(2)));
-        for wrong in ["", "20", "-1s", "1.5s", "ms", "1m"] {
-            assert!(duration(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use net::conntrack::Flow;
+
 use crate::model::Backend;
 use crate::ruleset::{Frontend, Rule};
 use crate::state::{Contents, Delta};
@@ -33,19 +35,6 @@ pub struct FlowCheck {
     pub backends: BTreeSet<Backend>,
 }
 
-/// A tracked UDP flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Flow {
-    /// Where the client sends to.
-    pub destination: Backend,
-    /// Where the reply comes from.
-    pub backend: Backend,
-    /// Whether the destination was rewritten.
-    pub translated: bool,
-    /// Whether the source was rewritten.
-    pub masqueraded: bool,
-}
-
 impl FlowCheck {
     /// Whether the flow goes through the frontend to none of its backends. A flow that was never translated is stale as well (it began before the
     /// Service was known), unless nothing serves that frontend.
@@ -53,11 +42,11 @@ impl FlowCheck {
     /// What is sent to a node port may be meant for another host. Such a flow is only tracked anew when it is forgotten, unless its source is
     /// rewritten: it would get another one, so it is left alone.
     pub fn is_stale(&self, flow: &Flow) -> bool {
-        if flow.destination.port != self.frontend.port || self.backends.contains(&flow.backend) {
+        if flow.destination.port() != self.frontend.port || self.backends.contains(&Backend::from(flow.backend)) {
             return false;
         }
         match self.frontend.address {
-            Some(address) => flow.destination.address == address && (flow.translated || !self.backends.is_empty()),
+            Some(address) => flow.destination.ip() == address && (flow.translated || !self.backends.is_empty()),
             None => flow.translated || (!flow.masqueraded && !self.backends.is_empty()),
         }
     }
@@ -124,7 +113,12 @@ mod tests {
         let service = Backend { address: [10, 96, 0, 10].into(), port: 53 };
         let check =
             FlowCheck { frontend: Frontend { address: Some(service.address), port: 53 }, backends: BTreeSet::from([backend(1)]) };
-        let flow = |destination, to, translated| Flow { destination, backend: to, translated, masqueraded: false };
+        let flow = |destination, to, translated| Flow {
+            destination: Backend::into(destination),
+            backend: Backend::into(to),
+            translated,
+            masqueraded: false,
+        };
         assert!(!check.is_stale(&flow(service, backend(1), true)));
         assert!(check.is_stale(&flow(service, backend(2), true)));
         assert!(check.is_stale(&flow(service, service, false)), "it began before the Service was known");
@@ -136,8 +130,8 @@ mod tests {
         let frontend = Frontend { address: None, port: 30_053 };
         let (nobody, served) = (BTreeSet::new(), BTreeSet::from([backend(2)]));
         let there = Backend { address: [192, 0, 2, 1].into(), port: 30_053 };
-        let translated = Flow { destination: there, backend: backend(1), translated: true, masqueraded: true };
-        let early = Flow { destination: there, backend: there, translated: false, masqueraded: false };
+        let translated = Flow { destination: there.into(), backend: backend(1).into(), translated: true, masqueraded: true };
+        let early = Flow { destination: there.into(), backend: there.into(), translated: false, masqueraded: false };
         let elsewhere = Flow { masqueraded: true, ..early };
         for (backends, flow, stale) in [
             (&nobody, translated, true),
@@ -145,7 +139,7 @@ mod tests {
             (&nobody, early, false),
             (&served, early, true),
             (&served, elsewhere, false),
-            (&served, Flow { backend: backend(2), ..translated }, false),
+            (&served, Flow { backend: backend(2).into(), ..translated }, false),
         ] {
             let check = FlowCheck { frontend, backends: backends.clone() };
             assert_eq!(check.is_stale(&flow), stale, "{backends:?} {flow:?}");

@@ -39,7 +39,7 @@ pub enum Error {
     NodeName(#[source] std::io::Error),
     /// The kernel gives us no netlink socket.
     #[error("cannot reach netfilter")]
-    Netfilter(#[from] nft::Error),
+    Netfilter(#[from] net::Error),
     /// The health address is not to be had.
     #[error("cannot listen on --healthz-bind-address {address}")]
     Listen {
@@ -74,7 +74,7 @@ pub async fn run(args: Args, kit: Kit) -> Result<(), Error> {
         kit.tasks.spawn("healthz", health.clone().serve(listener, kit.shutdown.clone()));
     }
     let netlink = nft::Netlink::open(settings.family)?;
-    let monitor = nft::Monitor::open(&netlink)?;
+    let monitor = netlink.monitor()?;
     let dirty = Dirty::default();
     tracing::info!(node = settings.node_name, pod_cidrs = ?settings.pod_cidrs, "serving");
     let proxy = Proxy::new(settings, &informers, dirty.clone(), health, &kit);

@@ -5,42 +5,12 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::IpAddr;
-use std::str::FromStr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The address family of a table. One table holds one family, as one service address belongs to one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Family {
-    /// IPv4, netfilter's `ip`.
-    V4,
-    /// IPv6, netfilter's `ip6`.
-    V6,
-}
-
-/// A transport protocol a Service port may have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Protocol {
-    /// `TCP`, the default.
-    Tcp,
-    /// `UDP`.
-    Udp,
-    /// `SCTP`.
-    Sctp,
-}
-
-/// An address prefix such as `10.244.0.0/16`. Bits past the prefix length are zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Cidr {
-    address: IpAddr,
-    length: u8,
-}
-
-/// Why a text is not a [`Cidr`].
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not an address prefix such as 10.244.0.0/16")]
-pub struct CidrError(String);
+use ipnet::IpNet;
+pub use net::{Family, Protocol};
 
 /// The namespace and name of a Service: the key of all work the proxy does.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -100,7 +70,7 @@ pub struct Service {
     /// The load balancer's addresses that are routed to nodes unchanged (`ipMode: VIP`).
     pub load_balancer_ips: Vec<IpAddr>,
     /// Clients allowed to use the load-balancer addresses; empty means all.
-    pub source_ranges: Vec<Cidr>,
+    pub source_ranges: Vec<IpNet>,
     /// `sessionAffinity: ClientIP` and how long a client is remembered after its last connection.
     pub affinity: Option<Duration>,
     /// `internalTrafficPolicy: Local`.
@@ -117,124 +87,24 @@ pub struct Node {
     /// The family of the table.
     pub family: Family,
     /// Where this node's pods' traffic comes from. Traffic to a ClusterIP from elsewhere is masqueraded. Empty: none is.
-    pub pod_cidrs: Vec<Cidr>,
+    pub pod_cidrs: Vec<IpNet>,
     /// The node's `topology.kubernetes.io/zone`, for topology hints.
     pub zone: Option<Arc<str>>,
     /// Addresses of the API servers, which no Service's external address may take.
     pub api_servers: BTreeSet<IpAddr>,
 }
 
-// === impl Family ===
+// === impl Backend ===
 
-impl Family {
-    /// The family of an address.
-    pub fn of(address: IpAddr) -> Self {
-        if address.is_ipv4() { Self::V4 } else { Self::V6 }
-    }
-
-    /// Bytes in an address of this family.
-    pub fn address_len(self) -> usize {
-        match self {
-            Self::V4 => 4,
-            Self::V6 => 16,
-        }
+impl From<SocketAddr> for Backend {
+    fn from(at: SocketAddr) -> Self {
+        Self { address: at.ip(), port: at.port() }
     }
 }
 
-// === impl Protocol ===
-
-impl Protocol {
-    /// The IANA protocol number.
-    pub fn number(self) -> u8 {
-        match self {
-            Self::Tcp => 6,
-            Self::Udp => 17,
-            Self::Sctp => 132,
-        }
-    }
-
-    /// The protocol with an IANA number, if a Service can have it.
-    pub fn from_number(number: u8) -> Option<Self> {
-        [Self::Tcp, Self::Udp, Self::Sctp].into_iter().find(|protocol| protocol.number() == number)
-    }
-
-    /// The protocol a Service names (`TCP`, `UDP`, `SCTP`; empty is `TCP`).
-    pub fn from_name(name: &str) -> Option<Self> {
-        match name {
-            "" | "TCP" => Some(Self::Tcp),
-            "UDP" => Some(Self::Udp),
-            "SCTP" => Some(Self::Sctp),
-            _ => None,
-        }
-    }
-
-    /// The lower-case name used in chain names.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-            Self::Sctp => "sctp",
-        }
-    }
-}
-
-// === impl Cidr ===
-
-impl Cidr {
-    /// The prefix of `length` bits that `address` lies in; `None` if the length is too large for the family.
-    pub fn new(address: IpAddr, length: u8) -> Option<Self> {
-        let bits = u8::try_from(Family::of(address).address_len() * 8).ok()?;
-        if length > bits {
-            return None;
-        }
-        let mut cidr = Self { address, length };
-        let octets: Vec<u8> = octets(address).iter().zip(cidr.mask()).map(|(byte, mask)| byte & mask).collect();
-        cidr.address = address_from(&octets)?;
-        Some(cidr)
-    }
-
-    /// The first address of the prefix.
-    pub fn address(self) -> IpAddr {
-        self.address
-    }
-
-    /// The family of the prefix.
-    pub fn family(self) -> Family {
-        Family::of(self.address)
-    }
-
-    /// Whether the address lies in the prefix.
-    pub fn contains(self, address: IpAddr) -> bool {
-        self.family() == Family::of(address) && Self::new(address, self.length) == Some(self)
-    }
-
-    /// The prefix length as a mask in network order.
-    pub fn mask(self) -> Vec<u8> {
-        let full = usize::from(self.length);
-        (0..self.family().address_len())
-            .map(|index| {
-                let ones = full.saturating_sub(index * 8).min(8);
-                u8::try_from((0xff00_u32 >> ones) & 0xff).unwrap_or(0)
-            })
-            .collect()
-    }
-}
-
-impl FromStr for Cidr {
-    type Err = CidrError;
-
-    fn from_str(text: &str) -> Result<Self, CidrError> {
-        let error = || CidrError(text.to_owned());
-        let (address, length) = text.split_once('/').ok_or_else(error)?;
-        let address: IpAddr = address.trim().parse().map_err(|_| error())?;
-        let length: u8 = length.trim().parse().map_err(|_| error())?;
-        Self::new(address, length).ok_or_else(error)
-    }
-}
-
-impl fmt::Display for Cidr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.length)
+impl From<Backend> for SocketAddr {
+    fn from(backend: Backend) -> Self {
+        Self::new(backend.address, backend.port)
     }
 }
 
@@ -257,50 +127,13 @@ impl fmt::Display for ServiceKey {
 
 impl Node {
     /// The pod prefixes of the table's family.
-    pub fn pod_cidrs(&self) -> impl Iterator<Item = Cidr> + '_ {
-        self.pod_cidrs.iter().copied().filter(|cidr| cidr.family() == self.family)
+    pub fn pod_cidrs(&self) -> impl Iterator<Item = IpNet> + '_ {
+        self.pod_cidrs.iter().copied().filter(|cidr| Family::of(cidr.addr()) == self.family)
     }
 
     /// Whether the address is an API server's or a pod's, so that an external address of a Service must not take it. This host's own addresses are
     /// known to the kernel only, which is asked for each packet.
     pub fn is_taken(&self, address: IpAddr) -> bool {
-        self.api_servers.contains(&address) || self.pod_cidrs.iter().any(|cidr| cidr.contains(address))
-    }
-}
-
-/// The bytes of an address in network order.
-pub fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    }
-}
-
-/// The address with these bytes in network order, if they are 4 or 16.
-pub fn address_from(octets: &[u8]) -> Option<IpAddr> {
-    if let Ok(v4) = <[u8; 4]>::try_from(octets) {
-        return Some(IpAddr::from(v4));
-    }
-    <[u8; 16]>::try_from(octets).ok().map(IpAddr::from)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_prefix_is_cut_to_its_length() {
-        let cidr: Cidr = "10.244.3.7/17".parse().unwrap();
-        assert_eq!(cidr.to_string(), "10.244.0.0/17");
-        assert_eq!(cidr.mask(), [255, 255, 128, 0]);
-        assert_eq!("fd00::1/9".parse::<Cidr>().unwrap().mask()[..3], [255, 128, 0]);
-        assert_eq!("0.0.0.0/0".parse::<Cidr>().unwrap().mask(), [0; 4]);
-    }
-
-    #[test]
-    fn a_malformed_prefix_is_refused() {
-        for text in ["", "10.0.0.0", "10.0.0.0/33", "10.0.0/8", "::/129", "10.0.0.0/-1", "10.0.0.0/8/8"] {
-            assert_eq!(text.parse::<Cidr>(), Err(CidrError(text.to_owned())), "{text}");
-        }
+        self.api_servers.contains(&address) || self.pod_cidrs.iter().any(|cidr| cidr.contains(&address))
     }
 }

@@ -9,7 +9,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{Backend, Cidr, Protocol};
+use ipnet::IpNet;
+use net::Field;
+
+use crate::model::{Backend, Protocol};
 
 /// The name of our table, in whichever family.
 pub const TABLE: &str = "ferrokube";
@@ -77,28 +80,15 @@ pub enum Verdict {
     Drop,
 }
 
-/// A part of a packet that can be looked up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Field {
-    /// Source address.
-    Source,
-    /// Destination address.
-    Destination,
-    /// Transport protocol number.
-    Protocol,
-    /// Destination port.
-    DestinationPort,
-}
-
 /// One step of a rule. A match that fails ends the rule; the next rule goes on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Statement {
     /// The source address lies in the prefix.
-    SourceIn(Cidr),
+    SourceIn(IpNet),
     /// The source address lies outside the prefix.
-    SourceNotIn(Cidr),
+    SourceNotIn(IpNet),
     /// The destination address lies outside the prefix.
-    DestinationNotIn(Cidr),
+    DestinationNotIn(IpNet),
     /// The source is an address of this host.
     SourceLocal,
     /// The destination is an address of this host.

@@ -8,13 +8,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::cidr;
 use api::core::v1::{Node as NodeObject, Service as ServiceObject};
 use api::discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice};
+use api::endpoints::{SERVICE_NAME, TRIGGER_TIME};
+use ipnet::IpNet;
+use jiff::Timestamp;
 
-use crate::model::{Backend, Cidr, Endpoint, Family, Node, Port, Protocol, Service, ServiceKey};
+use crate::model::{Backend, Endpoint, Family, Node, Port, Protocol, Service, ServiceKey};
 
-/// The label by which a slice names its Service.
-pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Services and slices that are somebody else's to serve, or nobody's, are not even watched.
 pub const SELECTOR: &str = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
 
@@ -52,7 +54,7 @@ pub fn service(object: &ServiceObject, slices: &[Arc<EndpointSlice>], node: &str
         cluster_ips: addresses(cluster_ips),
         external_ips: addresses(&spec.external_ips),
         load_balancer_ips: if spec.r#type == "LoadBalancer" { addresses(ingress.map(|i| &i.ip)) } else { Vec::new() },
-        source_ranges: spec.load_balancer_source_ranges.iter().filter_map(|range| range.trim().parse().ok()).collect(),
+        source_ranges: spec.load_balancer_source_ranges.iter().filter_map(|range| cidr::parse(range.trim()).ok()).collect(),
         affinity: (spec.session_affinity == "ClientIP").then(|| Duration::from_secs(timeout.unwrap_or(AFFINITY_SECONDS))),
         internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
         external_local: spec.external_traffic_policy == "Local",
@@ -71,12 +73,18 @@ pub fn listed<'a>(slices: impl IntoIterator<Item = &'a Arc<EndpointSlice>>) -> i
     texts.filter_map(|text| text.parse().ok())
 }
 
+/// When that happened of which a changed slice tells; `None` if it does not say, or said so before.
+pub fn trigger_time(old: Option<&EndpointSlice>, new: &EndpointSlice) -> Option<Timestamp> {
+    let said = |slice: &EndpointSlice| slice.metadata().annotations.get(TRIGGER_TIME).cloned();
+    said(new).filter(|time| old.and_then(said).as_ref() != Some(time))?.parse().ok()
+}
+
 /// What the rules need to know of our node. `pod_cidrs`, if there are any, stand before those of the object.
-pub fn node(object: &NodeObject, family: Family, pod_cidrs: &[Cidr], api_servers: BTreeSet<IpAddr>) -> Node {
+pub fn node(object: &NodeObject, family: Family, pod_cidrs: &[IpNet], api_servers: BTreeSet<IpAddr>) -> Node {
     let spec = object.spec();
     let listed = if spec.pod_cidrs.is_empty() { std::slice::from_ref(&spec.pod_cidr) } else { &spec.pod_cidrs };
     let pod_cidrs =
-        if pod_cidrs.is_empty() { listed.iter().filter_map(|c| c.parse().ok()).collect() } else { pod_cidrs.to_vec() };
+        if pod_cidrs.is_empty() { listed.iter().filter_map(|text| cidr::parse(text).ok()).collect() } else { pod_cidrs.to_vec() };
     let zone = object.metadata().labels.get(ZONE).map(|zone| zone.as_str().into());
     Node { family, pod_cidrs, zone, api_servers }
 }
@@ -241,7 +249,7 @@ mod tests {
     fn given_pod_prefixes_stand_before_the_nodes() {
         let mut object = NodeObject::default();
         object.spec_mut().pod_cidr = "10.244.1.0/24".into();
-        let given: Cidr = "10.244.0.0/16".parse().unwrap();
+        let given: IpNet = "10.244.0.0/16".parse().unwrap();
         assert_eq!(node(&object, Family::V4, &[given], BTreeSet::new()).pod_cidrs, [given]);
         assert_eq!(node(&object, Family::V4, &[], BTreeSet::new()).pod_cidrs, ["10.244.1.0/24".parse().unwrap()]);
         assert!(node(&NodeObject::default(), Family::V4, &[], BTreeSet::new()).pod_cidrs.is_empty());

@@ -238,6 +238,9 @@ impl Delta {
 impl Contents {
     /// What a table with these contents holds after the delta, or which step the kernel would refuse. This is the kernel of the
     /// tests and of [`crate::dataplane::Recorder`]; it is as strict as the real one about what exists and what is referred to.
+    ///
+    /// # Errors
+    /// What the kernel would refuse, and why.
     pub fn after(&self, delta: &Delta, fingerprint: impl Fn(&Rule) -> u64) -> Result<Self, String> {
         let mut next = if delta.reset { Self::default() } else { self.clone() };
         next.exists = true;

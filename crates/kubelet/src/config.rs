@@ -33,8 +33,8 @@ pub struct Args {
     #[arg(long, value_name = "PATH")]
     pub(crate) pause_binary: Option<PathBuf>,
     /// Network of all pods of the cluster; what leaves it is masqueraded
-    #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16")]
-    pub(crate) cluster_cidr: String,
+    #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16", value_parser = api::cidr::parse_v4)]
+    pub(crate) cluster_cidr: ipnet::Ipv4Net,
     /// Control group below which pods' groups are made
     #[arg(long, value_name = "PATH", default_value = "/")]
     pub(crate) cgroup_root: String,

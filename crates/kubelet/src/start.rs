@@ -147,7 +147,7 @@ pub async fn run_with(mut args: Args, client: Client, address: Ipv4Addr, kit: Ki
         app_armor: crate::node::has_app_armor(),
     });
     let allocatable = machine.allocatable(args.max_pods);
-    let cidr = args.cluster_cidr.parse()?;
+    let cidr = args.cluster_cidr;
     let network = Arc::new(Bridge::open(&args.root_dir.join("network"), cidr)?);
     let docker = connect_engine(&args, &kit).await?;
     kit.tasks.spawn("control-groups", check_control_groups(docker.clone(), kit.shutdown.clone()));

@@ -22,6 +22,9 @@ impl<'v> Evaluator<'v> {
     }
 
     /// Appends the text of the parts, seen from `here`.
+    ///
+    /// # Errors
+    /// When a path cannot be followed.
     pub fn print(&self, nodes: &[Node], here: &'v Value, out: &mut String) -> Result<()> {
         for node in nodes {
             match node {
@@ -49,6 +52,9 @@ impl<'v> Evaluator<'v> {
     }
 
     /// The values that the steps lead to.
+    ///
+    /// # Errors
+    /// When a step of the path cannot be taken.
     pub fn path(&self, steps: &[Step], here: &'v Value) -> Result<Vec<&'v Value>> {
         self.walk(steps, here, self.allow_missing)
     }

@@ -39,6 +39,9 @@ impl Slot {
 
 impl Shape {
     /// How the value under `key` is merged.
+    ///
+    /// # Errors
+    /// When the patch has there what the schema does not.
     pub fn slot(self, key: &str) -> Result<Slot, PatchError> {
         match self {
             Self::Free => Ok(Slot::plain(Self::Free)),

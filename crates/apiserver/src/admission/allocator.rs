@@ -51,6 +51,9 @@ impl Allocator {
     }
 
     /// A free address.
+    ///
+    /// # Errors
+    /// When none is left, or the store does not answer.
     pub async fn choose_address(&self) -> Result<Ipv4Addr, StatusError> {
         let offset = self.choose(|state| &mut state.addresses, &[]).await?.ok_or_else(|| {
             StatusError::internal(format!(
@@ -63,6 +66,9 @@ impl Allocator {
     }
 
     /// A free node port, other than those that the Service names itself.
+    ///
+    /// # Errors
+    /// When none is left, or the store does not answer.
     pub async fn choose_port(&self, named: &[u16]) -> Result<u16, StatusError> {
         let named: Vec<u32> = named.iter().filter_map(|port| self.port_offset(*port)).collect();
         let chosen = self.choose(|state| &mut state.ports, &named).await?;
@@ -94,6 +100,9 @@ impl Allocator {
     }
 
     /// True if the key under which an address or port is held exists, in etcd now.
+    ///
+    /// # Errors
+    /// When the store does not answer.
     pub async fn is_held(&self, key: &str) -> Result<bool, StatusError> {
         Ok(self.store.etcd().get(key).await.map_err(|error| etcd_error(&error))?.is_some())
     }

@@ -5,7 +5,7 @@ use std::{ops::RangeInclusive, sync::Arc};
 use store::Store;
 
 use super::{
-    Chain, Network, Plugin, ServiceCidr,
+    Chain, Plugin, ServiceCidr,
     allocator::Allocator,
     cluster_ips::ClusterIps,
     default_toleration_seconds::DefaultTolerationSeconds,
@@ -43,7 +43,7 @@ pub struct AdmissionConfig {
     /// Where node ports are from; upstream's default is 30000 to 32767.
     pub node_ports: RangeInclusive<u16>,
     /// Where the addresses of pods are from, if that is known.
-    pub cluster_cidr: Option<Network>,
+    pub cluster_cidr: Option<ipnet::IpNet>,
     /// Which of the plugins that can be chosen run.
     pub plugins: Plugins,
 }

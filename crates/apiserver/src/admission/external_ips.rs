@@ -4,13 +4,14 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use api::{
-    Object, Resource, StatusError,
+    Object, Resource, StatusError, cidr,
     core::v1::{Node, Service},
     rules::{FieldErrors, Path},
 };
+use ipnet::IpNet;
 use store::{ReadAt, Store};
 
-use super::{AdmissionConfig, Admitted, Effects, Network, Plugin, Write, action::Action};
+use super::{AdmissionConfig, Admitted, Effects, Plugin, Write, action::Action};
 use crate::bootstrap;
 use crate::reader::Reader;
 
@@ -18,8 +19,8 @@ use crate::reader::Reader;
 pub(super) struct ExternalIps {
     store: Store,
     nodes: Reader<Node>,
-    services: Option<Network>,
-    pods: Option<Network>,
+    services: IpNet,
+    pods: Option<IpNet>,
 }
 
 /// Refuses external addresses altogether.
@@ -37,7 +38,7 @@ fn added<'a>(write: &Write<'_>, object: &'a dyn Object) -> Vec<(usize, &'a Strin
 
 impl ExternalIps {
     pub(super) fn new(store: &Store, config: &AdmissionConfig) -> Self {
-        let services = config.service_cidr.to_string().parse().ok();
+        let services = config.service_cidr.network();
         Self { store: store.clone(), nodes: Reader::new(store), services, pods: config.cluster_cidr }
     }
 
@@ -52,7 +53,7 @@ impl ExternalIps {
             // Of what is no address the schema has spoken.
             let Ok(address) = text.parse::<IpAddr>() else { continue };
             let address = address.to_canonical();
-            let is_in = |network: &str| network.parse::<Network>().is_ok_and(|network| network.contains(address));
+            let is_in = |text: &str| cidr::parse(text).is_ok_and(|network| network.contains(&address));
             let of_node = |node: &Node| {
                 let mut own = node.status().addresses.iter().filter_map(|own| own.address.parse::<IpAddr>().ok());
                 own.any(|own| own.to_canonical() == address)
@@ -61,9 +62,9 @@ impl ExternalIps {
                 "an API server".to_owned()
             } else if let Some(node) = nodes.iter().find(|node| of_node(&node.object)) {
                 format!("node {:?}", node.object.name())
-            } else if self.services.is_some_and(|services| services.contains(address)) {
+            } else if self.services.contains(&address) {
                 "the range of Services".to_owned()
-            } else if self.pods.is_some_and(|pods| pods.contains(address))
+            } else if self.pods.is_some_and(|pods| pods.contains(&address))
                 || nodes.iter().any(|node| node.object.spec().pod_cidrs.iter().any(|cidr| is_in(cidr)))
             {
                 "the range of pods".to_owned()

@@ -21,7 +21,6 @@ mod default_toleration_seconds;
 mod external_ips;
 mod limit_ranger;
 mod namespace_lifecycle;
-mod network;
 mod node_ports;
 mod pod_cidrs;
 mod priority;
@@ -34,7 +33,6 @@ mod taint_nodes;
 
 pub use self::{
     chain::{AdmissionConfig, Plugins, PluginsError, chain},
-    network::{Network, NetworkError},
     repair::repair,
     service_cidr::{ServiceCidr, ServiceCidrError},
 };

@@ -1,13 +1,14 @@
 //! A node's pod network lies in the cluster's and is nobody else's: all nodes send what is addressed to it to this node.
 
 use api::{
-    Object, Resource, StatusError,
+    Object, Resource, StatusError, cidr,
     core::v1::Node,
     rules::{FieldErrors, Path},
 };
+use ipnet::IpNet;
 use store::{Guard, ReadAt, Store};
 
-use super::{AdmissionConfig, Admitted, Effects, Network, Plugin, Write, action::Action};
+use super::{AdmissionConfig, Admitted, Effects, Plugin, Write, action::Action};
 use crate::reader::{Reader, etcd_error};
 
 /// Written with each pod network that is given, so that two servers never give one twice.
@@ -17,13 +18,13 @@ const LAST_GIVEN: &str = "/registry/ferrokube/podcidrs";
 pub(super) struct PodCidrs {
     store: Store,
     nodes: Reader<Node>,
-    services: Option<Network>,
-    pods: Option<Network>,
+    services: IpNet,
+    pods: Option<IpNet>,
 }
 
 impl PodCidrs {
     pub(super) fn new(store: &Store, config: &AdmissionConfig) -> Self {
-        let services = config.service_cidr.to_string().parse().ok();
+        let services = config.service_cidr.network();
         Self { store: store.clone(), nodes: Reader::new(store), services, pods: config.cluster_cidr }
     }
 
@@ -37,15 +38,16 @@ impl PodCidrs {
         let list = spec.field("podCIDRs");
         for (i, text) in node.spec().pod_cidrs.iter().enumerate() {
             // Of what is no network the schema has spoken.
-            let Ok(network) = text.parse::<Network>() else { continue };
+            let Ok(network) = cidr::parse(text) else { continue };
             let taken = |other: &Node| {
-                let mut theirs = other.spec().pod_cidrs.iter().filter_map(|cidr| cidr.parse::<Network>().ok());
-                other.name() != node.name() && theirs.any(|theirs| theirs.overlaps(network))
+                let mut theirs = other.spec().pod_cidrs.iter().filter_map(|text| cidr::parse(text).ok());
+                other.name() != node.name() && theirs.any(|theirs| cidr::overlap(theirs, network))
             };
-            if let Some(pods) = self.pods.filter(|pods| !pods.covers(network)) {
+            if let Some(pods) = self.pods.filter(|pods| !pods.contains(&network)) {
                 errors.invalid(&list.index(i), text, format_args!("must lie in the cluster's network for pods, {pods}"));
-            } else if let Some(services) = self.services.filter(|services| services.overlaps(network)) {
-                errors.invalid(&list.index(i), text, format_args!("may not overlap the network of Services, {services}"));
+            } else if cidr::overlap(self.services, network) {
+                let why = format_args!("may not overlap the network of Services, {}", self.services);
+                errors.invalid(&list.index(i), text, why);
             } else if let Some(other) = nodes.iter().find(|other| taken(&other.object)) {
                 errors.invalid(&list.index(i), text, format_args!("may not overlap that of node {:?}", other.object.name()));
             }

@@ -2,12 +2,11 @@
 
 use std::{fmt, net::Ipv4Addr, str::FromStr};
 
+use ipnet::{IpNet, Ipv4Net};
+
 /// A range of IPv4 addresses for Services, such as `10.96.0.0/16`. Its first and last address are never given out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ServiceCidr {
-    base: u32,
-    length: u8,
-}
+pub struct ServiceCidr(Ipv4Net);
 
 /// The text is no network that Services can live in.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,17 +16,17 @@ pub struct ServiceCidrError(String);
 impl ServiceCidr {
     /// How many addresses can be given out.
     pub fn size(self) -> u32 {
-        (1 << (32 - self.length)) - 2
+        (1 << (32 - self.0.prefix_len())) - 2
     }
 
     /// The address at an offset from 0 to below [`ServiceCidr::size`].
     pub fn address(self, offset: u32) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.base + 1 + offset)
+        Ipv4Addr::from_bits(self.base() + 1 + offset)
     }
 
     /// The offset of an address that can be given out; `None` for every other.
     pub fn offset(self, address: Ipv4Addr) -> Option<u32> {
-        let offset = address.to_bits().checked_sub(self.base + 1)?;
+        let offset = address.to_bits().checked_sub(self.base() + 1)?;
         (offset < self.size()).then_some(offset)
     }
 
@@ -35,25 +34,29 @@ impl ServiceCidr {
     pub fn first(self) -> Ipv4Addr {
         self.address(0)
     }
+
+    /// The whole range.
+    pub fn network(self) -> IpNet {
+        self.0.into()
+    }
+
+    fn base(self) -> u32 {
+        self.0.network().to_bits()
+    }
 }
 
 impl FromStr for ServiceCidr {
     type Err = ServiceCidrError;
 
     fn from_str(text: &str) -> Result<Self, ServiceCidrError> {
-        let parse = || {
-            let (address, length) = text.split_once('/')?;
-            let base = address.parse::<Ipv4Addr>().ok()?.to_bits();
-            let length: u8 = length.parse().ok().filter(|length| (12..=30).contains(length))?;
-            (base.trailing_zeros() >= u32::from(32 - length)).then_some(Self { base, length })
-        };
-        parse().ok_or_else(|| ServiceCidrError(text.to_owned()))
+        let network = api::cidr::parse_v4(text).ok().filter(|network| (12..=30).contains(&network.prefix_len()));
+        network.map(Self).ok_or_else(|| ServiceCidrError(text.to_owned()))
     }
 }
 
 impl fmt::Display for ServiceCidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", Ipv4Addr::from_bits(self.base), self.length)
+        self.0.fmt(f)
     }
 }
 
@@ -68,6 +71,7 @@ mod tests {
         assert_eq!(cidr.address(253), Ipv4Addr::new(10, 96, 0, 254));
         assert!((0..254).all(|i| cidr.offset(cidr.address(i)) == Some(i)));
         assert_eq!(cidr.to_string(), "10.96.0.0/24");
+        assert_eq!("10.96.0.1/24".parse(), Ok(cidr), "as every other network flag is read");
     }
 
     #[test]
@@ -80,7 +84,7 @@ mod tests {
 
     #[test]
     fn what_is_no_ipv4_network_is_refused() {
-        for text in ["10.96.0.0", "10.96.0.1/16", "10.0.0.0/8", "fd00::/108", "10.96.0.0/31", ""] {
+        for text in ["10.96.0.0", "10.0.0.0/8", "fd00::/108", "10.96.0.0/31", ""] {
             assert!(text.parse::<ServiceCidr>().is_err(), "{text}");
         }
     }

@@ -2,6 +2,7 @@
 
 use api::{
     Object, StatusError,
+    finalizers::{FOREGROUND, ORPHAN},
     meta::v1::{DeleteOptions, Time},
     rules::{FieldErrors, Path},
 };
@@ -17,10 +18,6 @@ use crate::{
     strategy::DefaultPropagation,
 };
 
-/// Holds an object until the garbage collector has deleted its dependents.
-const FOREGROUND: &str = "foregroundDeletion";
-/// Holds an object until the garbage collector has taken its dependents' owner references to it.
-const ORPHAN: &str = "orphan";
 /// What can become of dependents.
 const POLICIES: &[&str] = &["Background", "Foreground", "Orphan"];
 /// How many objects of a collection are deleted at the same time.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use api::{
     Object,
+    finalizers::{FOREGROUND, KUBERNETES, ORPHAN},
     meta::v1::{ObjectMeta, OwnerReference},
     names,
     rules::{FieldErrors, Path},
@@ -14,9 +15,7 @@ use prost::Message;
 pub const ANNOTATIONS_MAX: usize = 256 * 1024;
 
 /// Finalizers whose names need no domain, because they are the system's own.
-const STANDARD_FINALIZERS: &[&str] = &["kubernetes", ORPHAN, FOREGROUND];
-const ORPHAN: &str = "orphan";
-const FOREGROUND: &str = "foregroundDeletion";
+const STANDARD_FINALIZERS: &[&str] = &[KUBERNETES, ORPHAN, FOREGROUND];
 
 /// Removes owner references that stand in the list twice, as upstream does.
 pub fn remove_duplicates(meta: &mut ObjectMeta) {

@@ -1,12 +1,10 @@
 //! Namespaces: held by `spec.finalizers` until they are empty, and marked Terminating meanwhile.
 
-use api::{Resource, core::v1::Namespace, names::Format, rules::FieldErrors};
+use api::{Resource, core::v1::Namespace, finalizers::KUBERNETES, names::Format, rules::FieldErrors};
 
 use super::{SPEC, STATUS, take_over};
 use crate::strategy::Strategy;
 
-/// The finalizer that stands for emptying the namespace.
-pub const KUBERNETES: &str = "kubernetes";
 /// Label that every namespace carries its name under, for selectors.
 pub const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 const ACTIVE: &str = "Active";

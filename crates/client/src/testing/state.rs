@@ -113,7 +113,7 @@ impl State {
             pod.status_mut().phase = "Pending".to_owned();
         }
         if let Some(namespace) = object.downcast_mut::<Namespace>() {
-            namespace.spec_mut().finalizers = vec!["kubernetes".to_owned()];
+            namespace.spec_mut().finalizers = vec![api::finalizers::KUBERNETES.to_owned()];
             namespace.status_mut().phase = "Active".to_owned();
         }
         let meta = object.meta_mut();
@@ -203,8 +203,8 @@ impl State {
         }
         let meta = object.meta_mut();
         let finalizer = match options.propagation_policy.as_deref() {
-            Some("Foreground") => Some("foregroundDeletion"),
-            Some("Orphan") => Some("orphan"),
+            Some("Foreground") => Some(api::finalizers::FOREGROUND),
+            Some("Orphan") => Some(api::finalizers::ORPHAN),
             _ => None,
         };
         if let Some(finalizer) = finalizer.filter(|finalizer| meta.finalizers.iter().all(|known| known != finalizer)) {

@@ -5,19 +5,16 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::Ipv4Addr,
     sync::Arc,
 };
 
-use api::{Resource, core::v1::Node};
+use api::{Resource, cidr, core::v1::Node};
 use client::{Controller, Error, EventType, Informer, ObjectKey, Patch, Reconcile, Requeue};
+use ipnet::Ipv4Net;
 use parking_lot::Mutex;
 use serde_json::json;
 
-use crate::{Context, config::Cidr};
-
-/// Bits of the prefix of a node's range.
-const NODE_PREFIX: u8 = 24;
+use crate::{Context, config::NODE_PREFIX};
 
 /// Gives ranges. Keys are nodes.
 struct Ranges {
@@ -29,7 +26,7 @@ struct Ranges {
 /// Which ranges are taken.
 #[derive(Debug)]
 struct Pool {
-    cluster: Cidr,
+    cluster: Ipv4Net,
     /// Node by the number of its range.
     taken: BTreeMap<u32, String>,
     /// Number of the range by node.
@@ -37,7 +34,7 @@ struct Pool {
 }
 
 /// Starts the controller.
-pub(super) fn start(context: &Context, cluster: Cidr) {
+pub(super) fn start(context: &Context, cluster: Ipv4Net) {
     let nodes = context.informers.of::<Node>();
     let reconciler =
         Ranges { context: context.recording_as("cidrAllocator"), nodes: nodes.clone(), pool: Mutex::new(Pool::new(cluster)) };
@@ -106,12 +103,12 @@ impl Reconcile for Ranges {
 // === impl Pool ===
 
 impl Pool {
-    fn new(cluster: Cidr) -> Self {
+    fn new(cluster: Ipv4Net) -> Self {
         Self { cluster, taken: BTreeMap::new(), of: HashMap::new() }
     }
 
     fn size(&self) -> u32 {
-        1 << (NODE_PREFIX - self.cluster.prefix)
+        1 << NODE_PREFIX.saturating_sub(self.cluster.prefix_len())
     }
 
     /// The lowest free range, or the one the node was given before.
@@ -121,18 +118,14 @@ impl Pool {
             None => (0..self.size()).find(|number| !self.taken.contains_key(number))?,
         };
         self.take(node, number);
-        let first = u32::from(self.cluster.first) + (number << (32 - NODE_PREFIX));
-        Some(format!("{}/{NODE_PREFIX}", Ipv4Addr::from(first)))
+        let range = self.cluster.subnets(NODE_PREFIX).ok()?.nth(usize::try_from(number).ok()?)?;
+        Some(range.to_string())
     }
 
     /// Notes what a node has; returns another node that has the same. A range from elsewhere is nobody's concern.
     fn occupy(&mut self, node: &str, range: &str) -> Option<String> {
-        let first: Ipv4Addr = range.split_once('/')?.0.parse().ok()?;
-        let offset = u32::from(first).checked_sub(u32::from(self.cluster.first))?;
-        let number = offset >> (32 - NODE_PREFIX);
-        if number >= self.size() {
-            return None;
-        }
+        let range = cidr::parse_v4(range).ok().filter(|range| self.cluster.contains(range))?;
+        let number = (range.network().to_bits() - self.cluster.network().to_bits()) >> (32 - NODE_PREFIX);
         if let Some(other) = self.taken.get(&number).filter(|other| *other != node) {
             return Some(other.clone());
         }
@@ -168,7 +161,7 @@ mod tests {
         let server = MemoryServer::new();
         (0..3).for_each(|n| drop(server.put::<Node>(object(json!({"metadata": {"name": format!("n{n}")}})))));
         let context = context(&server);
-        start(&context, Cidr { first: Ipv4Addr::new(10, 244, 0, 0), prefix: 23 });
+        start(&context, "10.244.0.0/23".parse().unwrap());
         let without = |server: &MemoryServer| {
             let nodes = server.all::<Node>().into_iter();
             nodes.filter(|node| node.spec().pod_cidr.is_empty()).map(|node| node.name().to_owned()).collect::<Vec<_>>()
@@ -183,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_range_is_given_once_until_it_is_released() {
-        let mut pool = Pool::new(Cidr { first: Ipv4Addr::new(10, 244, 0, 0), prefix: 22 });
+        let mut pool = Pool::new("10.244.0.0/22".parse().unwrap());
         assert_eq!(pool.occupy("b", "10.244.1.0/24"), None);
         assert_eq!(pool.allocate("a").as_deref(), Some("10.244.0.0/24"));
         assert_eq!(pool.allocate("a").as_deref(), Some("10.244.0.0/24"));

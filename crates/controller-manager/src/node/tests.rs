@@ -1,4 +1,4 @@
-use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use api::{
     Resource,
@@ -10,15 +10,13 @@ use client::testing::MemoryServer;
 use serde_json::json;
 
 use crate::{
-    NodeArgs,
-    config::Cidr,
-    pods,
+    NodeArgs, pods,
     testing::{context, object, running_pod},
 };
 
 fn args() -> NodeArgs {
     NodeArgs {
-        cluster_cidr: Cidr { first: Ipv4Addr::new(10, 244, 0, 0), prefix: 16 },
+        cluster_cidr: "10.244.0.0/16".parse().unwrap(),
         node_monitor_grace_period: Duration::from_millis(600),
         node_startup_grace_period: Duration::from_millis(900),
         node_eviction_rate: 10.0,

@@ -17,7 +17,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::io::unix::AsyncFd;
 
 use super::{Pem, TlsError};
-use crate::{Shutdown, args::with_sources};
+use crate::Shutdown;
 
 /// How long after a change the files are read: writers change certificate and key one after the other.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -107,7 +107,10 @@ impl<T> Reloading<T> {
             Ok(false) => {}
             Ok(true) => tracing::info!(files = ?self.sources, "certificates reloaded"),
             Err(error) => {
-                tracing::error!(error = with_sources(&error), "certificates changed but cannot be used; keeping the former ones")
+                tracing::error!(
+                    error = api::error::chain(&error),
+                    "certificates changed but cannot be used; keeping the former ones"
+                )
             }
         }
     }

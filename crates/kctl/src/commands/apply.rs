@@ -229,6 +229,9 @@ async fn replace(session: &Session, args: &Args, manifest: &Manifest, wanted: &V
 }
 
 /// The object with the annotation that remembers it.
+///
+/// # Errors
+/// When the object cannot be written as JSON.
 pub fn remembered(object: &Value) -> anyhow::Result<Value> {
     let mut plain = object.clone();
     if let Some(Value::Object(annotations)) = plain.pointer_mut("/metadata/annotations") {

@@ -4,11 +4,12 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_core::{NLA_HEADER_SIZE, NlaBuffer, NlasIterator};
-use netlink_packet_netfilter::nftables::{SetAttribute, Verdict as Code};
+use net::address_from;
+use net::decode::{attributes, find, text};
+use net::expr::Verdict as Code;
 
-use super::encode::{self, emitted};
-use crate::model::{Family, Protocol, address_from};
+use super::encode;
+use crate::model::{Family, Protocol};
 use crate::ruleset::{ElementId, Hook, Key, SetKind, Verdict};
 
 // Attribute numbers of a listed element.
@@ -18,29 +19,6 @@ const DATA_VALUE: u16 = 1;
 const DATA_VERDICT: u16 = 2;
 const VERDICT_CODE: u16 = 1;
 const VERDICT_CHAIN: u16 = 2;
-
-/// The attributes in a stretch of netlink bytes; ends at the first that is malformed.
-pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    NlasIterator::new(bytes).map_while(|attribute| {
-        let attribute = attribute.ok()?;
-        Some((attribute.kind(), bytes_of(attribute)))
-    })
-}
-
-/// The value of the first attribute of a kind.
-pub fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
-    attributes(bytes).find_map(|(k, value)| (k == kind).then_some(value))
-}
-
-/// The text of a NUL-terminated attribute.
-pub fn text(value: &[u8]) -> Option<&str> {
-    std::str::from_utf8(value.strip_suffix(&[0])?).ok()
-}
-
-fn bytes_of(attribute: NlaBuffer<&[u8]>) -> &[u8] {
-    let end = usize::from(attribute.length());
-    attribute.into_inner().get(NLA_HEADER_SIZE..end).unwrap_or_default()
-}
 
 /// The fingerprint in a rule's comment, if it is one.
 pub fn fingerprint_in(comment: &[u8]) -> Option<u64> {
@@ -52,10 +30,7 @@ pub fn fingerprint_in(comment: &[u8]) -> Option<u64> {
 pub fn set_kind(family: Family, name: &str, listed: &[(u16, &[u8])]) -> Option<SetKind> {
     let named = SetKind::STATIC.into_iter().find(|kind| kind.name() == Some(name));
     let kind = named.or_else(|| name.starts_with("pod/").then_some(SetKind::Sticky))?;
-    // The kernel leaves out, or completes, what says nothing about the kind.
-    let told = |a: &SetAttribute| !matches!(a, SetAttribute::DataLen(0) | SetAttribute::Description(_));
-    let expected: Vec<SetAttribute> = encode::set(family, kind).into_iter().filter(told).collect();
-    let bytes = emitted(expected.as_slice());
+    let bytes = encode::set(family, kind).listed();
     attributes(&bytes).all(|expected| listed.contains(&expected)).then_some(kind)
 }
 
@@ -79,7 +54,10 @@ pub fn parse_element(family: Family, set: SetKind, listed: &[u8]) -> Option<(Ele
 pub fn hook_from(kind: &str, number: u32, priority: i32) -> Option<Hook> {
     let all =
         [Hook::NatPrerouting, Hook::NatOutput, Hook::NatPostrouting, Hook::FilterInput, Hook::FilterForward, Hook::FilterOutput];
-    all.into_iter().find(|candidate| encode::hook(*candidate) == (kind, number, priority))
+    all.into_iter().find(|candidate| {
+        let known = encode::hook(*candidate);
+        (known.kind, known.number, known.priority) == (kind, number, priority)
+    })
 }
 
 fn parse_key(family: Family, set: SetKind, bytes: &[u8]) -> Option<Key> {
@@ -108,7 +86,7 @@ fn parse_key(family: Family, set: SetKind, bytes: &[u8]) -> Option<Key> {
 
 #[cfg(test)]
 mod tests {
-    use netlink_packet_netfilter::nftables::ListAttribute;
+    use net::expr::emitted;
 
     use super::*;
 
@@ -127,8 +105,9 @@ mod tests {
         for (id, verdict) in
             ids().into_iter().zip([Verdict::Member, Verdict::Member, Verdict::Goto("all/x".into()), Verdict::Drop])
         {
-            let ListAttribute::Element(attributes) = encode::element(Family::V4, id, &verdict) else { panic!("an element") };
-            assert_eq!(parse_element(Family::V4, id.set, &emitted(attributes.as_slice())), Some((id, verdict)));
+            let listed = emitted([encode::element(id, &verdict)].as_slice());
+            let (_, element) = attributes(&listed).next().expect("an element");
+            assert_eq!(parse_element(Family::V4, id.set, element), Some((id, verdict)));
         }
     }
 
@@ -144,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_set_that_differs_is_not_ours() {
-        let listed = |kind| emitted(encode::set(Family::V4, kind).as_slice());
+        let listed = |kind| encode::set(Family::V4, kind).listed();
         let kind = |name: &str, bytes: &[u8]| set_kind(Family::V4, name, &attributes(bytes).collect::<Vec<_>>());
         assert_eq!(kind("services", &listed(SetKind::Services)), Some(SetKind::Services));
         assert_eq!(kind("node-ports", &listed(SetKind::Services)), None);

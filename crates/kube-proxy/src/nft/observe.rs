@@ -1,19 +1,17 @@
 //! Reads the kernel's table. Needed at start-up and after a failure, never while all goes well.
 
-use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute, SetElementList, SetElementMessage,
-    SetFlags, SetMessage, TableMessage,
-};
-use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage};
+use net::decode::{attributes, find, text};
+use net::{Channel, Error, list};
 
-use super::decode::{self, attributes, find, text};
-use super::expr::family_number;
-use super::socket::{Channel, Error};
+use super::decode;
 use crate::model::Family;
 use crate::ruleset::{Hook, Name, SetKind, TABLE};
 use crate::state::{ChainContents, Contents};
 
 /// What our table of a family holds.
+///
+/// # Errors
+/// When the kernel does not list it.
 pub fn contents(channel: &mut Channel, family: Family) -> Result<Contents, Error> {
     let mut found = Contents { exists: exists(channel, family)?, ..Contents::default() };
     if !found.exists {
@@ -34,16 +32,14 @@ pub fn contents(channel: &mut Channel, family: Family) -> Result<Contents, Error
 const IN_TABLE: u16 = 1;
 
 fn exists(channel: &mut Channel, family: Family) -> Result<bool, Error> {
-    let request = message(family, NfTablesMessage::GetTable(TableMessage { attributes: vec![] }));
-    let tables = channel.dump(&request, |table| Ok(ours(table).then_some(())))?;
+    let tables = channel.dump(&list::tables(family), |table| Ok(ours(table).then_some(())))?;
     Ok(!tables.is_empty())
 }
 
 fn chains(channel: &mut Channel, family: Family, found: &mut Contents) -> Result<(), Error> {
     const NAME: u16 = 3;
     const HOOK: u16 = 4;
-    let request = NfTablesMessage::GetChain(ChainMessage { attributes: vec![ChainAttribute::Table(TABLE.into())] });
-    let listed = channel.dump(&message(family, request), |chain| {
+    let listed = channel.dump(&list::chains(family, TABLE), |chain| {
         // Some kernels list the chains of every table.
         let Some(name) = find(chain, NAME).and_then(text).filter(|_| ours(chain)) else {
             return Ok(None);
@@ -72,8 +68,7 @@ fn hook(chain: &[u8]) -> Option<Hook> {
 fn rules(channel: &mut Channel, family: Family, found: &mut Contents) -> Result<(), Error> {
     const CHAIN: u16 = 2;
     const COMMENT: u16 = 7;
-    let request = NfTablesMessage::GetRule(RuleMessage { attributes: vec![RuleAttribute::Table(TABLE.into())] });
-    let listed = channel.dump(&message(family, request), |rule| {
+    let listed = channel.dump(&list::rules(family, TABLE), |rule| {
         let Some(chain) = find(rule, CHAIN).and_then(text).filter(|_| ours(rule)) else {
             return Ok(None);
         };
@@ -90,13 +85,13 @@ fn rules(channel: &mut Channel, family: Family, found: &mut Contents) -> Result<
 fn sets(channel: &mut Channel, family: Family, found: &mut Contents) -> Result<(), Error> {
     const NAME: u16 = 2;
     const FLAGS: u16 = 3;
-    let request = NfTablesMessage::GetSet(SetMessage { attributes: vec![SetAttribute::Table(TABLE.into())] });
-    let listed = channel.dump(&message(family, request), |set| {
+    const ANONYMOUS: u32 = 1;
+    let listed = channel.dump(&list::sets(family, TABLE), |set| {
         let Some(name) = find(set, NAME).and_then(text).filter(|_| ours(set)) else {
             return Ok(None);
         };
         let flags = find(set, FLAGS).and_then(|flags| Some(u32::from_be_bytes(flags.try_into().ok()?))).unwrap_or(0);
-        if SetFlags::from_bits_retain(flags).contains(SetFlags::Anonymous) {
+        if flags & ANONYMOUS != 0 {
             return Ok(None);
         }
         let kind = decode::set_kind(family, name, &attributes(set).collect::<Vec<_>>());
@@ -115,9 +110,7 @@ fn sets(channel: &mut Channel, family: Family, found: &mut Contents) -> Result<(
 
 fn elements(channel: &mut Channel, family: Family, name: &Name, kind: SetKind, found: &mut Contents) -> Result<(), Error> {
     const ELEMENTS: u16 = 3;
-    let listed = vec![SetElementList::Table(TABLE.into()), SetElementList::Set(name.to_string())];
-    let request = NfTablesMessage::GetSetElement(SetElementMessage { attributes: listed });
-    let listed = channel.dump(&message(family, request), |set| {
+    let listed = channel.dump(&list::elements(family, TABLE, name), |set| {
         let elements = find(set, ELEMENTS).unwrap_or_default();
         Ok(Some(attributes(elements).map(|(_, element)| decode::parse_element(family, kind, element)).collect::<Vec<_>>()))
     })?;
@@ -134,8 +127,4 @@ fn elements(channel: &mut Channel, family: Family, name: &Name, kind: SetKind, f
 
 fn ours(object: &[u8]) -> bool {
     find(object, IN_TABLE).and_then(text) == Some(TABLE)
-}
-
-fn message(family: Family, inner: NfTablesMessage) -> NetfilterMessage {
-    NetfilterMessage::new(NetfilterHeader::new(family_number(family).into(), 0, 0), inner)
 }

@@ -1,6 +1,10 @@
 //! The frame of the table: hooks, dispatch, masquerading and refusal.
 
-use crate::model::{Cidr, Family, Node, Protocol};
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::model::{Family, Node, Protocol};
 use crate::ruleset::{Fragment, Hook, REJECT, SetKind, Statement};
 
 const SERVICES: &str = "services";
@@ -33,10 +37,11 @@ pub fn base(node: &Node) -> Fragment {
     }
     dispatch.push(vec![Statement::Dispatch(SetKind::Services)]);
     dispatch.push(vec![Statement::DestinationElsewhere, Statement::Dispatch(SetKind::External)]);
-    let mut node_ports = vec![Statement::DestinationLocal];
-    node_ports.extend(loopback(node.family).map(Statement::DestinationNotIn));
-    node_ports.push(Statement::Dispatch(SetKind::NodePorts));
-    dispatch.push(node_ports);
+    dispatch.push(vec![
+        Statement::DestinationLocal,
+        Statement::DestinationNotIn(loopback(node.family)),
+        Statement::Dispatch(SetKind::NodePorts),
+    ]);
     table.chain(&SERVICES.into(), dispatch);
 
     // Refusal happens after translation: whatever still carries a service's address was not sent to a backend.
@@ -58,10 +63,10 @@ pub fn base(node: &Node) -> Fragment {
 }
 
 /// Node ports are not served on loopback: the reply could not leave it.
-fn loopback(family: Family) -> Option<Cidr> {
+fn loopback(family: Family) -> IpNet {
     match family {
-        Family::V4 => Cidr::new([127, 0, 0, 0].into(), 8),
-        Family::V6 => Cidr::new(std::net::Ipv6Addr::LOCALHOST.into(), 128),
+        Family::V4 => Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8).into(),
+        Family::V6 => Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128).into(),
     }
 }
 

@@ -65,7 +65,7 @@ mod tests {
     }
 
     fn last(backends: &[Backend]) -> Vec<u8> {
-        backends.iter().map(|b| crate::model::octets(b.address)[3]).collect()
+        backends.iter().map(|b| net::octets(b.address)[3]).collect()
     }
 
     #[test]

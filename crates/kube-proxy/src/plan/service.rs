@@ -131,7 +131,7 @@ impl<'a> PortPlan<'a> {
         if self.service.source_ranges.is_empty() {
             return entry.clone();
         }
-        let allowed = self.service.source_ranges.iter().filter(|cidr| cidr.family() == self.node.family);
+        let allowed = self.service.source_ranges.iter().filter(|cidr| Family::of(cidr.addr()) == self.node.family);
         let mut rules: Vec<Rule> = allowed.map(|cidr| vec![Statement::SourceIn(*cidr), Statement::Goto(entry.clone())]).collect();
         rules.push(vec![Statement::Drop]);
         let name: Name = format!("lb/{}", self.id).into();

@@ -10,7 +10,7 @@ use client::testing::MemoryServer;
 use kube_proxy::dirty::Dirty;
 use kube_proxy::healthz::Healthz;
 use kube_proxy::model::Family;
-use kube_proxy::nft::{Monitor, Netlink};
+use kube_proxy::nft::Netlink;
 use kube_proxy::proxy::{Proxy, Settings};
 
 use crate::net::{PORT, SERVICE, World, address, counts};
@@ -37,7 +37,7 @@ impl Running {
         let (netlink, monitor) = world.run("node", || {
             let _entered = handle.enter();
             let netlink = Netlink::open(Family::V4).unwrap();
-            let monitor = Monitor::open(&netlink).unwrap();
+            let monitor = netlink.monitor().unwrap();
             (netlink, monitor)
         });
         let dirty = Dirty::default();

@@ -8,15 +8,17 @@ use std::{
 };
 
 use futures::{FutureExt as _, future::BoxFuture};
+use ipnet::Ipv4Net;
 use parking_lot::Mutex;
 use tracing::{info, warn};
 
 use super::{
-    Cidr, Error, PodNetwork, Result,
+    Error, PodNetwork, Result,
     ipam::Ipam,
     link::{Netlink, PeerRoute, hardware_address},
     masquerade,
     netns::netlink_of,
+    range,
 };
 
 /// The bridge's name. A host has one pod network.
@@ -31,7 +33,7 @@ const NAME_MAX: usize = 15;
 /// The pod network of one node.
 pub struct Bridge {
     netlink: Netlink,
-    cluster: Cidr,
+    cluster: Ipv4Net,
     ipam: Mutex<Ipam>,
     node: Mutex<Option<NodeNetwork>>,
     sysctl: PathBuf,
@@ -40,7 +42,7 @@ pub struct Bridge {
 /// What is known once the node has its pod CIDR.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct NodeNetwork {
-    pods: Cidr,
+    pods: Ipv4Net,
     bridge: u32,
 }
 
@@ -48,7 +50,7 @@ struct NodeNetwork {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Peer {
     /// The node's pod CIDR.
-    pub pods: Cidr,
+    pub pods: Ipv4Net,
     /// The node's address.
     pub address: Ipv4Addr,
 }
@@ -57,7 +59,10 @@ pub struct Peer {
 
 impl Bridge {
     /// Opens the network in the calling process's network namespace. `state` holds the addresses in use; `cluster` is the network of all pods.
-    pub fn open(state: &Path, cluster: Cidr) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When the kernel gives no netlink socket, or the addresses on disk cannot be read.
+    pub fn open(state: &Path, cluster: Ipv4Net) -> Result<Self> {
         Ok(Self {
             netlink: Netlink::open()?,
             cluster,
@@ -68,12 +73,15 @@ impl Bridge {
     }
 
     /// Sets the node's pod CIDR: bridge, gateway address, forwarding, masquerade. May be repeated; a changed CIDR moves the gateway.
-    pub async fn configure(&self, pods: Cidr) -> Result<()> {
-        if pods.pod_addresses() == 0 {
-            return Err(Error::BadCidr(pods.to_string()));
+    ///
+    /// # Errors
+    /// When the network has no room for pods, or the kernel refuses a link, an address, a parameter or the rules.
+    pub async fn configure(&self, pods: Ipv4Net) -> Result<()> {
+        if range::size(pods) == 0 {
+            return Err(Error::NoRoom(pods));
         }
-        let bridge = self.netlink.ensure_bridge(BRIDGE, hardware_address(pods.gateway())).await?;
-        self.netlink.set_only_address(bridge.index, pods.gateway(), pods.prefix()).await?;
+        let bridge = self.netlink.ensure_bridge(BRIDGE, hardware_address(range::gateway(pods))).await?;
+        self.netlink.set_only_address(bridge.index, range::gateway(pods), pods.prefix_len()).await?;
         // Pods of one bridge reach each other through the gateway on purpose; telling them of a shorter way would take Service answers past
         // the translation.
         for (parameter, value) in
@@ -95,6 +103,9 @@ impl Bridge {
 
     /// Makes the routes to the other nodes' pods exactly these, and says how many could not be made. A node that shares no link with this one
     /// cannot be routed to directly; it is reported and left out, and an overlay would take it from here.
+    ///
+    /// # Errors
+    /// When routes cannot be listed or removed; one that cannot be made is only counted.
     pub async fn set_peers(&self, peers: &[Peer]) -> Result<usize> {
         let own = self.node.lock().map(|node| node.pods);
         let wanted: BTreeSet<_> = peers
@@ -123,6 +134,9 @@ impl Bridge {
     }
 
     /// Whether this host holds the address on one of its links.
+    ///
+    /// # Errors
+    /// When the kernel does not list its addresses.
     pub async fn holds(&self, address: Ipv4Addr) -> Result<bool> {
         self.netlink.holds(address).await
     }
@@ -144,7 +158,7 @@ impl Bridge {
             self.netlink.delete(old.index).await?;
         }
         self.netlink.add_pod_veth(&name, &format!("{ALIAS_PREFIX}{pod_uid}"), node.bridge, pid).await?;
-        pod.configure_pod(address, node.pods.gateway()).await?;
+        pod.configure_pod(address, range::gateway(node.pods)).await?;
         let mut ipam = self.ipam.lock();
         ipam.set_ready(address)?;
         ipam.release(pod_uid, Some(attempt))?;

@@ -10,7 +10,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Cidr, Error, Result};
+use ipnet::Ipv4Net;
+
+use super::{Error, Result, range};
 
 /// The file that holds the address given last.
 const LAST: &str = "last";
@@ -72,20 +74,19 @@ impl Ipam {
     }
 
     /// The sandbox's address, a new one if it has none.
-    pub(super) fn allocate(&mut self, range: Cidr, pod_uid: &str, attempt: u32) -> Result<Ipv4Addr> {
-        if let Some(address) = self.find(pod_uid, attempt).map(|(address, _)| address).filter(|address| range.contains(*address))
-        {
+    pub(super) fn allocate(&mut self, pods: Ipv4Net, pod_uid: &str, attempt: u32) -> Result<Ipv4Addr> {
+        if let Some(address) = self.find(pod_uid, attempt).map(|(address, _)| address).filter(|address| pods.contains(address)) {
             return Ok(address);
         }
-        let count = range.pod_addresses();
+        let count = range::size(pods);
         let first = self
             .last
-            .filter(|last| range.contains(*last))
-            .map_or(0, |last| last.to_bits().wrapping_sub(range.pod_address(0).to_bits()) + 1);
+            .filter(|last| pods.contains(last))
+            .map_or(0, |last| last.to_bits().wrapping_sub(range::address(pods, 0).to_bits()) + 1);
         let address = (0..count)
-            .map(|step| range.pod_address((first + step) % count))
+            .map(|step| range::address(pods, (first + step) % count))
             .find(|address| !self.owners.contains_key(address))
-            .ok_or(Error::Exhausted(range))?;
+            .ok_or(Error::Exhausted(pods))?;
         write_atomically(&self.dir, &address.to_string(), &format!("{pod_uid} {attempt}\n"))?;
         write_atomically(&self.dir, LAST, &format!("{address}\n"))?;
         self.last = Some(address);
@@ -125,7 +126,7 @@ fn write_atomically(dir: &Path, name: &str, text: &str) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn range() -> Cidr {
+    fn pods() -> Ipv4Net {
         "10.0.0.0/29".parse().unwrap()
     }
 
@@ -133,30 +134,30 @@ mod tests {
     fn addresses_go_round_before_one_is_used_again() {
         let dir = tempfile::tempdir().unwrap();
         let mut ipam = Ipam::open(dir.path()).unwrap();
-        let first = ipam.allocate(range(), "a", 0).unwrap();
-        assert_eq!(ipam.allocate(range(), "a", 0).unwrap(), first, "the same sandbox keeps its address");
+        let first = ipam.allocate(pods(), "a", 0).unwrap();
+        assert_eq!(ipam.allocate(pods(), "a", 0).unwrap(), first, "the same sandbox keeps its address");
         ipam.release("a", None).unwrap();
         let mut seen = BTreeSet::from([first]);
-        for n in 1..range().pod_addresses() {
+        for n in 1..range::size(pods()) {
             let pod = format!("p{n}");
-            assert!(seen.insert(ipam.allocate(range(), &pod, 0).unwrap()));
+            assert!(seen.insert(ipam.allocate(pods(), &pod, 0).unwrap()));
             ipam.release(&pod, None).unwrap();
         }
-        assert_eq!(ipam.allocate(range(), "z", 0).unwrap(), first);
+        assert_eq!(ipam.allocate(pods(), "z", 0).unwrap(), first);
     }
 
     #[test]
     fn addresses_and_the_place_in_the_round_survive_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let mut ipam = Ipam::open(dir.path()).unwrap();
-        let kept = ipam.allocate(range(), "a", 1).unwrap();
+        let kept = ipam.allocate(pods(), "a", 1).unwrap();
         assert_eq!(Ipam::open(dir.path()).unwrap().get("a", 1), None, "not connected yet");
         ipam.set_ready(kept).unwrap();
-        let freed = ipam.allocate(range(), "b", 0).unwrap();
+        let freed = ipam.allocate(pods(), "b", 0).unwrap();
         ipam.release("b", None).unwrap();
         let mut again = Ipam::open(dir.path()).unwrap();
         assert_eq!(again.get("a", 1), Some(kept));
-        let next = again.allocate(range(), "c", 0).unwrap();
+        let next = again.allocate(pods(), "c", 0).unwrap();
         assert!(next != kept && next != freed);
     }
 
@@ -164,16 +165,16 @@ mod tests {
     fn a_new_sandbox_has_a_new_address_and_a_full_range_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let mut ipam = Ipam::open(dir.path()).unwrap();
-        let old = ipam.allocate(range(), "a", 0).unwrap();
-        let new = ipam.allocate(range(), "a", 1).unwrap();
+        let old = ipam.allocate(pods(), "a", 0).unwrap();
+        let new = ipam.allocate(pods(), "a", 1).unwrap();
         assert_ne!(old, new);
         ipam.release("a", Some(1)).unwrap();
         ipam.set_ready(new).unwrap();
         assert_eq!((ipam.get("a", 0), ipam.get("a", 1)), (None, Some(new)));
-        for n in 1..range().pod_addresses() {
-            ipam.allocate(range(), &format!("p{n}"), 0).unwrap();
+        for n in 1..range::size(pods()) {
+            ipam.allocate(pods(), &format!("p{n}"), 0).unwrap();
         }
-        assert!(matches!(ipam.allocate(range(), "more", 0), Err(Error::Exhausted(_))));
+        assert!(matches!(ipam.allocate(pods(), "more", 0), Err(Error::Exhausted(_))));
         ipam.retain(&BTreeSet::from(["a".to_owned()])).unwrap();
         assert_eq!(ipam.owners.len(), 1);
     }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use futures::{TryStream, TryStreamExt as _};
+use ipnet::Ipv4Net;
 use netlink_packet_route::{
     AddressFamily,
     address::AddressAttribute,
@@ -17,7 +18,7 @@ use rtnetlink::{
 };
 use tokio::task::AbortHandle;
 
-use super::{Cidr, Error, Result};
+use super::{Error, Result};
 
 /// Marks the routes that are ours among the node's.
 const ROUTE_PROTOCOL: RouteProtocol = RouteProtocol::Other(0x6b);
@@ -42,7 +43,7 @@ pub(super) struct Link {
 /// A route to another node's pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PeerRoute {
-    pub cidr: Cidr,
+    pub cidr: Ipv4Net,
     pub gateway: Ipv4Addr,
 }
 
@@ -258,7 +259,7 @@ impl Drop for Netlink {
 
 fn peer_route(route: PeerRoute) -> netlink_packet_route::route::RouteMessage {
     RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(route.cidr.network(), route.cidr.prefix())
+        .destination_prefix(route.cidr.network(), route.cidr.prefix_len())
         .gateway(route.gateway)
         .protocol(ROUTE_PROTOCOL)
         .build()

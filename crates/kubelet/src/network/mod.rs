@@ -9,21 +9,21 @@
 //! do not has its place in [`Bridge::set_peers`].
 
 mod bridge;
-mod cidr;
 #[cfg(test)]
 pub(crate) mod fake;
 mod ipam;
 mod link;
 mod masquerade;
 mod netns;
+mod range;
 
 use std::{collections::BTreeSet, net::Ipv4Addr, path::PathBuf};
 
 use futures::future::BoxFuture;
+use ipnet::Ipv4Net;
 
 pub use self::{
     bridge::{Bridge, Peer},
-    cidr::Cidr,
     netns::in_network_of,
 };
 
@@ -48,10 +48,10 @@ pub enum Error {
     NotConfigured,
     /// Every address of the node's pod CIDR is in use.
     #[error("no free address left in the node's pod CIDR {0}")]
-    Exhausted(Cidr),
-    /// Not an IPv4 CIDR that can hold pods.
-    #[error("{0:?} is not an IPv4 CIDR with room for pods, such as 10.244.1.0/24")]
-    BadCidr(String),
+    Exhausted(Ipv4Net),
+    /// The node's pod CIDR is too small to hold pods.
+    #[error("{0} has no room for pods; a pod CIDR has at most 29 bits, such as 10.244.1.0/24")]
+    NoRoom(Ipv4Net),
     /// The kernel refused a link, address or route.
     #[error("cannot {action}")]
     Netlink {
@@ -78,7 +78,7 @@ pub enum Error {
     Socket(#[source] std::io::Error),
     /// The kernel refused the packet filter rules.
     #[error("cannot install the masquerade rules")]
-    Rules(#[source] std::io::Error),
+    Rules(#[source] net::Error),
     /// The runtime is shutting down.
     #[error("the kubelet is shutting down")]
     Cancelled,

@@ -9,6 +9,9 @@ use tokio::sync::oneshot;
 use super::{Error, Result, link::Netlink};
 
 /// Calls a function in the network namespace of a process, on a thread of its own with the runtime entered.
+///
+/// # Errors
+/// When the namespace cannot be entered, or the thread cannot be made.
 pub async fn in_network_of<T: Send + 'static>(pid: i32, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
     let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
     let runtime = tokio::runtime::Handle::current();

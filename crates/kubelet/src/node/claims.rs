@@ -5,10 +5,11 @@ use std::{
     net::Ipv4Addr,
 };
 
-use api::core::v1::Node;
+use api::{cidr, core::v1::Node};
+use ipnet::Ipv4Net;
 use jiff::Timestamp;
 
-use crate::network::{Cidr, Peer};
+use crate::network::Peer;
 
 /// What a node's object says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub(super) struct Claim {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Checked {
     /// The pod networks of the nodes, by the nodes' names.
-    pub networks: BTreeMap<String, Cidr>,
+    pub networks: BTreeMap<String, Ipv4Net>,
     /// The ways to those of them whose node can be addressed.
     pub peers: BTreeMap<String, Peer>,
     /// What is not believed: the node's name, and why not.
@@ -46,7 +47,7 @@ impl Claim {
 }
 
 /// Checks the claims of all nodes. Every node comes to the same result, whatever the order in which it heard of them.
-pub(super) fn check(cluster: Cidr, claims: &BTreeMap<String, Claim>) -> Checked {
+pub(super) fn check(cluster: Ipv4Net, claims: &BTreeMap<String, Claim>) -> Checked {
     let mut by_age: Vec<(&String, &Claim)> = claims.iter().filter(|(_, claim)| !claim.pods.is_empty()).collect();
     by_age.sort_by_key(|(name, claim)| (claim.created, *name));
     let mut checked = Checked::default();
@@ -69,25 +70,25 @@ pub(super) fn check(cluster: Cidr, claims: &BTreeMap<String, Claim>) -> Checked 
 }
 
 /// The pod network that a node claims, if it may have it beside those that others have.
-fn pods(cluster: Cidr, text: &str, others: &BTreeMap<String, Cidr>) -> Result<Cidr, String> {
-    let pods: Cidr = text.parse().map_err(|_| format!("its podCIDR {text:?} is not an IPv4 network such as 10.244.1.0/24"))?;
-    if !cluster.covers(pods) {
+fn pods(cluster: Ipv4Net, text: &str, others: &BTreeMap<String, Ipv4Net>) -> Result<Ipv4Net, String> {
+    let pods = cidr::parse_v4(text).map_err(|_| format!("its podCIDR {text:?} is not an IPv4 network such as 10.244.1.0/24"))?;
+    if !cluster.contains(&pods) {
         return Err(format!("its podCIDR {pods} is not within the cluster's pod network {cluster}"));
     }
-    match others.iter().find(|(_, other)| other.covers(pods) || pods.covers(**other)) {
+    match others.iter().find(|(_, other)| cidr::overlap((**other).into(), pods.into())) {
         Some((node, other)) => Err(format!("its podCIDR {pods} overlaps with {other} of node {node}, which is older")),
         None => Ok(pods),
     }
 }
 
 /// The address of another node's host; `None` if it has not said any.
-fn address(cluster: Cidr, text: &str) -> Result<Option<Ipv4Addr>, String> {
+fn address(cluster: Ipv4Net, text: &str) -> Result<Option<Ipv4Addr>, String> {
     if text.is_empty() {
         return Ok(None);
     }
     let Ok(address) = text.parse::<Ipv4Addr>() else { return Err(format!("its InternalIP {text:?} is not an IPv4 address")) };
     let nobodys = address.is_unspecified() || address.is_loopback() || address.is_multicast() || address.is_broadcast();
-    if nobodys || cluster.contains(address) {
+    if nobodys || cluster.contains(&address) {
         return Err(format!("its InternalIP {address} cannot be a node's"));
     }
     Ok(Some(address))
@@ -99,7 +100,7 @@ mod tests {
 
     use super::*;
 
-    fn cluster() -> Cidr {
+    fn cluster() -> Ipv4Net {
         "10.244.0.0/16".parse().unwrap()
     }
 
@@ -147,9 +148,9 @@ mod tests {
                 (name.as_str(), claim(*age, &format!("10.244.{third}.0/{prefix}"), "192.0.2.1"))
             }));
             let checked = check(cluster(), &all);
-            let believed: Vec<Cidr> = checked.networks.values().copied().collect();
+            let believed: Vec<Ipv4Net> = checked.networks.values().copied().collect();
             for (index, one) in believed.iter().enumerate() {
-                prop_assert!(believed[index + 1..].iter().all(|other| !one.covers(*other) && !other.covers(*one)));
+                prop_assert!(believed[index + 1..].iter().all(|other| !cidr::overlap((*one).into(), (*other).into())));
             }
             let oldest = all.iter().min_by_key(|(name, claim)| (claim.created, *name)).unwrap().0;
             prop_assert!(checked.networks.contains_key(oldest));

@@ -8,6 +8,7 @@ use std::{
 
 use api::core::v1::Node;
 use client::Informer;
+use ipnet::Ipv4Net;
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -15,7 +16,7 @@ use tokio::{
 use tracing::warn;
 
 use super::claims::{Checked, Claim, check};
-use crate::network::{Bridge, Cidr, Peer};
+use crate::network::{Bridge, Peer};
 
 /// Pause before a network operation that failed is tried again.
 const RETRY: Duration = Duration::from_secs(2);
@@ -30,7 +31,7 @@ const GATHER: Duration = Duration::from_millis(50);
 pub type NetworkState = watch::Sender<Option<Result<(), String>>>;
 
 /// Keeps the pod network, which lies within `cluster`, in step with the nodes; for ever.
-pub async fn follow_peers(network: Arc<Bridge>, cluster: Cidr, nodes: Informer<Node>, name: String, state: NetworkState) {
+pub async fn follow_peers(network: Arc<Bridge>, cluster: Ipv4Net, nodes: Informer<Node>, name: String, state: NetworkState) {
     nodes.wait_synced().await;
     let mut changes = nodes.subscribe();
     let mut known: BTreeMap<String, Claim> = BTreeMap::new();

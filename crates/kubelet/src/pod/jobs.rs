@@ -6,7 +6,10 @@
 
 use std::{net::Ipv4Addr, sync::Arc};
 
-use api::core::v1::{Container as Spec, Pod, PodIp};
+use api::{
+    core::v1::{Container as Spec, Pod, PodIp},
+    error::chain,
+};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -317,18 +320,4 @@ pub(super) async fn observe(ctx: &Context, uid: &str) -> runtime::Result<Observe
     let mut observed = Observed::new(containers);
     observed.address = observed.sandbox().and_then(|sandbox| ctx.network.address(uid, sandbox.labels.attempt));
     Ok(observed)
-}
-
-/// An error and its causes in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        let said = source.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        cause = source.source();
-    }
-    text
 }

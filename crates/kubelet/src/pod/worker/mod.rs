@@ -235,7 +235,7 @@ impl Worker {
                 self.set_observed(observed).await;
             }
             Err(error) => {
-                debug!(uid = self.uid, error = %jobs::chain(&error), "cannot look at the pod's containers");
+                debug!(uid = self.uid, error = %api::error::chain(&error), "cannot look at the pod's containers");
                 self.resync = true;
                 self.retry_later();
             }

@@ -12,7 +12,7 @@ use crate::{
     images::ImageError,
     pod::{
         backoff::later,
-        jobs::{self, SandboxStage, StartFailure, VolumeStage},
+        jobs::{SandboxStage, StartFailure, VolumeStage},
         plan::{Start, TearDown},
         spec::spec_hash,
         state::{Failure, Task, VolumeState, retry_delay},
@@ -40,7 +40,7 @@ impl Worker {
             Done::Signal(id, result) => {
                 self.memory.busy.remove(&Task::Signal(id.clone()));
                 if let Err(error) = result {
-                    warn!(container = id, error = %jobs::chain(&error), "cannot signal a container");
+                    warn!(container = id, error = %api::error::chain(&error), "cannot signal a container");
                     self.force_again(&id);
                 }
                 self.look_at(&id).await;
@@ -48,7 +48,7 @@ impl Worker {
             Done::Remove(id, result) => {
                 self.memory.busy.remove(&Task::Remove(id.clone()));
                 if let Err(error) = result {
-                    warn!(container = id, error = %jobs::chain(&error), "cannot remove a container");
+                    warn!(container = id, error = %api::error::chain(&error), "cannot remove a container");
                     self.retry_later();
                 }
                 self.look_at(&id).await;
@@ -83,7 +83,7 @@ impl Worker {
                         self.move_on_from_pull_errors();
                     }
                     Err(error) => {
-                        debug!(uid = self.uid, error = %jobs::chain(&error), "cannot write the pod's status");
+                        debug!(uid = self.uid, error = %api::error::chain(&error), "cannot write the pod's status");
                         self.retry_later();
                     }
                 }
@@ -93,7 +93,7 @@ impl Worker {
                 match result {
                     Ok(()) => self.deleted = true,
                     Err(error) => {
-                        warn!(uid = self.uid, error = %jobs::chain(&error), "cannot delete the pod's object");
+                        warn!(uid = self.uid, error = %api::error::chain(&error), "cannot delete the pod's object");
                         self.retry_later();
                     }
                 }
@@ -215,8 +215,8 @@ impl Worker {
                 }
             }
             StartFailure::Config(message) => ("CreateContainerConfigError", message.clone(), retry_at),
-            StartFailure::Create(error) => ("CreateContainerError", jobs::chain(error), retry_at),
-            StartFailure::Run(error) => (RUN_ERROR, jobs::chain(error), retry_at),
+            StartFailure::Create(error) => ("CreateContainerError", api::error::chain(error), retry_at),
+            StartFailure::Run(error) => (RUN_ERROR, api::error::chain(error), retry_at),
             StartFailure::Aborted => return,
         };
         self.ctx.metrics.container_started(Err(reason));

@@ -13,7 +13,7 @@ use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use nix::sys::socket::{setsockopt, sockopt};
 
-use super::batch::Batch;
+use crate::{Batch, Family, Transaction};
 
 /// Netlink's messages in a dump are at most this long together.
 const RECEIVE_BYTES: usize = 64 * 1024;
@@ -92,6 +92,9 @@ impl Error {
 
 impl Channel {
     /// Opens a socket in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// When the kernel gives none.
     pub fn open() -> Result<Self, Error> {
         let mut socket = Socket::new(NETLINK_NETFILTER).map_err(Error::Open)?;
         socket.bind_auto().map_err(Error::Open)?;
@@ -101,19 +104,25 @@ impl Channel {
     }
 
     /// The socket's own address on netlink, which the kernel names as the source of our changes.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
     pub fn port(&self) -> Result<u32, Error> {
         let mut address = SocketAddr::new(0, 0);
         self.socket.get_address(&mut address).map_err(Error::Open)?;
         Ok(address.port_number())
     }
 
-    /// The number the next message gets.
-    pub fn sequence(&self) -> u32 {
-        self.sequence
+    /// Begins a batch of changes to a table.
+    pub fn batch(&self, family: Family, table: &'static str) -> Batch {
+        Batch::new(family, table, self.sequence)
     }
 
     /// Carries a transaction out, wholly or not at all.
-    pub fn transact(&mut self, batch: &Batch) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// What the kernel refused, by the name of the object, or why it could not be asked.
+    pub fn transact(&mut self, batch: &Transaction) -> Result<(), Error> {
         self.sequence = batch.sequence().end;
         self.reserve(batch.bytes().len())?;
         self.send(batch.bytes())?;
@@ -152,6 +161,9 @@ impl Channel {
 
     /// Lists what a request selects, once more from the start whenever it changed meanwhile. `parse` gets the attributes of each
     /// message as bytes and keeps what it wants: the crate's types would format every attribute for an error that does not happen.
+    ///
+    /// # Errors
+    /// What `parse` says, why the kernel refused, or that the list never held still.
     pub fn dump<T>(
         &mut self,
         request: &NetfilterMessage,
@@ -166,6 +178,9 @@ impl Channel {
     }
 
     /// Sends one request and waits for its answer.
+    ///
+    /// # Errors
+    /// Why the kernel refused, or could not be asked.
     pub fn request(&mut self, request: &NetfilterMessage) -> Result<(), Error> {
         let sequence = self.send_one(request, NLM_F_REQUEST | NLM_F_ACK)?;
         let mut buffer = Vec::with_capacity(4096);
@@ -381,16 +396,18 @@ fn what(message: &NetfilterMessage) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Family;
-    use crate::ruleset::Statement;
-    use crate::state::Delta;
+    use crate::{Rule, expr};
 
     #[test]
     fn a_refused_step_is_named_by_its_object() {
-        let mut delta = Delta::default();
-        delta.rules.insert("all/default/web/tcp/80".into(), vec![vec![Statement::Drop]]);
-        let batch = Batch::of(Family::V4, &delta, 7);
-        let steps: Vec<String> = batch.sequence().map(|sequence| describe(batch.bytes(), sequence)).collect();
+        let mut batch = Batch::new(Family::V4, "ours", 7);
+        batch.make_table();
+        batch.empty_chain("all/default/web/tcp/80");
+        let mut rule = Rule::new(batch.next_set_id());
+        rule.push(expr::verdict(expr::to_drop()));
+        batch.add_rule("all/default/web/tcp/80", rule, None);
+        let transaction = batch.finish();
+        let steps: Vec<String> = transaction.sequence().map(|sequence| describe(transaction.bytes(), sequence)).collect();
         assert_eq!(
             steps,
             [
@@ -401,7 +418,7 @@ mod tests {
                 "commit the transaction"
             ]
         );
-        assert_eq!(batch.acknowledged(), 10);
+        assert_eq!(transaction.acknowledged(), 10);
     }
 
     #[test]

@@ -1,10 +1,9 @@
-//! Tracked UDP flows that lead to backends which are gone.
+//! Tracked UDP flows, and the end of those that lead nowhere any more.
 //!
 //! UDP has no end of connection: as long as a client keeps sending from the same port, connection tracking repeats the translation
-//! it chose first. So when a backend leaves, the flows to it are deleted; the client's next packet is balanced anew.
+//! it chose first. When what it chose is gone, the flow is deleted; the client's next packet is translated anew.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use netlink_packet_core::{DefaultNla, NlasIterator, Parseable};
 use netlink_packet_netfilter::conntrack::{
@@ -12,27 +11,29 @@ use netlink_packet_netfilter::conntrack::{
 };
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage};
 
-use super::expr::{family_number, nested};
-use super::socket::{Channel, Error};
-use crate::dataplane::{Flow, FlowCheck};
-use crate::model::{Backend, Family};
-use crate::ruleset::Frontend;
+use crate::expr::nested;
+use crate::{Channel, Error, Family};
 
-/// Deletes the flows that a check finds stale. Returns how many; one that ended by itself meanwhile counts too.
-pub fn forget(channel: &mut Channel, family: Family, checks: &[FlowCheck]) -> Result<usize, Error> {
-    if checks.is_empty() {
-        return Ok(0);
-    }
-    let by_frontend: HashMap<Frontend, &FlowCheck> = checks.iter().map(|check| (check.frontend, check)).collect();
-    let stale = channel.dump(&list(family), |answer| {
-        let Some((flow, original)) = parse(answer) else {
-            return Ok(None);
-        };
-        let (address, port) = (flow.destination.address, flow.destination.port);
-        let frontends = [Frontend { address: Some(address), port }, Frontend { address: None, port }];
-        let stale = frontends.iter().filter_map(|frontend| by_frontend.get(frontend)).any(|check| check.is_stale(&flow));
-        Ok(stale.then_some(original))
-    })?;
+/// A tracked UDP flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// Where the client sends to.
+    pub destination: SocketAddr,
+    /// Where the reply comes from.
+    pub backend: SocketAddr,
+    /// Whether the destination was rewritten.
+    pub translated: bool,
+    /// Whether the source was rewritten.
+    pub masqueraded: bool,
+}
+
+/// Deletes the UDP flows of a family that are stale. Returns how many; one that ended by itself meanwhile counts too.
+///
+/// # Errors
+/// When the kernel does not list flows or refuses to delete one.
+pub fn forget(channel: &mut Channel, family: Family, is_stale: impl Fn(&Flow) -> bool) -> Result<usize, Error> {
+    let stale = channel
+        .dump(&list(family), |answer| Ok(parse(answer).filter(|(flow, _)| is_stale(flow)).map(|(_, original)| original)))?;
     for original in &stale {
         let message = ConntrackMessage::Delete(vec![ConntrackAttribute::CtaTupleOrig(original.clone())]);
         match channel.request(&conntrack(family, message)) {
@@ -52,7 +53,7 @@ fn list(family: Family) -> NetfilterMessage {
     const CTA_TUPLE_PROTO: u16 = 2;
     const CTA_PROTO_NUM: u16 = 1;
     // Spelt out in plain attributes: the crate's type would lose the filter's nested flag, on which the kernel insists.
-    let protocol = DefaultNla::new(CTA_PROTO_NUM, vec![crate::model::Protocol::Udp.number()]);
+    let protocol = DefaultNla::new(CTA_PROTO_NUM, vec![crate::Protocol::Udp.number()]);
     let flags = DefaultNla::new(CTA_FILTER_ORIG_FLAGS, PROTOCOL_NUMBER.to_ne_bytes().to_vec());
     let attributes = vec![nested(CTA_TUPLE_ORIG, &[nested(CTA_TUPLE_PROTO, &[protocol])]), nested(CTA_FILTER, &[flags])];
     let message_type = u8::from(ConntrackMessageType::Get);
@@ -60,7 +61,7 @@ fn list(family: Family) -> NetfilterMessage {
 }
 
 fn conntrack(family: Family, message: ConntrackMessage) -> NetfilterMessage {
-    NetfilterMessage::new(NetfilterHeader::new(family_number(family).into(), 0, 0), message)
+    NetfilterMessage::new(NetfilterHeader::new(family.number().into(), 0, 0), message)
 }
 
 /// A UDP flow and the tuple that names it.
@@ -84,7 +85,7 @@ fn parse(flow: &[u8]) -> Option<(Flow, Vec<Tuple>)> {
     Some((Flow { destination, backend, translated, masqueraded }, original))
 }
 
-fn ends(tuple: &[Tuple]) -> Option<(Backend, Backend)> {
+fn ends(tuple: &[Tuple]) -> Option<(SocketAddr, SocketAddr)> {
     let (mut source, mut destination): (Option<IpAddr>, Option<IpAddr>) = (None, None);
     let (mut source_port, mut destination_port) = (None, None);
     for part in tuple {
@@ -112,5 +113,5 @@ fn ends(tuple: &[Tuple]) -> Option<(Backend, Backend)> {
             _ => {}
         }
     }
-    Some((Backend { address: source?, port: source_port? }, Backend { address: destination?, port: destination_port? }))
+    Some((SocketAddr::new(source?, source_port?), SocketAddr::new(destination?, destination_port?)))
 }

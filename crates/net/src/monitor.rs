@@ -1,4 +1,4 @@
-//! Notices when somebody else changes our table: `nft flush ruleset`, a firewall that is reloaded.
+//! Notices when somebody else changes a table of ours: `nft flush ruleset`, a firewall that is reloaded.
 //!
 //! The kernel tells every change of every table to whoever listens, with the port of the socket it came from. Ours are passed over.
 
@@ -6,12 +6,8 @@ use netlink_packet_core::NetlinkBuffer;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, TokioSocket};
 
-use super::Netlink;
-use super::decode::{find, text};
-use super::expr::family_number;
-use super::socket::Error;
-use crate::model::Family;
-use crate::ruleset::TABLE;
+use crate::decode::{find, text};
+use crate::{Channel, Error, Family};
 
 /// The multicast group of nftables' changes.
 const NFNLGRP_NFTABLES: u32 = 7;
@@ -23,6 +19,7 @@ const RECEIVE_BYTES: usize = 32 * 1024;
 pub struct Monitor {
     socket: TokioSocket,
     family: Family,
+    table: &'static str,
     ours: u32,
 }
 
@@ -30,38 +27,48 @@ pub struct Monitor {
 
 impl std::fmt::Debug for Monitor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Monitor").field("family", &self.family).field("ours", &self.ours).finish_non_exhaustive()
+        f.debug_struct("Monitor")
+            .field("family", &self.family)
+            .field("table", &self.table)
+            .field("ours", &self.ours)
+            .finish_non_exhaustive()
     }
 }
 
 impl Monitor {
-    /// Listens in the calling thread's network namespace for changes not made through `netlink`.
-    pub fn open(netlink: &Netlink) -> Result<Self, Error> {
+    /// Listens in the calling thread's network namespace for changes of a table that are not made through `channel`.
+    ///
+    /// # Errors
+    /// When the kernel gives no socket.
+    pub fn open(channel: &Channel, family: Family, table: &'static str) -> Result<Self, Error> {
         let mut socket = TokioSocket::new(NETLINK_NETFILTER).map_err(Error::Open)?;
         let inner = socket.socket_mut();
         inner.bind_auto().map_err(Error::Open)?;
         inner.add_membership(NFNLGRP_NFTABLES).map_err(Error::Open)?;
         // A large change of ours may overrun the buffer; what others do to our table begins with a message that is heard.
         inner.set_no_enobufs(true).map_err(Error::Open)?;
-        Ok(Self { socket, family: netlink.family, ours: netlink.channel.port()? })
+        Ok(Self { socket, family, table, ours: channel.port()? })
     }
 
-    /// Calls `changed` whenever somebody else has changed our table. Ends only with an error.
+    /// Calls `changed` whenever somebody else has changed the table. Ends only with an error.
+    ///
+    /// # Errors
+    /// When the socket fails.
     pub async fn run(self, changed: impl Fn()) -> Result<(), Error> {
         let mut buffer = Vec::with_capacity(RECEIVE_BYTES);
         loop {
             buffer.clear();
             self.socket.recv(&mut buffer).await.map_err(Error::Receive)?;
-            if foreign(&buffer, self.family, self.ours) {
-                tracing::debug!("somebody else has changed the table {TABLE}");
+            if foreign(&buffer, self.family, self.table, self.ours) {
+                tracing::debug!(table = self.table, "somebody else has changed the table");
                 changed();
             }
         }
     }
 }
 
-/// Whether a message among these tells of a change to our table that did not come from the socket `ours`.
-fn foreign(mut bytes: &[u8], family: Family, ours: u32) -> bool {
+/// Whether a message among these tells of a change to the table that did not come from the socket `ours`.
+fn foreign(mut bytes: &[u8], family: Family, of: &str, ours: u32) -> bool {
     while let Ok(message) = NetlinkBuffer::new_checked(bytes) {
         let length = usize::try_from(message.length()).unwrap_or(usize::MAX);
         let payload = bytes.get(16..length).unwrap_or_default();
@@ -69,8 +76,8 @@ fn foreign(mut bytes: &[u8], family: Family, ours: u32) -> bool {
         let table = payload.get(4..).and_then(|attributes| find(attributes, 1)).and_then(text);
         if message.message_type() >> 8 == SUBSYSTEM
             && message.port_number() != ours
-            && payload.first() == Some(&family_number(family))
-            && table == Some(TABLE)
+            && payload.first() == Some(&family.number())
+            && table == Some(of)
         {
             return true;
         }
@@ -81,17 +88,19 @@ fn foreign(mut bytes: &[u8], family: Family, ours: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::batch::Batch;
     use super::*;
-    use crate::state::Delta;
+    use crate::Batch;
 
     #[test]
     fn only_others_changes_of_our_table_count() {
         // A batch looks like what the kernel tells of it, but for the port.
-        let batch = Batch::of(Family::V4, &Delta { reset: true, ..Delta::default() }, 1);
-        assert!(foreign(batch.bytes(), Family::V4, 4711));
-        assert!(!foreign(batch.bytes(), Family::V4, 0));
-        assert!(!foreign(batch.bytes(), Family::V6, 4711));
-        assert!(!foreign(&[], Family::V4, 4711));
+        let mut batch = Batch::new(Family::V4, "ours", 1);
+        batch.replace_table();
+        let batch = batch.finish();
+        assert!(foreign(batch.bytes(), Family::V4, "ours", 4711));
+        assert!(!foreign(batch.bytes(), Family::V4, "theirs", 4711));
+        assert!(!foreign(batch.bytes(), Family::V4, "ours", 0));
+        assert!(!foreign(batch.bytes(), Family::V6, "ours", 4711));
+        assert!(!foreign(&[], Family::V4, "ours", 4711));
     }
 }

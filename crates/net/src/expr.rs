@@ -2,38 +2,24 @@
 //!
 //! Attribute numbers are those of `include/uapi/linux/netfilter/nf_tables.h`; netlink carries their values in network byte order.
 
-use netlink_packet_core::{DefaultNla, NLA_F_NESTED};
+use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED};
 use netlink_packet_netfilter::nftables::{
-    Bitwise, Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute, Lookup, Meta, MetaKey, Operator,
-    Payload, Register, Verdict, VerdictAttribute,
+    Bitwise, Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute, Lookup, Meta, Payload,
+    VerdictAttribute,
 };
+pub use netlink_packet_netfilter::nftables::{MetaKey, Operator, Register, Verdict};
 
-use crate::model::Family;
+use crate::Family;
 
 /// An expression as an element of a rule's list.
 pub type Expr = ListAttribute<ExpressionAttribute>;
 
 /// Where keys are built for lookups; runs on through the following 32-bit registers.
 pub const KEY: Register = Register::Reg32_00;
-/// Where the chosen backend lies: its address, then its port in [`backend_port`].
-pub const BACKEND: Register = Register::Reg32_04;
-
-/// Netfilter's number for a family.
-pub fn family_number(family: Family) -> u8 {
-    match family {
-        Family::V4 => 2,
-        Family::V6 => 10,
-    }
-}
 
 /// The register `words` 32-bit words after the first key register.
 pub fn key_word(words: usize) -> Register {
     Register::from(u32::from(KEY).saturating_add(u32::try_from(words).unwrap_or(u32::MAX)))
-}
-
-/// The register of the backend's port, right after its address.
-pub fn backend_port(family: Family) -> Register {
-    key_word(4 + family.address_len() / 4)
 }
 
 /// Loads `len` bytes at `offset` of the network header.
@@ -88,7 +74,7 @@ pub fn verdict(data: DataAttribute) -> Expr {
     Expressions::Immediate(vec![Immediate::DestinationRegister(Register::Verdict), Immediate::Data(data)]).into()
 }
 
-/// The data of a verdict that leads to a chain.
+/// The data of a verdict that leads to a chain: [`Verdict::Jump`] and back, or [`Verdict::Goto`] for good.
 pub fn to_chain(code: Verdict, chain: &str) -> DataAttribute {
     DataAttribute::Verdict(vec![VerdictAttribute::Code(code), VerdictAttribute::Chain(chain.to_owned())])
 }
@@ -135,8 +121,8 @@ pub fn fib_type(source: bool, to: Register) -> Expr {
     other("fib", vec![u32_be(DREG, to.into()), u32_be(RESULT, ADDRTYPE), u32_be(FLAGS, flags)])
 }
 
-/// Rewrites the destination to the backend in the backend registers.
-pub fn dnat(family: Family) -> Expr {
+/// Rewrites the destination to the address and port in these registers.
+pub fn dnat(family: Family, address: Register, port: Register) -> Expr {
     const TYPE: u16 = 1;
     const FAMILY: u16 = 2;
     const REG_ADDR_MIN: u16 = 3;
@@ -146,9 +132,9 @@ pub fn dnat(family: Family) -> Expr {
         "nat",
         vec![
             u32_be(TYPE, DNAT),
-            u32_be(FAMILY, family_number(family).into()),
-            u32_be(REG_ADDR_MIN, BACKEND.into()),
-            u32_be(REG_PROTO_MIN, backend_port(family).into()),
+            u32_be(FAMILY, family.number().into()),
+            u32_be(REG_ADDR_MIN, address.into()),
+            u32_be(REG_PROTO_MIN, port.into()),
         ],
     )
 }
@@ -204,10 +190,14 @@ pub fn string(kind: u16, value: &str) -> DefaultNla {
 
 /// An attribute that holds encoded attributes.
 pub fn nested(kind: u16, attributes: &[DefaultNla]) -> DefaultNla {
-    use netlink_packet_core::Emitable;
-    let mut bytes = vec![0; attributes.buffer_len()];
-    attributes.emit(&mut bytes);
-    DefaultNla::new(kind | NLA_F_NESTED, bytes)
+    DefaultNla::new(kind | NLA_F_NESTED, emitted(attributes))
+}
+
+/// The bytes of attributes.
+pub fn emitted(encoded: impl Emitable) -> Vec<u8> {
+    let mut bytes = vec![0; encoded.buffer_len()];
+    encoded.emit(&mut bytes);
+    bytes
 }
 
 fn other(name: &str, attributes: Vec<DefaultNla>) -> Expr {
