@@ -65,6 +65,9 @@ impl Cgroups {
     }
 
     /// Makes a pod's group and sets what the pod as a whole may use. Blocks for a moment.
+    ///
+    /// # Errors
+    /// When the group cannot be made, or the kernel refuses a limit.
     pub fn prepare(&self, pod: &Pod) -> io::Result<()> {
         let parent = self.pod_parent(pod);
         let spec = pod.spec();

@@ -70,6 +70,9 @@ impl Images {
 
     /// Makes sure an image is present as the policy (`Always`, `IfNotPresent`, `Never`) wants. `pulling` is called when a pull begins. Dropping the
     /// future leaves a pull that others wait for alone.
+    ///
+    /// # Errors
+    /// When the policy forbids the pull that would be needed, the reference is none, or the pull fails.
     pub async fn ensure(
         &self,
         image: &str,

@@ -200,6 +200,9 @@ impl KubeletMetrics {
     }
 
     /// Counts a question to the runtime and how long its answer takes.
+    ///
+    /// # Errors
+    /// What the work says.
     pub async fn timed<T, E>(&self, operation_type: &'static str, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
         let (begun, label) = (Instant::now(), OperationLabel { operation_type });
         self.operations.get_or_create(&label).inc();

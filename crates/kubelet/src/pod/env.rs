@@ -91,6 +91,9 @@ impl Default for Budget {
 type Variables = BTreeMap<String, String>;
 
 /// Makes a container's variables. The pod's status must hold its address if a variable names it.
+///
+/// # Errors
+/// When a variable names what is not there, or what a variable cannot hold.
 pub async fn environment(
     cluster: &dyn Cluster,
     node: &NodeFacts,

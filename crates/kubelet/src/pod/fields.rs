@@ -44,6 +44,9 @@ pub enum FieldError {
 }
 
 /// The value of a `fieldRef`. Fields that are not known yet (the pod's address before it has one) are empty.
+///
+/// # Errors
+/// When there is no such field.
 pub fn pod_field(pod: &Pod, path: &str, node: &NodeFacts) -> Result<String, FieldError> {
     let (metadata, spec, status) = (pod.metadata(), pod.spec(), pod.status());
     if let Some((map, key)) = subscript(path) {
@@ -75,6 +78,9 @@ pub fn needs_address(path: &str) -> bool {
 }
 
 /// The value of a `resourceFieldRef`, in units of its divisor, rounded up. A limit that is not set is what the node has.
+///
+/// # Errors
+/// When there is no such resource, or the divisor is none.
 pub fn resource_field(container: &Container, selector: &ResourceFieldSelector, node: &NodeFacts) -> Result<String, FieldError> {
     let unknown = || FieldError::Resource(selector.resource.clone());
     let (which, name) = selector.resource.split_once('.').ok_or_else(unknown)?;

@@ -57,6 +57,9 @@ impl PodFiles {
     }
 
     /// Makes the files; `hosts` stays empty until the pod has its address.
+    ///
+    /// # Errors
+    /// When a file or its directory cannot be made.
     pub fn prepare(&self, pod: &Pod, dns: &Dns) -> io::Result<()> {
         private_dir(&self.dir)?;
         let host = fs::read_to_string(&dns.host_file).unwrap_or_default();
@@ -68,6 +71,9 @@ impl PodFiles {
     }
 
     /// Writes `/etc/hosts` for a pod that has its address (or uses the host's network).
+    ///
+    /// # Errors
+    /// When the file cannot be written.
     pub fn write_hosts(&self, pod: &Pod, address: Option<Ipv4Addr>, domain: &str) -> io::Result<()> {
         let mut text = match address {
             Some(address) => pod_hosts(pod, address, domain),
@@ -85,6 +91,9 @@ impl PodFiles {
     }
 
     /// Makes an empty termination message that any user in the container can write.
+    ///
+    /// # Errors
+    /// When the file or its directory cannot be made.
     pub fn prepare_message(&self, container: &str, attempt: u32) -> io::Result<PathBuf> {
         let path = self.message(container, attempt);
         if let Some(parent) = path.parent() {

@@ -112,6 +112,9 @@ pub struct ContainerInput<'a> {
 }
 
 /// An application container.
+///
+/// # Errors
+/// When the specification asks for what cannot be made of it.
 pub fn container_spec(input: ContainerInput<'_>) -> Result<ContainerSpec, SpecError> {
     let ContainerInput { pod, container, sandbox, image, .. } = input;
     let (metadata, spec) = (pod.metadata(), pod.spec());

@@ -30,6 +30,9 @@ pub enum PauseError {
 }
 
 /// Makes sure that the image of the sandbox's container is in the engine, and says its reference.
+///
+/// # Errors
+/// When the binary cannot be read, or the engine does not take the image.
 pub async fn ensure_pause_image(runtime: &dyn Runtime, binary: &Path) -> Result<String, PauseError> {
     let reference = format!("ferrokube/pause:{}", env!("CARGO_PKG_VERSION"));
     if runtime.image(&reference).await.map_err(PauseError::Load)?.is_some() {

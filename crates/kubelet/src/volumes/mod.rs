@@ -146,6 +146,9 @@ impl Volumes {
     }
 
     /// Makes the pod's volumes, or brings them up to date.
+    ///
+    /// # Errors
+    /// The first volume that cannot be made, and why.
     pub async fn prepare(&self, pod: &Pod) -> Result<Mounted, Error> {
         let mut mounted = Mounted::default();
         for volume in &pod.spec().volumes {
@@ -188,6 +191,9 @@ impl Volumes {
 
     /// Mounts the subPaths of a container's mounts, given by the mounts' places in the spec, where no container reaches them; says where. Blocks on
     /// the file system.
+    ///
+    /// # Errors
+    /// The first path that cannot be mounted, and why.
     pub fn mount_sub_paths(
         &self,
         uid: &str,
@@ -208,12 +214,18 @@ impl Volumes {
     }
 
     /// Removes everything of a pod from the host. No error if nothing is there.
+    ///
+    /// # Errors
+    /// What cannot be unmounted or removed.
     pub async fn remove(&self, uid: &str) -> Result<(), Problem> {
         let dir = self.pod_dir(uid);
         blocking(move || mount::remove_tree(&dir).map_err(|source| Problem::Io { path: dir, source })).await
     }
 
     /// Removes what belongs to none of these pods; says whose it was.
+    ///
+    /// # Errors
+    /// What cannot be listed, unmounted or removed.
     pub async fn sweep(&self, live: &BTreeSet<String>) -> Result<Vec<String>, Problem> {
         let mut removed = Vec::new();
         let entries = match fs::read_dir(&self.pods) {
