@@ -1,15 +1,16 @@
-//! The admin port: `/livez`, `/readyz`, `/metrics`, `/version`. No authentication, hence loopback only.
+//! The admin port: `/livez`, `/readyz`, a path below them for each of their checks, `/metrics`, `/version`. No authentication, hence
+//! loopback only.
 
 use axum::{
     Router,
-    extract::{RawQuery, State},
+    extract::{Path, RawQuery, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
 use tokio::net::TcpListener;
 
-use crate::{Health, Metrics, Shutdown};
+use crate::{Health, Metrics, Shutdown, health::Checks};
 
 #[derive(Clone)]
 struct Admin {
@@ -29,28 +30,67 @@ pub async fn serve_admin(listener: TcpListener, health: Health, metrics: Metrics
 pub fn admin_router(health: Health, metrics: Metrics) -> Router {
     Router::new()
         .route("/livez", get(livez))
-        .route("/healthz", get(livez))
+        .route("/livez/{*check}", get(live_check))
+        .route("/healthz", get(healthz))
+        .route("/healthz/{*check}", get(live_check))
         .route("/readyz", get(readyz))
+        .route("/readyz/{*check}", get(ready_check))
         .route("/metrics", get(metrics_text))
         .route("/version", get(version))
         .with_state(Admin { health, metrics })
 }
 
 async fn livez(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Response {
-    answer(admin.health.is_live(), admin.health.describe_live(), query.as_deref(), "livez")
+    answer(&admin.health.live_checks(), query.as_deref(), "livez")
+}
+
+async fn healthz(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Response {
+    answer(&admin.health.live_checks(), query.as_deref(), "healthz")
 }
 
 async fn readyz(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Response {
-    answer(admin.health.is_ready(), admin.health.describe_ready(), query.as_deref(), "readyz")
+    answer(&admin.health.ready_checks(), query.as_deref(), "readyz")
 }
 
-/// `ok`, or check by check when something is wrong or `?verbose` asks for it.
-fn answer(good: bool, checks: String, query: Option<&str>, name: &str) -> Response {
-    let verbose = query.is_some_and(|query| query.split('&').any(|part| part.split('=').next() == Some("verbose")));
-    match (good, verbose) {
-        (true, false) => "ok".into_response(),
-        (true, true) => format!("{checks}{name} check passed\n").into_response(),
-        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, format!("{checks}{name} check failed\n")).into_response(),
+async fn live_check(State(admin): State<Admin>, Path(check): Path<String>) -> Response {
+    answer_one(&admin.health.live_checks(), &check)
+}
+
+async fn ready_check(State(admin): State<Admin>, Path(check): Path<String>) -> Response {
+    answer_one(&admin.health.ready_checks(), &check)
+}
+
+/// `ok`, or check by check when something is wrong or `?verbose` asks for it. What `?exclude=` names does not count.
+fn answer(checks: &Checks, query: Option<&str>, name: &str) -> Response {
+    let pairs: Vec<_> = query.unwrap_or_default().split('&').map(|part| part.split_once('=').unwrap_or((part, ""))).collect();
+    let is_excluded = |check: &str| pairs.contains(&("exclude", check));
+    let mut text: String = checks.iter().map(|(check, wrong)| line(check, wrong.as_deref(), is_excluded(check))).collect();
+    let good = checks.iter().all(|(check, wrong)| wrong.is_none() || is_excluded(check));
+    if good && !pairs.iter().any(|(key, _)| *key == "verbose") {
+        return "ok".into_response();
+    }
+    text += &format!("{name} check {}\n", if good { "passed" } else { "failed" });
+    let code = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, text).into_response()
+}
+
+fn line(check: &str, wrong: Option<&str>, is_excluded: bool) -> String {
+    match (wrong, is_excluded) {
+        (_, true) => format!("[+]{check} excluded: ok\n"),
+        (None, false) => format!("[+]{check} ok\n"),
+        (Some(wrong), false) => format!("[-]{check}: {wrong}\n"),
+    }
+}
+
+/// One check alone.
+fn answer_one(checks: &Checks, name: &str) -> Response {
+    match checks.get(name) {
+        None => {
+            let known: Vec<_> = checks.keys().map(String::as_str).collect();
+            (StatusCode::NOT_FOUND, format!("there is no check {name:?}; there are: {}\n", known.join(", "))).into_response()
+        }
+        Some(None) => "ok".into_response(),
+        Some(Some(wrong)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{name}: {wrong}\n")).into_response(),
     }
 }
 
@@ -99,6 +139,15 @@ mod tests {
         gate.open();
         assert!(fetch(address, "/readyz").await.ends_with("\r\n\r\nok"));
         assert!(fetch(address, "/readyz?verbose").await.contains("[+]informers ok"));
+        assert!(fetch(address, "/readyz?verbose").await.ends_with("[+]shutdown ok\nreadyz check passed\n"));
+        assert!(fetch(address, "/readyz/informers").await.ends_with("\r\n\r\nok"));
+        assert!(fetch(address, "/readyz/etcd").await.starts_with("HTTP/1.1 404"));
+        gate.close("lost");
+        let one = fetch(address, "/readyz/informers").await;
+        assert!(one.starts_with("HTTP/1.1 503") && one.ends_with("informers: lost\n"), "{one}");
+        let others = fetch(address, "/readyz?exclude=informers&verbose").await;
+        assert!(others.starts_with("HTTP/1.1 200") && others.contains("[+]informers excluded: ok"), "{others}");
+        assert!(fetch(address, "/livez/none").await.starts_with("HTTP/1.1 404"));
         assert!(fetch(address, "/metrics").await.contains("process_resident_memory_bytes"));
         shutdown.start();
         server.await.unwrap().unwrap();

@@ -3,7 +3,7 @@
 //! Holds named gates, opened and closed by the parts they stand for. Invariant: the daemon is ready exactly while every gate is
 //! open and the shutdown has not begun; it is alive while every liveness gate is open.
 
-use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -25,10 +25,12 @@ pub struct Gate {
     name: String,
 }
 
+/// Conditions by name: nothing when one holds, else why it does not.
+pub(crate) type Checks = BTreeMap<String, Option<String>>;
+
 #[derive(Debug)]
 struct Gates {
-    /// By name: nothing when open, else why it is closed.
-    closed: Mutex<BTreeMap<String, Option<String>>>,
+    closed: Mutex<Checks>,
     open: watch::Sender<bool>,
 }
 
@@ -74,20 +76,16 @@ impl Health {
         self.ready.open.subscribe()
     }
 
-    /// Readiness check by check, a line each.
-    pub(crate) fn describe_ready(&self) -> String {
-        let mut text = self.ready.describe();
-        if self.shutdown.has_started() {
-            text.push_str("[-]shutdown: in progress\n");
-        } else {
-            text.push_str("[+]shutdown ok\n");
-        }
-        text
+    /// The readiness checks by name, each with what is wrong.
+    pub(crate) fn ready_checks(&self) -> Checks {
+        let mut checks = self.ready.closed.lock().clone();
+        checks.insert("shutdown".to_owned(), self.shutdown.has_started().then(|| "in progress".to_owned()));
+        checks
     }
 
-    /// Liveness check by check, a line each.
-    pub(crate) fn describe_live(&self) -> String {
-        self.live.describe()
+    /// The liveness checks by name, each with what is wrong.
+    pub(crate) fn live_checks(&self) -> Checks {
+        self.live.closed.lock().clone()
     }
 }
 
@@ -126,21 +124,6 @@ impl Default for Gates {
     }
 }
 
-impl Gates {
-    fn describe(&self) -> String {
-        let mut text = String::new();
-        for (name, closed) in &*self.closed.lock() {
-            // Writing to a string cannot fail.
-            match closed {
-                None => writeln!(text, "[+]{name} ok"),
-                Some(reason) => writeln!(text, "[-]{name}: {reason}"),
-            }
-            .ok();
-        }
-        text
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,7 +140,9 @@ mod tests {
         assert!(health.is_ready());
         nodes.close("lost");
         assert!(!health.is_ready());
-        assert_eq!(health.describe_ready(), "[-]nodes: lost\n[+]pods ok\n[+]shutdown ok\n");
+        let checks = health.ready_checks();
+        let checks: Vec<_> = checks.iter().map(|(name, wrong)| (name.as_str(), wrong.as_deref())).collect();
+        assert_eq!(checks, [("nodes", Some("lost")), ("pods", None), ("shutdown", None)]);
     }
 
     #[test]

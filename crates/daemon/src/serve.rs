@@ -38,6 +38,8 @@ pub struct HttpOptions {
     pub connection_window: u32,
     /// What one stream may have queued for sending, bytes.
     pub send_buffer: usize,
+    /// Head of one request, bytes: what a client that sends half of it can hold.
+    pub head: u32,
     /// Silence after which a client is pinged; it is dropped after as long again.
     pub keep_alive: Duration,
     /// How long a client may be connected without asking for anything: whoever does, asks at once.
@@ -54,6 +56,7 @@ impl Default for HttpOptions {
             stream_window: 256 << 10,
             connection_window: 1 << 20,
             send_buffer: 128 << 10,
+            head: 32 << 10,
             keep_alive: Duration::from_secs(20),
             first_request: Duration::from_secs(30),
         }
@@ -61,7 +64,8 @@ impl Default for HttpOptions {
 }
 
 /// Serves `service`, such as an `axum::Router` with tonic's routes in it, on every connection of `incoming`, over HTTP/1.1 or HTTP/2
-/// with upgrades. Each request carries a [`crate::tls::PeerInfo`] extension.
+/// with upgrades. Each request carries a [`crate::tls::PeerInfo`] and an
+/// `Arc` of its connection's [`crate::tls::Seat`] as extensions.
 ///
 /// Once the shutdown begins no connection is accepted and clients are told to go; returns when the last request has ended. Requests
 /// that never end by themselves, such as watches, must follow the shutdown too.
@@ -90,11 +94,13 @@ where
         let service = service.clone();
         let asked = Arc::new(AtomicBool::new(false));
         let silent = silent(options.first_request, asked.clone());
-        let (activity, requests) = (connection.activity().clone(), connection.activity().clone());
+        let seat = connection.seat().clone();
+        let activity = seat.activity().clone();
         let service = hyper::service::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
             asked.store(true, Ordering::Relaxed);
             request.extensions_mut().insert(peer.clone());
-            let (busy, connects) = (requests.begin(), request.method() == http::Method::CONNECT);
+            request.extensions_mut().insert(seat.clone());
+            let (busy, connects) = (seat.activity().begin(), request.method() == http::Method::CONNECT);
             let answer = service.clone().oneshot(request);
             async move {
                 let answer = answer.await?;
@@ -160,7 +166,7 @@ async fn silent(bound: Duration, asked: Arc<AtomicBool>) {
 
 fn builder(options: HttpOptions, has_certificate: bool) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10)).max_buf_size(options.head as usize);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -168,7 +174,7 @@ fn builder(options: HttpOptions, has_certificate: bool) -> auto::Builder<TokioEx
         .initial_stream_window_size(options.stream_window)
         .initial_connection_window_size(options.connection_window)
         .max_send_buf_size(options.send_buffer)
-        .max_header_list_size(64 << 10)
+        .max_header_list_size(options.head)
         .keep_alive_interval(options.keep_alive)
         .keep_alive_timeout(options.keep_alive);
     builder

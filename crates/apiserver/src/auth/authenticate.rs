@@ -1,11 +1,17 @@
 //! From credentials to a user.
 
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
 use api::{
     Resource, StatusError,
     core::v1::{Node, Pod, Secret, ServiceAccount},
     status::Reason,
 };
 use daemon::tls::PeerIdentity;
+use parking_lot::Mutex;
 use store::Store;
 
 use super::{
@@ -19,11 +25,15 @@ use crate::{
 
 /// For how many seconds a token still counts after the deletion of what it is bound to was to be over.
 const DELETION_LEEWAY: i64 = 60;
+/// For how long it is remembered that something is gone, and of how many things.
+const REMEMBERED: Duration = Duration::from_secs(10);
+const MOST_REMEMBERED: usize = 10_000;
 
 /// Keys of `User::extra`, upstream's.
 const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 pub(super) const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
-pub(super) const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
+/// UID of the pod that a token is bound to.
+pub const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
 pub(super) const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 pub(super) const NODE_UID: &str = "authentication.kubernetes.io/node-uid";
 
@@ -32,9 +42,33 @@ pub(super) struct Authenticator {
     pub(super) tokens: Tokens,
     pub(super) audiences: Vec<String>,
     pub(super) store: Store,
+    gone: Gone,
+}
+
+/// UIDs that etcd no longer had a moment ago, so that who keeps coming with a token of something deleted does not make etcd be asked each
+/// time. Only a restored etcd brings one back.
+#[derive(Default)]
+struct Gone(Mutex<HashMap<String, Instant>>);
+
+impl Gone {
+    fn knows(&self, uid: &str) -> bool {
+        self.0.lock().get(uid).is_some_and(|since| since.elapsed() < REMEMBERED)
+    }
+
+    fn remember(&self, uid: &str) {
+        let mut gone = self.0.lock();
+        if gone.len() >= MOST_REMEMBERED {
+            gone.clear();
+        }
+        gone.insert(uid.to_owned(), Instant::now());
+    }
 }
 
 impl Authenticator {
+    pub(super) fn new(tokens: Tokens, audiences: Vec<String>, store: Store) -> Self {
+        Self { tokens, audiences, store, gone: Gone::default() }
+    }
+
     /// The user behind the credentials; a certificate counts before a token.
     ///
     /// # Errors
@@ -78,15 +112,22 @@ impl Authenticator {
 
     async fn check<K: Resource>(&self, namespace: &str, reference: &Reference, now: i64) -> Result<(), StatusError> {
         let Reference { name, uid } = reference;
+        let is_gone = || unauthorized(format!("the token's {} {name:?} is gone", K::KIND.singular));
+        if self.gone.knows(uid) {
+            return Err(is_gone());
+        }
         let entry = Reader::<K>::new(&self.store).entry_unless_cached(namespace, name, |entry| entry.uid() == uid).await?;
         let gone = match entry.filter(|entry| entry.uid() == uid) {
-            None => true,
+            None => {
+                self.gone.remember(uid);
+                true
+            }
             Some(entry) => {
                 let deleted = reader::decode_metadata(&entry)?.deletion_timestamp;
                 deleted.is_some_and(|at| at.seconds + DELETION_LEEWAY < now)
             }
         };
-        if gone { Err(unauthorized(format!("the token's {} {name:?} is gone", K::KIND.singular))) } else { Ok(()) }
+        if gone { Err(is_gone()) } else { Ok(()) }
     }
 }
 
@@ -173,6 +214,16 @@ mod tests {
             not_after: 1000,
             der: vec![1, 2, 3].into(),
         }
+    }
+
+    #[test]
+    fn what_is_gone_is_remembered_and_not_without_bound() {
+        let gone = Gone::default();
+        assert!(!gone.knows("a"));
+        for i in 0..=MOST_REMEMBERED {
+            gone.remember(&i.to_string());
+        }
+        assert!(gone.knows(&MOST_REMEMBERED.to_string()) && !gone.knows("a") && gone.0.lock().len() <= MOST_REMEMBERED);
     }
 
     #[test]

@@ -76,7 +76,7 @@ impl Identity {
         Ok(Self {
             store: store.clone(),
             bootstrapped: watch::Sender::new(false),
-            authenticator: Authenticator { tokens, audiences: config.audiences, store: store.clone() },
+            authenticator: Authenticator::new(tokens, config.audiences, store.clone()),
             authority: Arc::new(Authority { rbac: Rbac::default(), node: NodeAuthorizer::new(store.clone()) }),
         })
     }

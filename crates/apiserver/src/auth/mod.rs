@@ -28,7 +28,7 @@ mod tokens;
 
 pub use self::{
     attributes::{Attributes, ResourceAttributes, Target, Verdict},
-    authenticate::service_account_groups,
+    authenticate::{POD_UID, service_account_groups},
     identity::{Identity, IdentityConfig, IdentityError},
     tokens::TokenKeyError,
 };

@@ -135,7 +135,7 @@ mod tests {
     use crate::gate::limits::{Amount, Class, Ledgers};
 
     fn charge() -> Charge {
-        let accounts = Account::of(Class::Other, &"ann".into(), std::net::Ipv4Addr::LOCALHOST.into());
+        let accounts = vec![Account::Class(Class::Other), Account::User("ann".into(), Class::Other)];
         Ledgers::new(1).charge(accounts, Amount::default()).unwrap()
     }
 

@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use super::limits::{Account, Class};
 use crate::{
-    auth::{ANONYMOUS, MASTERS},
+    auth::{ANONYMOUS, MASTERS, POD_UID},
     request::User,
 };
 
@@ -17,8 +17,10 @@ const PROXY: &str = "system:kube-proxy";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Caller {
     pub(super) class: Class,
-    /// The user; with its address, where many share one name.
+    /// The user; with its address, where many share one name; with its pod, if its token is bound to one.
     pub(super) user: Arc<str>,
+    /// The service account, if the user is one.
+    pub(super) service_account: Option<Arc<str>>,
     address: IpAddr,
 }
 
@@ -33,14 +35,24 @@ impl Caller {
             _ if name == PROXY || user.node_name().is_some() => Class::Node,
             _ => Class::Other,
         };
-        let shared = matches!(name, ANONYMOUS | PROXY);
-        let user = if shared { format!("{name} at {address}").into() } else { name.into() };
-        Self { class, user, address }
+        let pod = user.extra.get(POD_UID).and_then(|uids| uids.first()).filter(|_| class == Class::Other);
+        let counted = match pod {
+            Some(uid) => format!("{name} in pod {uid}"),
+            None if matches!(name, ANONYMOUS | PROXY) => format!("{name} at {address}"),
+            None => name.to_owned(),
+        };
+        let service_account = name.starts_with("system:serviceaccount:").then(|| name.into());
+        Self { class, user: counted.into(), service_account, address }
     }
 
-    /// The accounts that its calls are charged to.
+    /// The accounts that its calls are charged to, its own last.
     pub(super) fn accounts(&self) -> Vec<Account> {
-        Account::of(self.class, &self.user, self.address)
+        let own = match self.class {
+            Class::Anonymous => Account::AnonymousAddress(self.address),
+            Class::Other | Class::Node | Class::Leader => Account::User(self.user.clone(), self.class),
+        };
+        let service_account = self.service_account.clone().map(Account::Tokens);
+        [Account::Class(self.class)].into_iter().chain(service_account).chain([own]).collect()
     }
 }
 
@@ -62,5 +74,17 @@ mod tests {
         assert_eq!(class("system:node:a", &["system:nodes"]), Class::Node);
         assert_eq!(class("system:node:a", &[]), Class::Other);
         assert_eq!(class("system:serviceaccount:kube-system:x", &["system:serviceaccounts"]), Class::Other);
+    }
+
+    #[test]
+    fn pods_of_one_service_account_count_each_and_together() {
+        let caller = |uid: &str| {
+            let extra = [(POD_UID.to_owned(), vec![uid.to_owned()])].into();
+            let user = User { name: "system:serviceaccount:a:agent".to_owned(), extra, ..User::default() };
+            Caller::new(&user, IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)).accounts()
+        };
+        let (one, other) = (caller("1"), caller("2"));
+        assert_eq!((one.len(), &one[..2]), (3, &other[..2]));
+        assert_ne!(one[2], other[2]);
     }
 }

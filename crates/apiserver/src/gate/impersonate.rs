@@ -37,9 +37,10 @@ pub(super) async fn impersonated(identity: &Identity, user: &User, headers: &Hea
 /// The user that the headers name.
 fn wanted(headers: &HeaderMap) -> Result<Option<User>, StatusError> {
     let texts = |name: &str| -> Result<Vec<String>, StatusError> {
-        let text = |value: &http::HeaderValue| value.to_str().map(str::to_owned);
+        // Bytes beyond ASCII are what upstream's clients send as UTF-8.
+        let text = |value: &http::HeaderValue| std::str::from_utf8(value.as_bytes()).map(str::to_owned);
         let values: Result<_, _> = headers.get_all(name).iter().map(text).collect();
-        values.map_err(|_| StatusError::bad_request(format!("{name}: the header is not text")))
+        values.map_err(|_| StatusError::bad_request(format!("{name}: the header is not UTF-8")))
     };
     let first = |name: &str| texts(name).map(|values| values.into_iter().next().unwrap_or_default());
     let mut extra = BTreeMap::new();
@@ -164,6 +165,19 @@ mod tests {
             ]
         );
         assert_eq!(with_implied_groups(user).groups, ["dev", "ops", AUTHENTICATED]);
+    }
+
+    #[test]
+    fn names_are_utf8() {
+        let of = |bytes: &[u8]| {
+            let mut headers = HeaderMap::new();
+            headers.append(USER, http::HeaderValue::from_bytes(bytes).unwrap());
+            headers.append(GROUP, "büro".as_bytes().try_into().unwrap());
+            wanted(&headers)
+        };
+        let user = of("jürgen".as_bytes()).unwrap().unwrap();
+        assert_eq!((user.name.as_str(), user.groups.as_slice()), ("jürgen", &["büro".to_owned()][..]));
+        assert_eq!(of(b"j\xfcrgen").unwrap_err().message(), "impersonate-user: the header is not UTF-8");
     }
 
     #[test]

@@ -1,4 +1,9 @@
-//! How much of what each may hold: calls, streams and bytes of bodies, by kind of caller, user and address. Pure but for the lock.
+//! How much of what each may hold: calls, streams and bytes of bodies, by kind of caller and user. Pure but for the lock.
+//!
+//! Whoever has shown who it is counts as that, wherever it comes from: the pods of a node share its address. Only who has not is counted
+//! by address. Pods that share a service account, as agents on every node do, each have what a user may have, and the account has more.
+//! Where all of a kind together hold what they may, there is still room for those who hold next to nothing: many who flood together
+//! keep out each other, not the rest.
 //!
 //! *Invariant:* what is charged is charged to every account of the caller at once or to none, and is given back when its [`Charge`] is
 //! dropped. An account that holds nothing takes no memory.
@@ -37,10 +42,10 @@ pub(super) struct Amount {
 pub(super) enum Account {
     /// All callers of a kind.
     Class(Class),
-    /// One user; the kind is that of its first call.
+    /// One user, or one pod of a service account; the kind is that of its first call.
     User(Arc<str>, Class),
-    /// All people and workloads at one address.
-    Address(IpAddr),
+    /// All pods of a service account, and who else has a token of it.
+    Tokens(Arc<str>),
     /// All without credentials at one address.
     AnonymousAddress(IpAddr),
 }
@@ -74,16 +79,6 @@ const MIB: usize = 1 << 20;
 const LARGE: usize = 64 << 10;
 
 impl Account {
-    /// The accounts that a caller's calls are charged to.
-    pub(super) fn of(class: Class, user: &Arc<str>, address: IpAddr) -> Vec<Self> {
-        match class {
-            Class::Anonymous => vec![Self::Class(class), Self::AnonymousAddress(address)],
-            Class::Other => vec![Self::Class(class), Self::User(user.clone(), class), Self::Address(address)],
-            // A node's address is that of all its pods that come from the host's network.
-            Class::Node | Class::Leader => vec![Self::Class(class), Self::User(user.clone(), class)],
-        }
-    }
-
     /// The most that an account may hold.
     fn most(&self, streams_per_user: usize) -> Amount {
         let (calls, streams, mib) = match self {
@@ -92,13 +87,21 @@ impl Account {
             Self::Class(Class::Other) => (2_048, 20 * streams_per_user, 96),
             Self::Class(Class::Node) => (2_048, 100 * streams_per_user, 48),
             Self::Class(Class::Leader) => (4_096, 20 * streams_per_user, 96),
-            Self::Address(_) => (512, 2 * streams_per_user, 48),
+            Self::Tokens(_) => (1_024, 10 * streams_per_user, 48),
             Self::User(_, Class::Leader) => (2_048, 2 * streams_per_user, 64),
             // A kubelet opens a watch for each ConfigMap and Secret that its pods name.
             Self::User(_, Class::Node) => (1_024, 2 * streams_per_user, 24),
             Self::User(..) => (256, streams_per_user, 24),
         };
         Amount { calls, streams, bytes: mib * MIB }
+    }
+
+    /// What an account holds may come to even where its kind has no room left, as long as the kind does not exceed its own by half.
+    fn assured(&self) -> Amount {
+        match self {
+            Self::AnonymousAddress(_) => Amount { calls: 4, streams: 2, bytes: 64 << 10 },
+            _ => Amount { calls: 8, streams: 16, bytes: MIB },
+        }
     }
 }
 
@@ -109,11 +112,14 @@ impl Ledger {
         Self { held: HashMap::new(), streams_per_user }
     }
 
-    /// Charges all accounts, or none: then answers the first that has no room.
+    /// Charges all accounts, or none: then answers the last that has no room. The last of all is the caller's own.
     fn charge(&mut self, accounts: &[Account], more: Amount) -> Result<(), Account> {
-        let full = accounts.iter().find(|account| {
-            let after = self.held.get(account).copied().unwrap_or_default() + more;
-            !after.fits(account.most(self.streams_per_user))
+        let after = |account: &Account| self.held.get(account).copied().unwrap_or_default() + more;
+        let holds_little = accounts.last().is_some_and(|own| after(own).fits(own.assured()));
+        let full = accounts.iter().rev().find(|account| {
+            let most = account.most(self.streams_per_user);
+            let is_kind = matches!(account, Account::Class(_));
+            !after(account).fits(if is_kind && holds_little { most.and_half() } else { most })
         });
         if let Some(full) = full {
             return Err(full.clone());
@@ -201,6 +207,10 @@ impl Amount {
     fn fits(self, most: Self) -> bool {
         self.calls <= most.calls && self.streams <= most.streams && self.bytes <= most.bytes
     }
+
+    fn and_half(self) -> Self {
+        Self { calls: self.calls * 3 / 2, streams: self.streams * 3 / 2, bytes: self.bytes / 2 * 3 }
+    }
 }
 
 impl ops::Add for Amount {
@@ -236,7 +246,8 @@ impl std::fmt::Display for Account {
             Self::Class(Class::Node) => f.write_str("all nodes together"),
             Self::Class(Class::Leader) => f.write_str("all administrators and controllers together"),
             Self::User(name, _) => write!(f, "user {name:?}"),
-            Self::Address(address) | Self::AnonymousAddress(address) => write!(f, "the clients at {address} together"),
+            Self::Tokens(name) => write!(f, "all with a token of {name:?} together"),
+            Self::AnonymousAddress(address) => write!(f, "the clients without credentials at {address} together"),
         }
     }
 }
@@ -245,17 +256,20 @@ impl std::fmt::Display for Account {
 mod tests {
     use super::*;
 
-    const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
     const CALL: Amount = Amount { calls: 1, streams: 0, bytes: 0 };
 
     fn of(class: Class, user: &str) -> Vec<Account> {
-        Account::of(class, &user.into(), ADDRESS)
+        let own = match class {
+            Class::Anonymous => Account::AnonymousAddress(user.parse().unwrap()),
+            _ => Account::User(user.into(), class),
+        };
+        vec![Account::Class(class), own]
     }
 
-    fn fill(ledgers: &Ledgers, class: Class, user: &str, amount: Amount) -> (Vec<Charge>, Account) {
+    fn fill(ledgers: &Ledgers, accounts: &[Account], amount: Amount) -> (Vec<Charge>, Account) {
         let mut charges = Vec::new();
         loop {
-            match ledgers.charge(of(class, user), amount) {
+            match ledgers.charge(accounts.to_vec(), amount) {
                 Ok(charge) => charges.push(charge),
                 Err(full) => return (charges, full),
             }
@@ -265,23 +279,52 @@ mod tests {
     #[test]
     fn a_user_that_has_taken_all_it_may_leaves_the_others_theirs() {
         let ledgers = Ledgers::new(10);
-        let (ann, full) = fill(&ledgers, Class::Other, "ann", CALL);
-        assert_eq!((ann.len(), full.to_string().as_str()), (256, "user \"ann\""));
-        let (bob, full) = fill(&ledgers, Class::Other, "bob", CALL);
-        assert_eq!((bob.len(), full.to_string().as_str()), (256, "user \"bob\""));
-        let (carl, full) = fill(&ledgers, Class::Other, "carl", CALL);
-        assert_eq!((carl.len(), full.to_string().as_str()), (0, "the clients at 127.0.0.1 together"));
-        let (anonymous, _) = fill(&ledgers, Class::Anonymous, "", CALL);
-        assert_eq!(anonymous.len(), 32);
+        let mut held = Vec::new();
+        for i in 0..8 {
+            let user = format!("user-{i}");
+            let (calls, full) = fill(&ledgers, &of(Class::Other, &user), CALL);
+            assert_eq!((calls.len(), full.to_string()), (256, format!("user {user:?}")));
+            held.push(calls);
+        }
+        // All that users may hold together is held; who holds next to nothing gets in.
+        let (calls, full) = fill(&ledgers, &of(Class::Other, "ann"), CALL);
+        assert_eq!((calls.len(), full.to_string().as_str()), (8, "all users together"));
+        let (calls, _) = fill(&ledgers, &of(Class::Other, "bob"), CALL);
+        assert_eq!(calls.len(), 8);
+        for i in 0..8 {
+            let (calls, _) = fill(&ledgers, &of(Class::Anonymous, &format!("10.0.0.{i}")), CALL);
+            assert_eq!(calls.len(), 32);
+            held.push(calls);
+        }
+        assert_eq!(fill(&ledgers, &of(Class::Anonymous, "10.0.1.1"), CALL).0.len(), 4);
         for (class, user) in [(Class::Node, "system:node:a"), (Class::Leader, "system:kube-scheduler")] {
             assert!(ledgers.charge(of(class, user), CALL).is_ok(), "{class:?}");
         }
     }
 
     #[test]
+    fn pods_of_one_account_have_a_share_each_and_more_together() {
+        let ledgers = Ledgers::new(10);
+        let stream = Amount { streams: 1, ..Amount::default() };
+        let account = Account::Tokens("agent".into());
+        let pod = |i: usize| {
+            vec![Account::Class(Class::Other), account.clone(), Account::User(format!("pod {i}").into(), Class::Other)]
+        };
+        let mut held = Vec::new();
+        for i in 0..10 {
+            let (streams, full) = fill(&ledgers, &pod(i), stream);
+            assert_eq!((streams.len(), full), (10, pod(i)[2].clone()));
+            held.push(streams);
+        }
+        let (streams, full) = fill(&ledgers, &pod(10), stream);
+        assert_eq!((streams.len(), full.to_string().as_str()), (0, "all with a token of \"agent\" together"));
+        assert!(ledgers.charge(of(Class::Other, "ann"), stream).is_ok());
+    }
+
+    #[test]
     fn what_was_held_is_given_back() {
         let ledgers = Ledgers::new(10);
-        let (charges, _) = fill(&ledgers, Class::Other, "ann", CALL);
+        let (charges, _) = fill(&ledgers, &of(Class::Other, "ann"), CALL);
         drop(charges);
         let mut charge = ledgers.charge(of(Class::Other, "ann"), Amount { streams: 1, ..CALL }).unwrap();
         charge.add_bytes(24 << 20).unwrap();
@@ -296,7 +339,7 @@ mod tests {
     #[test]
     fn streams_have_a_limit_of_their_own() {
         let ledgers = Ledgers::new(10);
-        let (streams, full) = fill(&ledgers, Class::Other, "ann", Amount { streams: 1, ..Amount::default() });
+        let (streams, full) = fill(&ledgers, &of(Class::Other, "ann"), Amount { streams: 1, ..Amount::default() });
         assert_eq!((streams.len(), full.to_string().as_str()), (10, "user \"ann\""));
         assert!(ledgers.charge(of(Class::Other, "ann"), CALL).is_ok());
     }

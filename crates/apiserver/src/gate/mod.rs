@@ -4,6 +4,14 @@
 //! who asks ─► may it ask at all ─► room for a call ─► its body, in time, as room allows ─► a turn ─► the service
 //! ```
 //!
+//! Long watches, logs and the like take no turn, so one connection can have more of them open than there are turns: a kubelet has a watch
+//! for each ConfigMap and Secret that its pods name, 2,048 of them over one connection. They wait for nothing but events, and what they
+//! hold is counted by user. Of turns, one user has a sixth however many streams and connections it has.
+//!
+//! The pods of a node come from its address, as do the node's own daemons: the kubelet masquerades towards whatever is no pod, since an
+//! API server need not have a route back to pods. So nobody who has shown who it is is counted by its address, neither its calls nor its
+//! connections (see [`daemon::tls::Seat`]).
+//!
 //! *Invariant:* for a caller that has not been authenticated nothing is reserved, read or decoded but the small requests of the public
 //! methods. A body of more than [`SMALL`] is read only once its head has shown what the request does and its user may do that. Turns
 //! are for work: nobody has one while a body arrives or an answer is read. What a call holds is given back when it ends, however it
@@ -33,15 +41,16 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use daemon::tls::PeerInfo;
+use daemon::tls::{PeerInfo, Seat};
 use http::request::Parts;
 use http_body::Frame;
+use tokio_util::task::AbortOnDropHandle;
 use tower::ServiceExt as _;
 
 use self::{
     body::{Incoming, PACE, PREFIX, no_room},
     caller::Caller,
-    limits::{Amount, Charge, Ledgers},
+    limits::{Amount, Charge, Class, Ledgers},
     turns::Turns,
 };
 use crate::{
@@ -63,6 +72,8 @@ const LARGE: &[&str] = &["/ferrokube.v1.Objects/Create", "/ferrokube.v1.Objects/
 const STREAMS: &[&str] = &["/Watch", "/Logs", "/Exec", "/Attach", "/PortForward", "/ServerReflectionInfo"];
 /// Those of them whose requests are streams too.
 const TWO_WAY: &[&str] = &["/Exec", "/Attach", "/PortForward", "/ServerReflectionInfo"];
+/// How long a client without credentials may take to take an answer.
+const ANONYMOUS_TAKES: Duration = Duration::from_secs(10);
 /// How long after something large has ended its memory is given back.
 const SETTLE: Duration = Duration::from_secs(2);
 
@@ -79,6 +90,8 @@ pub(crate) struct Gate {
 struct Holding {
     _charge: Charge,
     _in_flight: InFlight,
+    /// Closes the connection of a client that does not take its answer.
+    _deadline: Option<AbortOnDropHandle<()>>,
 }
 
 pin_project_lite::pin_project! {
@@ -123,6 +136,7 @@ impl Gate {
         let (mut parts, mut body) = request.into_parts();
         let path = parts.uri.path().to_owned();
         let (user, caller) = self.who(&parts, &path).await?;
+        claim(&parts, &caller)?;
         let asked = Arc::new(Asked::new(user));
         let is = |methods: &[&str]| methods.iter().any(|method| path.ends_with(method));
         let stream = is(STREAMS);
@@ -131,13 +145,14 @@ impl Gate {
         if !is(TWO_WAY) {
             body = self.read(body, &path, &asked, &mut charge).await?;
         }
+        let deadline = (caller.class == Class::Anonymous && !stream).then(|| seat(&parts)).flatten();
         parts.extensions.insert(asked.clone());
         let request = Request::from_parts(parts, body);
 
         let in_flight = self.metrics.begin(&path, stream);
         let turn = match stream {
             true => None,
-            false => Some(self.turns.take(caller.class, &caller.user).await.ok_or_else(|| {
+            false => Some(self.turns.take(&caller).await.ok_or_else(|| {
                 StatusError::too_many_requests("the server has too many requests to handle; please try again later", 1)
             })?),
         };
@@ -151,25 +166,30 @@ impl Gate {
             let message = response.extensions().get::<tonic::Status>().map(tonic::Status::message).unwrap_or_default();
             tracing::error!(path, user = asked.user.name, message, "a request failed for a reason of ours");
         }
-        let holding = Holding { _charge: charge.without_bytes(), _in_flight: in_flight.of(asked.action()) };
+        let deadline = deadline.map(|seat| AbortOnDropHandle::new(tokio::spawn(close_after(seat, ANONYMOUS_TAKES))));
+        let holding = Holding { _charge: charge.without_bytes(), _in_flight: in_flight.of(asked.action()), _deadline: deadline };
         Ok(response.map(|body| Body::new(Held { body, _holding: holding })))
     }
 
-    /// Answers health and metrics to those who may read their paths.
+    /// Answers version, health and metrics to those who may read their paths.
     async fn plain(&self, request: Request) -> Result<Response, StatusError> {
         let (parts, _) = request.into_parts();
         let path = parts.uri.path().to_owned();
-        if !rest::PATHS.contains(&path.as_str()) || parts.method != http::Method::GET {
+        if !rest::is_served(&path) || parts.method != http::Method::GET {
             return Ok(rest::not_served(&parts.headers));
         }
         let user = self.server.identity.authenticate(&credentials(&parts)).await?;
         let caller = Caller::new(&user, address(&parts));
+        claim(&parts, &caller)?;
         let amount = Amount { calls: 1, ..Amount::default() };
         let _charge = self.ledgers.charge(caller.accounts(), amount).map_err(|full| no_room(&full))?;
         let user = impersonate::impersonated(&self.server.identity, &user, &parts.headers).await?.unwrap_or(user);
         let attributes = Attributes { user: &user, verb: "get", target: Target::Path(&path) };
         if !self.server.identity.decide(&attributes).await?.allowed {
             return Err(rest::forbidden(&user.name, &path));
+        }
+        if path.starts_with("/version") {
+            return Ok(rest::version());
         }
         let Ok(response) = self.admin.clone().oneshot(Request::from_parts(parts, Body::empty())).await;
         Ok(response)
@@ -228,6 +248,27 @@ fn credentials(request: &Parts) -> Credentials {
 
 fn address(request: &Parts) -> IpAddr {
     request.extensions.get::<PeerInfo>().map_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), |peer| peer.remote.ip())
+}
+
+fn seat(request: &Parts) -> Option<Arc<Seat>> {
+    request.extensions.get().cloned()
+}
+
+/// A connection of somebody known counts for that from now on.
+fn claim(request: &Parts, caller: &Caller) -> Result<(), StatusError> {
+    match request.extensions.get::<Arc<Seat>>() {
+        Some(seat) if caller.class != Class::Anonymous && !seat.claim(&caller.user) => {
+            let message =
+                format!("user {:?} has as many connections as it may, none of them idle; please use those", caller.user);
+            Err(StatusError::too_many_requests(message, 1))
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn close_after(seat: Arc<Seat>, time: Duration) {
+    tokio::time::sleep(time).await;
+    seat.close();
 }
 
 impl http_body::Body for Held {

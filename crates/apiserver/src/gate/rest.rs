@@ -1,4 +1,5 @@
-//! Answers to what is no gRPC call: health and metrics; for the rest there is no REST yet, and clients are told so in a form they show.
+//! Answers to what is no gRPC call: version, health and metrics; for the rest there is no REST yet, and clients are told so in a form they
+//! show.
 
 use api::{StatusError, status::Reason};
 use axum::{body::Body, response::Response};
@@ -7,8 +8,34 @@ use http::{HeaderMap, StatusCode, header};
 /// What clients are told.
 const MESSAGE: &str = "this API server does not serve REST yet: use kctl, or gRPC with the services that reflection lists";
 
-/// What is answered without gRPC, to those who may `get` the path.
-pub(super) const PATHS: &[&str] = &["/livez", "/readyz", "/healthz", "/metrics"];
+/// What is answered without gRPC, to those who may `get` the path; health has a path for each check too.
+const PATHS: &[&str] = &["/version", "/version/", "/livez", "/readyz", "/healthz", "/metrics"];
+const CHECKS: &[&str] = &["/livez/", "/readyz/", "/healthz/"];
+
+/// Whether there is an answer for a path without gRPC.
+pub(super) fn is_served(path: &str) -> bool {
+    PATHS.contains(&path) || CHECKS.iter().any(|checks| path.strip_prefix(checks).is_some_and(|check| !check.is_empty()))
+}
+
+/// Upstream's `version.Info`: the Kubernetes version that clients compare with their own, which ours follows after a `+`.
+pub(super) fn version() -> Response {
+    let level = api::API_LEVEL.trim_start_matches('v');
+    let (major, minor) = level.split_once('.').unwrap_or((level, ""));
+    let info = serde_json::json!({
+        "major": major,
+        "minor": minor,
+        "gitVersion": format!("v{level}.0+ferrokube-{}", daemon::VERSION),
+        // What is built is not always built from a repository.
+        "gitCommit": option_env!("FERROKUBE_GIT_COMMIT").unwrap_or_default(),
+        "gitTreeState": option_env!("FERROKUBE_GIT_TREE_STATE").unwrap_or_default(),
+        "buildDate": option_env!("FERROKUBE_BUILD_DATE").unwrap_or("1970-01-01T00:00:00Z"),
+        // No part of it is Go; clients want the field.
+        "goVersion": "",
+        "compiler": "rustc",
+        "platform": daemon::platform(),
+    });
+    answer(StatusCode::OK, "application/json", info.to_string())
+}
 
 /// Whether a request is a gRPC call.
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {

@@ -27,10 +27,10 @@ use tonic::Code;
 use crate::support::{HOUR, World, object};
 
 /// How long the slowest of a hundred requests may take while others flood the server.
-const P99: Duration = Duration::from_millis(200);
+pub const P99: Duration = Duration::from_millis(200);
 
 /// A body that sends these pieces and then nothing, but never ends.
-struct Unfinished(VecDeque<Bytes>);
+pub struct Unfinished(pub VecDeque<Bytes>);
 
 impl http_body::Body for Unfinished {
     type Data = Bytes;
@@ -46,7 +46,7 @@ impl http_body::Body for Unfinished {
 }
 
 /// A body of these pieces.
-struct Finished(VecDeque<Bytes>);
+pub struct Finished(pub VecDeque<Bytes>);
 
 impl http_body::Body for Finished {
     type Data = Bytes;
@@ -63,7 +63,7 @@ async fn connect(world: &World, user: Option<&str>) -> SendRequest<Unfinished> {
 }
 
 /// A connection of a user and group that takes so many bytes unread.
-async fn connect_as<B>(world: &World, user: Option<(&str, Option<&str>)>, window: u32) -> SendRequest<B>
+pub async fn connect_as<B>(world: &World, user: Option<(&str, Option<&str>)>, window: u32) -> SendRequest<B>
 where
     B: http_body::Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
 {
@@ -84,7 +84,7 @@ where
     sender
 }
 
-fn call(method: &str, pieces: impl IntoIterator<Item = Bytes>) -> http::Request<Unfinished> {
+pub fn call(method: &str, pieces: impl IntoIterator<Item = Bytes>) -> http::Request<Unfinished> {
     http::Request::post(format!("https://127.0.0.1/ferrokube.v1.Objects/{method}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
@@ -109,7 +109,7 @@ fn create(namespace: &str) -> Bytes {
 }
 
 /// The gRPC code of what is answered.
-async fn code(answer: impl Future<Output = hyper::Result<http::Response<hyper::body::Incoming>>>) -> Code {
+pub async fn code(answer: impl Future<Output = hyper::Result<http::Response<hyper::body::Incoming>>>) -> Code {
     let answer = tokio::time::timeout(Duration::from_secs(60), answer).await.expect("no answer").expect("no answer");
     let code = answer.headers().get("grpc-status").and_then(|code| code.to_str().ok()?.parse::<i32>().ok());
     Code::from(code.unwrap_or_default())
@@ -117,7 +117,7 @@ async fn code(answer: impl Future<Output = hyper::Result<http::Response<hyper::b
 
 /// How long the slowest of a hundred requests takes a user, the slowest one aside. Machines that are busy with other things are given
 /// three tries: who is kept out by a flood is kept out in each.
-async fn p99(client: &Client) -> Duration {
+pub async fn p99(client: &Client) -> Duration {
     let mut best = Duration::MAX;
     for _ in 0..3 {
         let mut times = Vec::new();
@@ -136,10 +136,17 @@ async fn p99(client: &Client) -> Duration {
 }
 
 /// Bytes that are resident of this process, which is client and server.
-fn resident() -> usize {
+pub fn resident() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+}
+
+/// Lets this process have as many files open as it may.
+pub fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
 }
 
 /// Lets a user read namespaces, and create configmaps in `default`.
@@ -276,9 +283,7 @@ async fn permit_holds(world: &World) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silent_connections_delay_nobody() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    raise_open_files();
     let world = World::new().await;
     let mut silent = Vec::new();
     for count in [600, 3_000] {

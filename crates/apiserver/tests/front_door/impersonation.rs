@@ -55,6 +55,9 @@ async fn who_may_impersonate_is_taken_for_another() {
     let error = whoami(&admin, &[("impersonate-group", "dev")]).await.unwrap_err();
     assert_eq!(error.reason(), Reason::BadRequest, "{error}");
 
+    let umlaut = client::config::Impersonation { user: "jürgen".to_owned(), ..Default::default() };
+    assert_eq!(whoami(&world.transport_as(umlaut), &[]).await.unwrap().username, "jürgen");
+
     // Ann may be bob, and in no group.
     let ann = world.transport_of("ann", None);
     let refused = whoami(&ann, &[("impersonate-user", "bob")]).await.unwrap_err();

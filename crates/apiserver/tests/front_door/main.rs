@@ -5,13 +5,16 @@
 
 mod access;
 mod bad_input;
+mod bloat;
 mod flood;
 mod fuzz;
 mod impersonation;
 mod json;
 mod life;
+mod newcomers;
 mod reflection;
 mod relay;
 mod rest;
+mod shares;
 mod support;
 mod writes;

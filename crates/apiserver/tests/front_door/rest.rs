@@ -34,7 +34,7 @@ async fn ask(world: &World, request: &str) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_no_grpc_gets_a_status() {
     let world = World::new().await;
-    for path in ["/api", "/apis?timeout=32s", "/api/v1/namespaces/default/pods", "/version", "/"] {
+    for path in ["/api", "/apis?timeout=32s", "/api/v1/namespaces/default/pods", "/livez/", "/"] {
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nAccept: application/json\r\nConnection: close\r\n\r\n");
         let answer = ask(&world, &request).await;
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -54,7 +54,12 @@ async fn health_is_told_to_everyone_and_metrics_to_those_who_may_read_them() {
     let get = async |path: &str, more: &str| {
         ask(&world, &format!("GET {path} HTTP/1.1\r\nHost: x\r\n{more}Connection: close\r\n\r\n")).await
     };
-    assert!(get("/livez", "").await.starts_with("HTTP/1.1 200"));
+    for path in ["/livez", "/readyz", "/healthz"] {
+        assert!(get(path, "").await.ends_with("\r\n\r\nok"), "{path}");
+    }
+    assert!(get("/readyz?verbose", "").await.contains("[+]etcd ok\n"));
+    // Single checks are for those who may read more than whether it is well.
+    assert!(get("/readyz/etcd", "").await.starts_with("HTTP/1.1 403"));
     let refused = get("/metrics", "").await;
     assert!(refused.starts_with("HTTP/1.1 403"), "{refused}");
     assert!(refused.contains("forbidden: User \\\"system:anonymous\\\" cannot get path \\\"/metrics\\\""), "{refused}");
@@ -71,7 +76,25 @@ async fn health_is_told_to_everyone_and_metrics_to_those_who_may_read_them() {
     }));
     world.admin().all::<ClusterRoleBinding>().create(&binding).await.unwrap();
     eventually(async || get("/metrics", &bearer).await.starts_with("HTTP/1.1 200")).await;
+    assert!(get("/readyz/etcd", &bearer).await.ends_with("\r\n\r\nok"));
+    assert!(get("/readyz/none", &bearer).await.starts_with("HTTP/1.1 404"));
     assert!(get("/metrics", &bearer).await.contains("apiserver_request_total{verb=\"POST\""));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_version_is_told_as_upstream_tells_it() {
+    let world = World::new().await;
+    for path in ["/version", "/version/"] {
+        let answer = ask(&world, &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200") && head.contains("content-type: application/json"), "{head}");
+        let version: Value = serde_json::from_str(body).unwrap();
+        let keys: Vec<_> = version.as_object().unwrap().keys().map(String::as_str).collect();
+        let upstream = "buildDate compiler gitCommit gitTreeState gitVersion goVersion major minor platform";
+        assert_eq!(keys.join(" "), upstream);
+        let level = format!("v{}.{}.0+", version["major"].as_str().unwrap(), version["minor"].as_str().unwrap());
+        assert!(version["gitVersion"].as_str().unwrap().starts_with(&level), "{version}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -83,11 +106,19 @@ async fn kubectl_prints_it() {
     let world = World::new().await;
     let home = tempfile::tempdir().unwrap();
     let (server, path) = (format!("--server=https://{}", world.address), home.path().to_owned());
-    let asked = tokio::task::spawn_blocking(move || {
-        let flags = [&server, "--insecure-skip-tls-verify", "--token=none", "--request-timeout=10s", "get", "pods"];
-        Command::new("kubectl").args(flags).env("HOME", path).env("KUBECONFIG", "/dev/null").output().unwrap()
-    });
-    let output = asked.await.unwrap();
+    let kubectl = async |words: &'static [&str]| {
+        let (server, path) = (server.clone(), path.clone());
+        let asked = tokio::task::spawn_blocking(move || {
+            let flags = [&server, "--insecure-skip-tls-verify", "--request-timeout=10s", "--username=x", "--password=x"];
+            Command::new("kubectl").args(flags).args(words).env("HOME", path).env("KUBECONFIG", "/dev/null").output().unwrap()
+        });
+        asked.await.unwrap()
+    };
+    let output = kubectl(&["get", "pods"]).await;
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && said.contains("does not serve REST yet: use kctl"), "{said}");
+    let output = kubectl(&["version"]).await;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let ours = format!("+ferrokube-{}", env!("CARGO_PKG_VERSION"));
+    assert!(said.contains("Server Version:") && said.contains(&ours), "{said} {}", String::from_utf8_lossy(&output.stderr));
 }

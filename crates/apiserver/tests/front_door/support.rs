@@ -121,6 +121,18 @@ impl World {
         Transport::network(Config { identity: Some(identity), ..self.config() }).unwrap()
     }
 
+    /// The way to the server for an administrator who acts as somebody else.
+    pub fn transport_as(&self, impersonate: client::config::Impersonation) -> Transport {
+        let pair = self.ca.issue(&request("kubernetes-admin", Some("system:masters"), HOUR)).unwrap();
+        let identity = (pem(&pair.public_pem), pem(&pair.private_pem));
+        Transport::network(Config { identity: Some(identity), impersonate, ..self.config() }).unwrap()
+    }
+
+    /// The way to the server with a token.
+    pub fn transport_with_token(&self, token: &str) -> Transport {
+        Transport::network(Config { token: Some(Token::Inline(token.to_owned())), ..self.config() }).unwrap()
+    }
+
     pub fn with_certificate(&self, name: &str, group: Option<&str>, lifetime: Duration) -> Client {
         self.with_pair(&self.ca.issue(&request(name, group, lifetime)).unwrap())
     }

@@ -1,81 +1,85 @@
 //! Accepted TLS connections as a stream.
 //!
-//! Handshakes run beside each other, each bounded in time, all bounded in number, altogether and by address, as are those that wait for
-//! theirs (see [`Lobby`]), so that silent or babbling clients cost the others nothing. A client with a certificate never finds the
-//! connections of its address used up: only those without one are counted. What fails before the handshake is done is logged at debug level only: anyone can
+//! Handshakes run beside each other, each bounded in time and in what it may send, all bounded in number (see [`Lobby`]), so that silent,
+//! stalled or babbling clients cost the others nothing. What fails before the handshake is done is logged at debug level only: anyone can
 //! knock.
 
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures::Stream;
 use parking_lot::Mutex;
+use rustls::server::Acceptor;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc},
+    sync::mpsc,
     task::AbortHandle,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::server::Connected;
 
 use super::{
-    Activity, PeerIdentity, PeerInfo, ServerTls,
-    lobby::{Full, Lobby, Places, origin},
+    PeerIdentity, PeerInfo, Seat, ServerTls,
+    lobby::{Holder, Lobby, Most, Place, Places, origin},
 };
 use crate::Shutdown;
 
-/// Bounds on what has not yet shown who it is.
+/// Bytes that a client may send up to the end of its ClientHello, and up to the end of its handshake: what a stalled one can hold.
+const MOST_OF_HELLO: usize = 8 << 10;
+const MOST_OF_HANDSHAKE: usize = 32 << 10;
+
+/// Bounds on what has not yet shown who it is. Where a number is reached, the client that has made no progress for longest gives way to the
+/// next one.
 #[derive(Clone, Copy, Debug)]
 pub struct IncomingOptions {
     /// How long a handshake may take.
     pub handshake_timeout: Duration,
-    /// How many clients may be connected whose handshake is not done; a further one gets the place of the oldest that has said nothing
-    /// for a second, or is refused.
+    /// How many clients may be connected that have not sent their ClientHello.
     pub arrivals: usize,
     /// How many of them may be from one address.
     pub arrivals_per_address: usize,
-    /// How many handshakes may run at once; further clients wait.
+    /// How many clients may be connected that have sent it and whose handshake is not done.
     pub handshakes: usize,
     /// How many of them may be from one address.
     pub handshakes_per_address: usize,
-    /// How many connections without a certificate one address may have; the one that has been idle for longest is closed for a further
-    /// one.
+    /// How many connections there may be over which nobody has shown who it is.
+    pub connections: usize,
+    /// How many of them may be from one address; the one that has been idle for longest is closed for a further one.
     pub connections_per_address: usize,
+    /// How many connections one holder of a certificate or a token may have.
+    pub connections_per_holder: usize,
 }
 
 /// An established TLS connection with what is known of its peer.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Metered>,
     peer: PeerInfo,
-    activity: Arc<Activity>,
-    /// None if it has a certificate.
-    _place: Option<Place>,
+    seat: Arc<Seat>,
 }
 
-/// The place of a connection without a certificate in the count of its address, given back when it ends.
+/// A client's stream, of which so many bytes may still be read.
 #[derive(Debug)]
-struct Place {
-    lobby: Arc<Mutex<Lobby<AbortHandle>>>,
-    address: IpAddr,
-    activity: Arc<Activity>,
+struct Metered {
+    stream: TcpStream,
+    left: Arc<AtomicUsize>,
 }
 
 /// A client's place among those whose handshake is not done, given back when it is.
 struct Waiting {
     lobby: Arc<Mutex<Lobby<AbortHandle>>>,
-    id: u64,
+    place: Place,
 }
 
 /// A client that has not had its handshake.
@@ -114,20 +118,17 @@ async fn accept(
     sender: mpsc::Sender<io::Result<Connection>>,
 ) {
     let places = Places {
-        arrivals: options.arrivals,
-        arrivals_per_address: options.arrivals_per_address,
-        handshakes_per_address: options.handshakes_per_address,
-        connections_per_address: options.connections_per_address,
+        arrivals: Most { all: options.arrivals, of_address: options.arrivals_per_address },
+        handshakes: Most { all: options.handshakes, of_address: options.handshakes_per_address },
+        connections: Most { all: options.connections, of_address: options.connections_per_address },
+        of_holder: options.connections_per_holder,
     };
     let lobby = Arc::new(Mutex::new(Lobby::<AbortHandle>::new(places)));
-    let handshakes = Arc::new(Semaphore::new(options.handshakes));
     loop {
         match listener.accept().await {
             Ok((stream, remote)) => {
                 let client = Client { stream, remote, tls: tls.clone(), timeout: options.handshake_timeout };
-                if welcome(&lobby, client, handshakes.clone(), sender.clone()).is_err() {
-                    tracing::debug!(%remote, "too many clients wait for their handshake");
-                }
+                welcome(&lobby, client, sender.clone());
             }
             Err(error) if is_connection_error(&error) => {
                 tracing::debug!(%error, "client gone before it was accepted")
@@ -142,47 +143,31 @@ async fn accept(
 }
 
 /// Lets a client have its handshake, in the place of another if need be.
-fn welcome(
-    lobby: &Arc<Mutex<Lobby<AbortHandle>>>,
-    client: Client,
-    handshakes: Arc<Semaphore>,
-    sender: mpsc::Sender<io::Result<Connection>>,
-) -> Result<(), Full> {
-    let (address, now) = (origin(client.remote.ip()), Instant::now());
-    let mut locked = lobby.lock();
-    if let Some(oldest) = locked.make_room(address, now)? {
-        oldest.abort();
+fn welcome(lobby: &Arc<Mutex<Lobby<AbortHandle>>>, client: Client, sender: mpsc::Sender<io::Result<Connection>>) {
+    let address = origin(client.remote.ip());
+    let inside = lobby.clone();
+    let task = |place| {
+        let mut waiting = Waiting { lobby: inside.clone(), place };
+        let task = tokio::spawn(async move {
+            let established = client.handshake(&mut waiting, address).await;
+            drop(waiting);
+            let Some((stream, peer)) = established else { return };
+            let holder = match &peer.identity {
+                Some(identity) => Holder::Known(format!("{} at {address}", identity.common_name).into()),
+                None => Holder::Address(address),
+            };
+            let Some(seat) = Seat::take(inside, holder) else {
+                return tracing::debug!(remote = %peer.remote, "too many connections of this client");
+            };
+            // The receiver is gone when the server has ended; so is this connection then.
+            drop(sender.send(Ok(Connection { peer, stream, seat })).await);
+        });
+        task.abort_handle()
+    };
+    let (_, ended) = lobby.lock().arrive(address, task);
+    if let Some(ended) = ended {
+        ended.abort();
     }
-    let (turns, spoke) = (locked.turns(address), Arc::new(AtomicBool::new(false)));
-    // Its number is known only once it runs; it waits for it.
-    let (begun, number) = tokio::sync::oneshot::channel();
-    let (inside, of_address, speaks) = (lobby.clone(), turns.clone(), spoke.clone());
-    let task = tokio::spawn(async move {
-        let Ok(id) = number.await else { return };
-        let waiting = Waiting { lobby: inside.clone(), id };
-        if !client.speaks(&speaks).await {
-            return;
-        }
-        // They are never closed.
-        let (Ok(turn), Ok(handshake)) = (of_address.acquire().await, handshakes.acquire().await) else { return };
-        let established = client.handshake().await;
-        drop((turn, handshake, waiting));
-        let Some((stream, peer)) = established else { return };
-        let activity = Arc::new(Activity::default());
-        let place = match peer.identity {
-            Some(_) => None,
-            None => match Place::take(inside, address, activity.clone()) {
-                Some(place) => Some(place),
-                None => return tracing::debug!(remote = %peer.remote, "too many connections from this address"),
-            },
-        };
-        // The receiver is gone when the server has ended; so is this connection then.
-        drop(sender.send(Ok(Connection { peer, stream, activity, _place: place })).await);
-    });
-    let id = locked.begin(address, now, spoke, turns, task.abort_handle());
-    // The task waits for it and cannot be gone.
-    begun.send(id).ok();
-    Ok(())
 }
 
 fn is_connection_error(error: &io::Error) -> bool {
@@ -192,25 +177,30 @@ fn is_connection_error(error: &io::Error) -> bool {
 // === impl Client ===
 
 impl Client {
-    /// Waits until the client has sent something; false if it does not in time.
-    async fn speaks(&self, spoke: &AtomicBool) -> bool {
-        // A peek, as a stream may be called readable when it is not.
-        let said = tokio::time::timeout(self.timeout, self.stream.peek(&mut [0])).await;
-        let speaks = matches!(said, Ok(Ok(1..)));
-        spoke.store(speaks, Ordering::Relaxed);
-        if !speaks {
-            tracing::debug!(remote = %self.remote, "client said nothing");
-        }
-        speaks
-    }
-
     /// The handshake, if it succeeds in time.
-    async fn handshake(self) -> Option<(TlsStream<TcpStream>, PeerInfo)> {
+    async fn handshake(self, waiting: &mut Waiting, address: IpAddr) -> Option<(TlsStream<Metered>, PeerInfo)> {
         let Self { stream, remote, tls, timeout } = self;
         let established = async {
             stream.set_nodelay(true)?;
             let local = stream.local_addr()?;
-            let stream = TlsAcceptor::from(tls.current()).accept(stream).await?;
+            let left = Arc::new(AtomicUsize::new(MOST_OF_HELLO));
+            let greeting = LazyConfigAcceptor::new(Acceptor::default(), Metered { stream, left: left.clone() }).await?;
+            waiting.progress();
+            left.store(MOST_OF_HANDSHAKE, Ordering::Relaxed);
+            let turns = waiting.lobby.lock().turns(address);
+            let turn = turns.acquire_owned().await.map_err(io::Error::other)?;
+            // This makes the signature; what follows waits for the client.
+            let mut finishing = pin!(greeting.into_stream(tls.current()));
+            let first = futures::poll!(finishing.as_mut());
+            drop(turn);
+            let stream = match first {
+                Poll::Ready(stream) => stream?,
+                Poll::Pending => {
+                    waiting.progress();
+                    finishing.await?
+                }
+            };
+            left.store(usize::MAX, Ordering::Relaxed);
             let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
             let identity = match leaf {
                 None => None,
@@ -234,38 +224,83 @@ impl Client {
 // === impl IncomingOptions ===
 
 impl Default for IncomingOptions {
-    /// Ten seconds; 4,096 arrivals, 1,024 of them from one address; 512 handshakes at once, 64 of them from one address, which may have
-    /// 1,024 connections without a certificate.
+    /// Ten seconds; 4,096 arrivals, 1,024 of them from one address; 2,048 handshakes, 512 of them from one address; 2,048 connections of
+    /// nobody known, 512 of them from one address; 1,280 of one holder, who may have 1,000 streams and 256 calls, each over one of its own.
     fn default() -> Self {
         Self {
             handshake_timeout: Duration::from_secs(10),
             arrivals: 4096,
             arrivals_per_address: 1024,
-            handshakes: 512,
-            handshakes_per_address: 64,
-            connections_per_address: 1024,
+            handshakes: 2048,
+            handshakes_per_address: 512,
+            connections: 2048,
+            connections_per_address: 512,
+            connections_per_holder: 1280,
         }
     }
 }
 
-// === impl Place ===
+// === impl Waiting ===
 
-impl Place {
-    fn take(lobby: Arc<Mutex<Lobby<AbortHandle>>>, address: IpAddr, activity: Arc<Activity>) -> Option<Self> {
-        let fits = lobby.lock().connect(address, activity.clone());
-        fits.then(|| Self { lobby, address, activity })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.lobby.lock().disconnect(self.address, &self.activity);
+impl Waiting {
+    /// The client has done what is wanted of it.
+    fn progress(&mut self) {
+        // One that has lost its place ends at its next wait.
+        let Some((place, ended)) = self.lobby.lock().progress(self.place) else { return };
+        self.place = place;
+        if let Some(ended) = ended {
+            ended.abort();
+        }
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.lobby.lock().end(self.id);
+        self.lobby.lock().end(self.place);
+    }
+}
+
+// === impl Metered ===
+
+impl AsyncRead for Metered {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let left = self.left.load(Ordering::Relaxed);
+        if left == usize::MAX {
+            return Pin::new(&mut self.stream).poll_read(context, buffer);
+        }
+        let before = buffer.filled().len();
+        std::task::ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        let Some(left) = left.checked_sub(buffer.filled().len() - before) else {
+            return Poll::Ready(Err(io::Error::other("the client sends more than a handshake has")));
+        };
+        self.left.store(left, Ordering::Relaxed);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Metered {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
@@ -287,9 +322,9 @@ impl Connection {
         &self.peer
     }
 
-    /// What it is busy with, as whoever serves it tells.
-    pub(crate) fn activity(&self) -> &Arc<Activity> {
-        &self.activity
+    /// Its place in the count of whoever holds it.
+    pub(crate) fn seat(&self) -> &Arc<Seat> {
+        &self.seat
     }
 }
 

@@ -8,18 +8,20 @@ mod identity;
 mod incoming;
 mod lobby;
 mod reload;
+mod seat;
 
 use std::{path::PathBuf, sync::Arc};
 
 use rustls::{ClientConfig, RootCertStore, ServerConfig, server::WebPkiClientVerifier, version::TLS13};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
-pub(crate) use self::activity::{Activity, Busy};
+pub(crate) use self::activity::Busy;
 pub use self::{
     identity::{PeerIdentity, PeerInfo},
     incoming::{Connection, Incoming, IncomingOptions, server},
     lobby::origin,
     reload::Reloading,
+    seat::Seat,
 };
 
 /// A server's rustls configuration, reloaded.

@@ -162,24 +162,61 @@ async fn garbage_and_silence_never_delay_another_client() {
     assert!(incoming.next().await.unwrap().is_ok());
 }
 
+/// A ClientHello as rustls sends it.
+fn hello(tls: &ClientTls) -> Vec<u8> {
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut bytes = Vec::new();
+    rustls::ClientConnection::new(tls.current(), name).unwrap().write_tls(&mut bytes).unwrap();
+    bytes
+}
+
 #[tokio::test]
-async fn however_many_are_silent_the_next_client_is_served_at_once() {
+async fn however_many_are_silent_or_stalled_the_next_client_is_served_at_once() {
     let authority = Authority::new();
     authority.issue("server", "server", Usage::Server);
-    let options =
-        IncomingOptions { arrivals_per_address: 40, handshakes: 8, handshakes_per_address: 4, ..IncomingOptions::default() };
-    let (address, mut incoming, _shutdown) = listen(authority.server(ClientAuth::Optional), options).await;
-    let mut silent = Vec::new();
-    for _ in 0..40 {
-        silent.push(TcpStream::connect(address).await.unwrap());
+    authority.issue("node", "system:node:a", Usage::Client);
+    let (anonymous, node) = (authority.client(None), authority.client(Some("node")));
+    let hello = hello(&anonymous);
+    // Silent, with one byte, with all but one, and with all but what follows the server's answer.
+    for said in [&[][..], &hello[..1], &hello[..hello.len() - 1], &hello] {
+        let options = IncomingOptions { arrivals_per_address: 40, handshakes_per_address: 40, ..IncomingOptions::default() };
+        let (address, mut incoming, _shutdown) = listen(authority.server(ClientAuth::Optional), options).await;
+        let mut stalled = Vec::new();
+        for _ in 0..60 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(said).await.unwrap();
+            stalled.push(stream);
+        }
+        for client in [&anonymous, &node] {
+            let begun = tokio::time::Instant::now();
+            tokio::time::timeout(Duration::from_secs(2), connect(address, client)).await.unwrap().unwrap();
+            assert!(incoming.next().await.unwrap().is_ok());
+            assert!(begun.elapsed() < Duration::from_millis(500), "{:?} beside {} bytes", begun.elapsed(), said.len());
+        }
+        // The first one was hung up on to make room, the last one was not.
+        let (mut first, mut last) = (stalled.swap_remove(0), stalled.pop().unwrap());
+        let end = tokio::time::timeout(Duration::from_secs(2), first.read_to_end(&mut Vec::new())).await;
+        assert!(end.is_ok(), "the first of those with {} bytes is connected", said.len());
+        let end = tokio::time::timeout(Duration::from_millis(50), last.read_to_end(&mut Vec::new())).await;
+        assert!(end.is_err(), "the last of those with {} bytes is not connected", said.len());
     }
-    tokio::time::sleep(Duration::from_millis(1100)).await;
-    let client = authority.client(None);
-    tokio::time::timeout(Duration::from_secs(2), connect(address, &client)).await.unwrap().unwrap();
-    assert!(incoming.next().await.unwrap().is_ok());
-    // The first one was hung up on to make room.
-    let ended = tokio::time::timeout(Duration::from_secs(2), silent[0].read_u8());
-    assert!(ended.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn a_handshake_has_so_many_bytes_and_no_more() {
+    let authority = Authority::new();
+    authority.issue("server", "server", Usage::Server);
+    let (address, _incoming, _shutdown) = listen(authority.server(ClientAuth::Optional), IncomingOptions::default()).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    // A ClientHello that says that it has 60,000 bytes, in records of 1,000.
+    stream.write_all(&[22, 3, 1, 3, 232, 1, 0, 0xea, 0x60]).await.unwrap();
+    stream.write_all(&[0; 996]).await.unwrap();
+    for _ in 0..20 {
+        // It may have hung up already.
+        stream.write_all(&[&[22, 3, 1, 3, 232][..], &[0; 1000]].concat()).await.ok();
+    }
+    let end = tokio::time::timeout(Duration::from_secs(2), stream.read_to_end(&mut Vec::new())).await;
+    assert!(end.is_ok(), "the server goes on reading");
 }
 
 #[tokio::test]
@@ -238,6 +275,48 @@ async fn a_certificate_gets_in_however_many_are_idle_without_one() {
     drop((busy, idle, known, further));
     shutdown.start();
     tokio::time::timeout(Duration::from_secs(5), serving).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn who_has_shown_who_it_is_costs_its_address_no_connections() {
+    use axum::{Extension, Router, extract::Path as Segment, routing::get};
+    let authority = Authority::new();
+    authority.issue("server", "server", Usage::Server);
+    let options = IncomingOptions { connections_per_address: 5, connections_per_holder: 5, ..IncomingOptions::default() };
+    let (address, incoming, shutdown) = listen(authority.server(ClientAuth::Optional), options).await;
+    let claim = async |Extension(seat): Extension<Arc<Seat>>, Segment(name): Segment<String>| match seat.claim(&name) {
+        true => std::future::pending::<String>().await,
+        false => "full".to_owned(),
+    };
+    let router = Router::new().route("/", get(async || "hello")).route("/{name}", get(claim));
+    let serving = tokio::spawn(crate::serve::serve(incoming, router, Default::default(), shutdown.clone()));
+    let client = authority.client(None);
+    let ask = async |path: &str| {
+        let mut stream = connect(address, &client).await.unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await.unwrap();
+        let mut head = [0; 12];
+        let answered = tokio::time::timeout(Duration::from_millis(300), stream.read_exact(&mut head)).await;
+        (stream, answered.is_ok_and(|read| read.is_ok()))
+    };
+    let (mut quiet, answered) = ask("/").await;
+    assert!(answered);
+    let mut held = Vec::new();
+    for name in ["/ann", "/bob"] {
+        for _ in 0..5 {
+            let (stream, answered) = ask(name).await;
+            assert!(!answered, "{name}");
+            held.push(stream);
+        }
+        // A sixth finds no place, and costs nobody else one.
+        assert!(ask(name).await.1, "{name}");
+    }
+    let rest = &mut Vec::new();
+    let closed = tokio::time::timeout(Duration::from_millis(100), quiet.read_to_end(rest)).await;
+    assert!(closed.is_err(), "a connection from the same address was closed");
+    drop((held, quiet));
+    shutdown.start();
+    // Those requests never end by themselves.
+    serving.abort();
 }
 
 #[tokio::test]

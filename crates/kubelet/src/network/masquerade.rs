@@ -1,5 +1,9 @@
 //! The one packet filter table of the pod network: traffic from this node's pods to anywhere outside the cluster leaves under the node's address.
 //!
+//! That holds towards API servers too, also where they are nodes: a host without a kubelet has no route to the pods of others, and what a
+//! server's host is can change. So an API server sees pods under their node's address and must count nobody who has shown who it is by
+//! address.
+//!
 //! The table is static and written whole in one transaction, so it can be written again at any time:
 //!
 //! ```text
