@@ -9,7 +9,7 @@ use crate::model::{Cardinality, Field, Message, Type, flag, text, texts};
 
 /// Writes `tables.rs`.
 pub fn render(messages: &[Message]) -> String {
-    let mut out = String::from("use crate::{names::Format, resource::*, schema::*};\n");
+    let mut out = String::from("use std::borrow::Cow::Borrowed; use crate::{kind::*, names::Format, resource::*, schema::*};\n");
     for m in messages.iter().filter(|m| m.has_json) {
         message_table(&mut out, m, messages);
     }
@@ -39,6 +39,16 @@ fn table_name(full_name: &str) -> String {
 fn strings(items: &[String]) -> String {
     let quoted: Vec<String> = items.iter().map(|s| format!("{s:?}")).collect();
     format!("&[{}]", quoted.join(", "))
+}
+
+/// A `List<Text>`.
+fn borrowed(items: &[String]) -> String {
+    let quoted: Vec<String> = items.iter().map(|s| format!("Borrowed({s:?})")).collect();
+    format!("Borrowed(&[{}])", quoted.join(", "))
+}
+
+fn texts_of(r: &DynamicMessage, option: &str) -> String {
+    borrowed(&texts(r, option))
 }
 
 fn message_table(out: &mut String, m: &Message, messages: &[Message]) {
@@ -138,7 +148,7 @@ fn kind_table(out: &mut String, m: &Message, r: &DynamicMessage, messages: &[Mes
     let (group, version, plural) = (text(r, "group"), text(r, "version"), text(r, "plural"));
     let singular = Some(text(r, "singular")).filter(|s| !s.is_empty()).unwrap_or_else(|| kind.to_lowercase());
     let storage = text(r, "storage");
-    let storage = if storage.is_empty() { "None".to_owned() } else { format!("Some({storage:?})") };
+    let storage = if storage.is_empty() { "None".to_owned() } else { format!("Some(Borrowed({storage:?}))") };
     let verbs = Some(texts(r, "verbs")).filter(|v| !v.is_empty()).unwrap_or_else(|| {
         let all = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
         all.iter().map(|v| (*v).to_owned()).collect()
@@ -149,17 +159,19 @@ fn kind_table(out: &mut String, m: &Message, r: &DynamicMessage, messages: &[Mes
     let name = format!("KIND_{}", m.name.replace('.', "_").to_shouty_snake_case());
     writeln!(
         out,
-        "/// How `{kind}` is served.\npub static {name}: Kind = Kind {{ group: {group:?}, version: {version:?}, api_version: {api_version:?}, kind: {kind:?}, \
-         plural: {plural:?}, singular: {singular:?}, short_names: {}, namespaced: {}, storage: {storage}, subresources: {}, categories: {}, \
-         columns: &[{}], selectable: &[{}], verbs: {}, name_format: Format::{format}, message: &{}, type_url: \"type.googleapis.com/{}\", \
-         decode: decode::<{rust}>, from_value: from_value::<{rust}>, new: new::<{rust}> }};",
-        strings(&texts(r, "short_names")),
+        "/// How `{kind}` is served.\npub static {name}: Kind = Kind {{ group: Borrowed({group:?}), version: Borrowed({version:?}), \
+         api_version: Borrowed({api_version:?}), kind: Borrowed({kind:?}), plural: Borrowed({plural:?}), singular: Borrowed({singular:?}), \
+         short_names: {}, namespaced: {}, storage: {storage}, subresources: {}, categories: {}, \
+         columns: Borrowed(&[{}]), selectable: Borrowed(&[{}]), verbs: {}, name_format: Format::{format}, schema: Schema::Compiled(&{}), \
+         type_url: Borrowed(\"type.googleapis.com/{}\"), codec: Typed::<{rust}>::CODEC }};\n\
+         static HANDLE_{name}: KindRef = KindRef::of(&{name});",
+        texts_of(r, "short_names"),
         !flag(r, "cluster_scoped"),
-        strings(&texts(r, "subresources")),
-        strings(&texts(r, "categories")),
+        texts_of(r, "subresources"),
+        texts_of(r, "categories"),
         columns(r),
         selectable.join(", "),
-        strings(&verbs),
+        borrowed(&verbs),
         table_name(&m.name),
         m.name,
         rust = m.rust,
@@ -171,6 +183,7 @@ fn kind_table(out: &mut String, m: &Message, r: &DynamicMessage, messages: &[Mes
     writeln!(
         out,
         "impl Resource for {} {{ const KIND: &'static Kind = &{name};\n\
+         const HANDLE: &'static KindRef = &HANDLE_{name};\n\
          fn metadata(&self) -> &crate::meta::v1::ObjectMeta {{ self.metadata() }}\n\
          fn metadata_mut(&mut self) -> &mut crate::meta::v1::ObjectMeta {{ self.metadata.get_or_insert_default() }}\n\
          fn copy_status_from(&mut self, other: &Self) {{ {copy_status} }} }}",
@@ -192,7 +205,7 @@ fn columns(r: &DynamicMessage) -> String {
     let items = list.as_deref().and_then(Value::as_list).unwrap_or_default();
     let columns = items.iter().filter_map(Value::as_message).map(|c| {
         let priority = c.get_field_by_name("priority").and_then(|v| v.as_i32()).unwrap_or_default();
-        format!("Column {{ name: {:?}, path: {:?}, priority: {priority} }}", text(c, "name"), text(c, "path"))
+        format!("Column {{ name: Borrowed({:?}), path: Borrowed({:?}), priority: {priority} }}", text(c, "name"), text(c, "path"))
     });
     columns.collect::<Vec<_>>().join(", ")
 }
@@ -211,5 +224,5 @@ fn selectable(m: &Message, entry: &str, messages: &[Message]) -> String {
             _ => None,
         };
     }
-    format!("Selectable {{ label: {label:?}, numbers: &[{}], boolean: {boolean} }}", numbers.join(", "))
+    format!("Selectable {{ label: Borrowed({label:?}), numbers: Borrowed(&[{}]), boolean: {boolean} }}", numbers.join(", "))
 }

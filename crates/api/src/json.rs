@@ -18,7 +18,8 @@ use crate::{
     authorization::v1::ExtraValue as AuthorizationExtra,
     duration,
     intstr::IntOrString,
-    meta::v1::{Duration, FieldsV1, MicroTime, Time},
+    kind::Kind,
+    meta::v1::{Duration, FieldsV1, MicroTime, ObjectMeta, Time},
     quantity,
     resource::Quantity,
     runtime::RawExtension,
@@ -34,7 +35,7 @@ pub enum Error {
     #[error("{kind} {name:?} cannot be shown as JSON: {source}")]
     NoJson {
         /// Kind of the object.
-        kind: &'static str,
+        kind: String,
         /// Its name, after its namespace and a slash if it has one.
         name: String,
         /// The value that has none.
@@ -59,16 +60,18 @@ pub enum Error {
 /// # Errors
 /// When a value has no JSON form, such as raw JSON that does not parse. The error names the object.
 pub fn to_value<K: Resource>(object: &K) -> Result<Value, Error> {
-    let mut value = serde_json::to_value(object).map_err(|source| {
-        let (namespace, name) = (object.namespace(), object.name());
-        let name = if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") };
-        Error::NoJson { kind: K::KIND.kind, name, source }
-    })?;
+    let mut value = serde_json::to_value(object).map_err(|source| no_json(K::KIND, object.metadata(), source))?;
     if let Value::Object(map) = &mut value {
-        map.insert("apiVersion".to_owned(), K::KIND.api_version.into());
-        map.insert("kind".to_owned(), K::KIND.kind.into());
+        map.insert("apiVersion".to_owned(), K::KIND.api_version.as_ref().into());
+        map.insert("kind".to_owned(), K::KIND.kind.as_ref().into());
     }
     Ok(value)
+}
+
+/// The error of an object that has no JSON form.
+pub(crate) fn no_json(kind: &Kind, meta: &ObjectMeta, source: serde_json::Error) -> Error {
+    let name = if meta.namespace.is_empty() { meta.name.clone() } else { format!("{}/{}", meta.namespace, meta.name) };
+    Error::NoJson { kind: kind.kind.to_string(), name, source }
 }
 
 /// Reads an object. `apiVersion` and `kind` may be absent but must not differ; unknown fields are ignored (see [`crate::strict`]).
@@ -76,14 +79,20 @@ pub fn to_value<K: Resource>(object: &K) -> Result<Value, Error> {
 /// # Errors
 /// When the value is of another kind or does not fit the type.
 pub fn from_value<K: Resource>(value: Value) -> Result<K, Error> {
-    let Value::Object(map) = &value else { return Err(Error::NotAnObject) };
+    check_kind(K::KIND, &value)?;
+    Ok(serde_json::from_value(value)?)
+}
+
+/// Refuses an object that says it is of another kind; it need not say anything.
+pub(crate) fn check_kind(wanted: &Kind, value: &Value) -> Result<(), Error> {
+    let Value::Object(map) = value else { return Err(Error::NotAnObject) };
     let text = |key| map.get(key).and_then(Value::as_str).filter(|s| !s.is_empty());
-    let (api_version, kind) = (text("apiVersion").unwrap_or(K::KIND.api_version), text("kind").unwrap_or(K::KIND.kind));
-    if (api_version, kind) != (K::KIND.api_version, K::KIND.kind) {
-        let expected = format!("{}/{}", K::KIND.api_version, K::KIND.kind);
+    let (api_version, kind) = (text("apiVersion").unwrap_or(&wanted.api_version), text("kind").unwrap_or(&wanted.kind));
+    if (api_version, kind) != (&*wanted.api_version, &*wanted.kind) {
+        let expected = format!("{}/{}", wanted.api_version, wanted.kind);
         return Err(Error::WrongKind { expected, found: format!("{api_version}/{kind}") });
     }
-    Ok(serde_json::from_value(value)?)
+    Ok(())
 }
 
 /// `skip_serializing_if` of plain scalars.

@@ -26,18 +26,23 @@ pub mod error;
 pub mod finalizers;
 pub mod intstr;
 pub mod json;
+pub mod kind;
 pub mod names;
 pub mod pod;
 pub mod quantity;
 pub mod quota;
+pub mod registry;
 pub mod resource;
 pub mod rules;
 pub mod schema;
 pub mod status;
 pub mod strict;
 pub mod taint;
+#[cfg(test)]
+mod testing;
 pub mod time;
 mod tree;
+pub mod unstructured;
 pub mod unsupported;
 
 pub mod jsonpath;
@@ -52,9 +57,12 @@ pub use generated::k8s::io::api::{
     authentication, authorization, autoscaling, coordination, core, discovery, policy, rbac, scheduling,
 };
 pub use generated::{ferrokube, google, k8s::io::apimachinery::pkg::apis::meta, k8s::io::metrics::pkg::apis::metrics};
-pub use resource::{Kind, Object, Resource, SharedDefault};
+pub use kind::{Kind, KindRef};
+pub use registry::Registry;
+pub use resource::{Object, Resource, SharedDefault};
 pub use status::StatusError;
 pub use tables::{KINDS, MESSAGES};
+pub use unstructured::Unstructured;
 
 /// The types around stored bytes and raw JSON.
 pub mod runtime {

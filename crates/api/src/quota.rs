@@ -24,8 +24,8 @@ const DEMANDED: &[&str] = &["cpu", "memory", "requests.cpu", "requests.memory", 
 pub fn usage(object: &dyn Object, now: i64) -> Amounts {
     let kind = object.kind();
     let mut usage = Amounts::from([(format!("count/{}", kind.qualified_plural()), Quantity::from_value(1))]);
-    if kind.group.is_empty() && PLAIN_COUNTS.contains(&kind.plural) {
-        usage.insert(kind.plural.to_owned(), Quantity::from_value(1));
+    if kind.group.is_empty() && PLAIN_COUNTS.contains(&&*kind.plural) {
+        usage.insert(kind.plural.to_string(), Quantity::from_value(1));
     }
     if let Some(pod) = object.downcast_ref::<Pod>() {
         if is_counted(pod, now) {
@@ -43,7 +43,7 @@ pub fn concerns(kind: &Kind, name: &str) -> bool {
     if let Some(counted) = name.strip_prefix("count/") {
         return counted == kind.qualified_plural();
     }
-    match kind.plural {
+    match &*kind.plural {
         _ if !kind.group.is_empty() => false,
         "pods" => {
             name == "pods"

@@ -1,9 +1,39 @@
-//! The schema as data: what `proto/` says about every message and field, as static tables.
+//! The schema as data: what `proto/` says about every message and field, as static tables; and what a schema must be able to do that
+//! is made at run time.
 //!
-//! Built by `build.rs` and never changed at run time. Patches, strict decoding, `explain` and OpenAPI read these tables, so that
-//! each of them knows exactly what the generated types know.
+//! The tables are built by `build.rs` and never change. Patches, strict decoding, `explain` and OpenAPI read them, so that each of them
+//! knows exactly what the generated types know.
 
-use crate::names::Format;
+use std::{fmt, sync::Arc};
+
+use serde_json::{Map, Value};
+
+use crate::{names::Format, rules::FieldErrors, strict::Problem};
+
+/// What the objects of a kind look like.
+#[derive(Clone, Debug)]
+pub enum Schema {
+    /// The kind is a message of `proto/`.
+    Compiled(&'static Message),
+    /// The kind was made at run time.
+    Dynamic(Arc<dyn DynamicSchema>),
+}
+
+/// A schema made at run time. *Object* below is everything but `apiVersion`, `kind` and `metadata`, unless it says otherwise.
+pub trait DynamicSchema: fmt::Debug + Send + Sync {
+    /// Drops what the schema does not know of an object, and says so, with what else does not fit: an unknown field is a problem that
+    /// [may be passed over](Problem::unknown), a value of the wrong type is left to [`DynamicSchema::validate`].
+    fn prune(&self, object: &mut Map<String, Value>) -> Vec<Problem>;
+
+    /// Sets what the schema defaults where it is absent.
+    fn set_defaults(&self, object: &mut Map<String, Value>);
+
+    /// Checks a whole object, `apiVersion`, `kind` and `metadata` included; a changed one against the old one.
+    fn validate(&self, object: &Value, old: Option<&Value>, errors: &mut FieldErrors);
+
+    /// The schema as an OpenAPI v3 schema object, for documentation and for clients.
+    fn open_api(&self) -> Value;
+}
 
 /// A message.
 #[derive(Debug)]

@@ -10,8 +10,8 @@ use tonic::Code;
 
 use crate::{
     google::{protobuf::Any, rpc},
+    kind::Kind,
     meta::v1::{Status, StatusCause, StatusDetails},
-    resource::Kind,
     rules::FieldErrors,
 };
 
@@ -49,6 +49,8 @@ pub enum Reason {
     Invalid,
     /// The object is too large.
     RequestEntityTooLarge,
+    /// The body is in a form that is not taken here.
+    UnsupportedMediaType,
     /// The kind does not support this verb.
     MethodNotAllowed,
     /// Too much was asked; try again later.
@@ -73,6 +75,7 @@ const REASONS: &[(Reason, &str, i32, Code)] = &[
     (Reason::Gone, "Gone", 410, Code::OutOfRange),
     (Reason::Expired, "Expired", 410, Code::OutOfRange),
     (Reason::RequestEntityTooLarge, "RequestEntityTooLarge", 413, Code::InvalidArgument),
+    (Reason::UnsupportedMediaType, "UnsupportedMediaType", 415, Code::InvalidArgument),
     (Reason::Invalid, "Invalid", 422, Code::InvalidArgument),
     (Reason::TooManyRequests, "TooManyRequests", 429, Code::ResourceExhausted),
     (Reason::InternalError, "InternalError", 500, Code::Internal),
@@ -82,7 +85,7 @@ const REASONS: &[(Reason, &str, i32, Code)] = &[
 
 impl Reason {
     fn row(self) -> &'static (Self, &'static str, i32, Code) {
-        REASONS.iter().find(|r| r.0 == self).unwrap_or(&REASONS[12])
+        REASONS.iter().find(|r| r.0 == self).unwrap_or(&REASONS[13])
     }
 
     /// Upstream's name of the reason.
@@ -111,8 +114,8 @@ impl StatusError {
         let mut error = Self::new(reason, message);
         error.0.details = Some(StatusDetails {
             name: name.to_owned(),
-            group: kind.group.to_owned(),
-            kind: kind.plural.to_owned(),
+            group: kind.group.to_string(),
+            kind: kind.plural.to_string(),
             ..StatusDetails::default()
         });
         error
@@ -162,10 +165,10 @@ impl StatusError {
 
     /// The object is not valid.
     pub fn invalid(kind: &Kind, name: &str, errors: &FieldErrors) -> Self {
-        let qualified = if kind.group.is_empty() { kind.kind.to_owned() } else { format!("{}.{}", kind.kind, kind.group) };
+        let qualified = if kind.group.is_empty() { kind.kind.to_string() } else { format!("{}.{}", kind.kind, kind.group) };
         let mut error = Self::about(Reason::Invalid, kind, name, format!("{qualified} \"{name}\" is invalid: {errors}"));
         let details = error.0.details_mut();
-        details.kind = kind.kind.to_owned();
+        details.kind = kind.kind.to_string();
         details.causes = errors.causes();
         error
     }

@@ -10,11 +10,15 @@ use serde_json::Value;
 
 use crate::{
     duration,
+    kind::Kind,
     meta::v1::Time,
     quantity::Quantity,
-    resource::Kind,
     rules::Path,
     schema::{Cardinality, Field, FieldType, Message},
+    tables::{
+        MESSAGE_K8S_IO_APIMACHINERY_PKG_APIS_META_V1_OBJECT_META as OBJECT_META,
+        MESSAGE_K8S_IO_APIMACHINERY_PKG_APIS_META_V1_PARTIAL_OBJECT_METADATA as PARTIAL_OBJECT_METADATA,
+    },
     tree::Tree,
 };
 
@@ -62,12 +66,18 @@ pub fn parse(text: &[u8]) -> Result<(Value, Vec<Problem>), serde_json::Error> {
     Ok((value, problems))
 }
 
-/// What does not fit `kind` in `value`, in the order of the document; not more than a hundred problems.
+/// What does not fit `kind` in `value`, in the order of the document; not more than a hundred problems. Of a kind made at run time only the
+/// metadata is looked at: the rest is for its own schema.
 pub fn check(kind: &Kind, value: &Value) -> Vec<Problem> {
     let mut problems = Problems { list: Vec::new(), messages: 0 };
-    match value {
-        Value::Object(_) => message(kind.message, value, "", true, &mut problems),
-        other => problems.push(wrong_type("", "an object", other)),
+    match (value, kind.message()) {
+        (Value::Object(_), Some(schema)) => message(schema, value, "", true, &mut problems),
+        (Value::Object(object), None) => {
+            if let Some(metadata) = object.get("metadata").filter(|metadata| !metadata.is_null()) {
+                message(&OBJECT_META, metadata, "metadata", false, &mut problems);
+            }
+        }
+        (other, _) => problems.push(wrong_type("", "an object", other)),
     }
     problems.list
 }
@@ -79,7 +89,9 @@ pub fn check(kind: &Kind, value: &Value) -> Vec<Problem> {
 /// When there are too many, with the limit.
 pub fn check_protobuf(kind: &Kind, encoded: &[u8]) -> Result<(), String> {
     let mut left = MAX_MESSAGES;
-    match count_messages(kind.message, encoded, &mut left) {
+    // A kind made at run time has its metadata in the same place; the rest is JSON.
+    let message = kind.message().unwrap_or(&PARTIAL_OBJECT_METADATA);
+    match count_messages(message, encoded, &mut left) {
         None if left == 0 => Err(too_many()),
         _ => Ok(()),
     }
@@ -252,7 +264,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{KINDS, Resource, core::v1::Pod, sample::Sampler};
+    use crate::{KINDS, KindRef, Resource, core::v1::Pod, sample::Sampler};
 
     fn problems(value: Value) -> Vec<String> {
         check(Pod::KIND, &value).iter().map(ToString::to_string).collect()
@@ -310,7 +322,7 @@ mod tests {
         let found = problems(containers);
         assert!(found.iter().any(|problem| problem.contains("more than 50000 nested objects")), "{found:?}");
         for kind in KINDS {
-            let full = (kind.from_value)(Sampler::full(14).object(kind.message)).unwrap();
+            let full = KindRef::of(kind).from_value(Sampler::full(14).object(kind.message().unwrap())).unwrap();
             assert_eq!(check_protobuf(kind, &full.encode()), Ok(()), "{kind:?}");
         }
     }
@@ -363,10 +375,10 @@ mod tests {
         #[test]
         fn what_cannot_be_decoded_is_named_with_its_path(seed: u64, n in 1..400_usize, with in anything()) {
             for kind in KINDS {
-                let mut value = Sampler::random(seed, 60, 5).object(kind.message);
+                let mut value = Sampler::random(seed, 60, 5).object(kind.message().unwrap());
                 replace(&mut value, n, &with);
                 let wrong: Vec<Problem> = check(kind, &value).into_iter().filter(|problem| !problem.unknown).collect();
-                if let Err(error) = (kind.from_value)(value.clone()) {
+                if let Err(error) = KindRef::of(kind).from_value(value.clone()) {
                     prop_assert!(!wrong.is_empty(), "{:?}: {} in {}", kind, error, value);
                 }
             }

@@ -249,7 +249,7 @@ impl Bootstrap {
         Request {
             user: self.user.clone(),
             verb,
-            kind: K::KIND,
+            kind: K::HANDLE.clone(),
             subresource: String::new(),
             namespace: object.namespace().to_owned(),
             name: object.name().to_owned(),

@@ -1,7 +1,7 @@
 //! Objects as clients send them: protobuf in an `Any`, or JSON checked against the schema.
 
 use api::{
-    Kind, Object, Resource, StatusError,
+    KindRef, Object, Resource, StatusError,
     google::protobuf::Any,
     rules::{FieldErrors, Path},
     status::Reason,
@@ -90,7 +90,7 @@ pub(crate) fn expect<K: Resource>(object: &dyn Object) -> Result<&K, StatusError
 /// # Errors
 /// When it is missing, too large, of another kind, or malformed.
 pub fn object(
-    kind: &'static Kind,
+    kind: &KindRef,
     any: Option<Any>,
     json: &Bytes,
     validation: FieldValidation,
@@ -111,16 +111,13 @@ pub fn object(
         return Err(StatusError::bad_request(message));
     }
     strict::check_protobuf(kind, &any.value).map_err(|why| StatusError::new(Reason::RequestEntityTooLarge, why))?;
-    let object = (kind.decode)(any.value)
+    let object = kind
+        .decode(any.value)
         .map_err(|e| StatusError::bad_request(format!("object: the protobuf encoding of a {} is broken: {e}", kind.kind)))?;
     Ok((object, Vec::new()))
 }
 
-fn from_json(
-    kind: &'static Kind,
-    json: &Bytes,
-    validation: FieldValidation,
-) -> Result<(Box<dyn Object>, Vec<String>), StatusError> {
+fn from_json(kind: &KindRef, json: &Bytes, validation: FieldValidation) -> Result<(Box<dyn Object>, Vec<String>), StatusError> {
     let (value, twice) =
         strict::parse(json).map_err(|e| StatusError::bad_request(format!("json: the object is not JSON: {e}")))?;
     checked(kind, value, twice, validation)
@@ -131,7 +128,7 @@ fn from_json(
 /// # Errors
 /// When the value does not fit the schema, or has unknown fields that are not to be dropped.
 pub fn from_value(
-    kind: &'static Kind,
+    kind: &KindRef,
     value: Value,
     problems: Vec<Problem>,
     validation: FieldValidation,
@@ -140,7 +137,7 @@ pub fn from_value(
 }
 
 fn checked(
-    kind: &'static Kind,
+    kind: &KindRef,
     value: Value,
     mut problems: Vec<Problem>,
     validation: FieldValidation,
@@ -161,7 +158,7 @@ fn checked(
     }
     let warnings =
         if validation == FieldValidation::Warn { unknown.iter().map(ToString::to_string).collect() } else { Vec::new() };
-    let object = (kind.from_value)(value).map_err(|e| StatusError::bad_request(format!("json: {e}")))?;
+    let object = kind.from_value(value).map_err(|e| StatusError::bad_request(format!("json: {e}")))?;
     Ok((object, warnings))
 }
 
@@ -172,7 +169,7 @@ mod tests {
     use super::*;
 
     fn read(json: &'static str, validation: FieldValidation) -> Result<Vec<String>, String> {
-        let read = object(Pod::KIND, None, &Bytes::from_static(json.as_bytes()), validation);
+        let read = object(Pod::HANDLE, None, &Bytes::from_static(json.as_bytes()), validation);
         read.map(|(_, warnings)| warnings).map_err(|error| error.message().to_owned())
     }
 
@@ -195,7 +192,7 @@ mod tests {
         let mut pod = Pod::default();
         pod.metadata_mut().name = "a".to_owned();
         pod.metadata_mut().namespace = "b".to_owned();
-        let any = Any { type_url: Pod::KIND.type_url.to_owned(), value: api::Object::encode(&pod) };
+        let any = Any { type_url: Pod::KIND.type_url.to_string(), value: api::Object::encode(&pod) };
         assert_eq!(Named::of(&Some(any), &Bytes::new()), read);
         for nothing in ["{", "[]", r#"{"metadata": 5}"#, r#"{"metadata": {"name": 5}}"#] {
             assert_eq!(Named::of(&None, &Bytes::from_static(nothing.as_bytes())), Named::default());

@@ -13,18 +13,18 @@ pub fn layouts(event_ttl: Duration) -> Vec<KindLayout> {
     KINDS.iter().filter_map(|kind| layout(kind, event_ttl)).collect()
 }
 
-fn layout(kind: &'static Kind, event_ttl: Duration) -> Option<KindLayout> {
-    let storage = kind.storage?;
+fn layout(kind: &Kind, event_ttl: Duration) -> Option<KindLayout> {
+    let storage = kind.storage.as_ref()?;
     let fields = kind.selectable.iter().map(|s| FieldLayout {
-        json_path: Cow::Borrowed(s.label),
-        path: Cow::Borrowed(s.numbers),
+        json_path: s.label.clone(),
+        path: s.numbers.clone(),
         kind: if s.boolean { FieldKind::Bool } else { FieldKind::Text },
-        indexed: INDEXED.contains(&(kind.plural, s.label)),
+        indexed: INDEXED.contains(&(&*kind.plural, &*s.label)),
     });
     Some(KindLayout {
         name: Cow::Owned(kind.qualified_plural()),
-        api_version: Cow::Borrowed(kind.api_version),
-        kind: Cow::Borrowed(kind.kind),
+        api_version: kind.api_version.clone(),
+        kind: kind.kind.clone(),
         prefix: Cow::Owned(format!("/registry/{storage}/")),
         namespaced: kind.namespaced,
         fields: fields.collect(),

@@ -2,6 +2,7 @@
 
 use std::{fmt, time::Duration};
 
+use api::kind::Text;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
@@ -38,9 +39,9 @@ pub(crate) struct RequestMetrics {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
     verb: &'static str,
-    group: &'static str,
-    version: &'static str,
-    resource: &'static str,
+    group: Text,
+    version: Text,
+    resource: Text,
     subresource: String,
     scope: &'static str,
 }
@@ -48,9 +49,9 @@ struct Labels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Answered {
     verb: &'static str,
-    group: &'static str,
-    version: &'static str,
-    resource: &'static str,
+    group: Text,
+    version: Text,
+    resource: Text,
     subresource: String,
     scope: &'static str,
     code: u16,
@@ -153,7 +154,7 @@ impl Labels {
             (Verb::Delete, _) => "DELETE",
             (Verb::DeleteCollection, _) => "DELETECOLLECTION",
         };
-        let (group, version, resource) = (kind.group, kind.version, kind.plural);
+        let (group, version, resource) = (kind.group.clone(), kind.version.clone(), kind.plural.clone());
         Self { verb, group, version, resource, subresource: subresource.clone(), scope }
     }
 }

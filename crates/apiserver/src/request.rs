@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use api::Kind;
+use api::KindRef;
 
 /// Who makes a request, as authentication found it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub struct Action {
     /// The verb.
     pub verb: Verb,
     /// On objects of which kind.
-    pub kind: &'static Kind,
+    pub kind: KindRef,
     /// On which part of them; one that is served.
     pub subresource: String,
     /// `resource` for one object, `namespace` for the objects of one, `cluster` for all; upstream's words.
@@ -64,7 +64,7 @@ impl Asked {
     pub fn does(&self, request: &Request) {
         self.action.get_or_init(|| Action {
             verb: request.verb,
-            kind: request.kind,
+            kind: request.kind.clone(),
             subresource: request.subresource.clone(),
             scope: match (request.name.is_empty(), request.namespace.is_empty()) {
                 (false, _) => "resource",
@@ -142,7 +142,7 @@ pub struct Request {
     /// What it does.
     pub verb: Verb,
     /// On objects of which kind.
-    pub kind: &'static Kind,
+    pub kind: KindRef,
     /// On which part of the object; empty for the object itself.
     pub subresource: String,
     /// Namespace; empty for cluster-scoped kinds and for all namespaces.
@@ -161,7 +161,7 @@ impl Request {
     /// `resource` or `resource/subresource`, as RBAC rules write it.
     pub fn resource(&self) -> String {
         if self.subresource.is_empty() {
-            self.kind.plural.to_owned()
+            self.kind.plural.to_string()
         } else {
             format!("{}/{}", self.kind.plural, self.subresource)
         }

@@ -44,6 +44,7 @@ pub async fn run(args: Args, kit: Kit) -> anyhow::Result<()> {
         store::TlsFiles { ca: args.etcd_cafile.clone(), cert: args.etcd_certfile.clone(), key: args.etcd_keyfile.clone() };
     let config = store::Config::new(args.etcd_servers.clone(), Some(files));
     let (store, runner) = store::Store::new(config, layout::layouts(args.event_ttl)).context("etcd")?;
+    let registry = Arc::new(api::Registry::compiled());
     let (filled, known) = (kit.health.ready_gate("etcd"), kit.health.ready_gate("identity"));
     // What is under way when the shutdown begins still reads and writes: the store ends after the last who uses it.
     let store_unused = CancellationToken::new();
@@ -70,7 +71,7 @@ pub async fn run(args: Args, kit: Kit) -> anyhow::Result<()> {
         plugins: admission::Plugins::new(args.enable_admission_plugins.clone(), args.disable_admission_plugins.clone())?,
     };
     let chain = admission::chain(&store, &admission_config).with_all(identity.plugins());
-    let pipeline = Arc::new(Pipeline::new(store.clone(), strategies::all(), chain));
+    let pipeline = Arc::new(Pipeline::new(store.clone(), registry, strategies::all(), chain));
     let kubelets = Kubelets::new(KubeletsConfig {
         certificate_authority: args.kubelet_certificate_authority.clone(),
         certificate: args.kubelet_client_certificate.clone(),

@@ -7,7 +7,7 @@ mod watch;
 use std::marker::PhantomData;
 
 use api::{
-    Bytes, Kind, Resource,
+    Bytes, KindRef, Resource,
     autoscaling::v1::Scale,
     ferrokube::v1::{
         CreateRequest, DeleteCollectionRequest, DeleteRequest, GetRequest, ListRequest, ListResponse, Object, PatchRequest,
@@ -34,7 +34,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Api<T> {
     pub(crate) client: Client,
-    pub(crate) kind: &'static Kind,
+    pub(crate) kind: KindRef,
     pub(crate) namespace: String,
     pub(crate) options: WriteOptions,
     pub(crate) item: PhantomData<fn() -> T>,
@@ -64,7 +64,7 @@ impl<T> Clone for Api<T> {
     fn clone(&self) -> Self {
         Self {
             client: self.client.clone(),
-            kind: self.kind,
+            kind: self.kind.clone(),
             namespace: self.namespace.clone(),
             options: self.options.clone(),
             item: PhantomData,
@@ -74,8 +74,8 @@ impl<T> Clone for Api<T> {
 
 impl<T> Api<T> {
     /// The kind.
-    pub fn kind(&self) -> &'static Kind {
-        self.kind
+    pub fn kind(&self) -> &KindRef {
+        &self.kind
     }
 
     /// The namespace; empty for all or for a cluster-scoped kind.
@@ -96,15 +96,15 @@ impl<T> Api<T> {
 
     fn resource(&self) -> Option<ResourceName> {
         Some(ResourceName {
-            group: self.kind.group.to_owned(),
-            version: self.kind.version.to_owned(),
-            resource: self.kind.plural.to_owned(),
+            group: self.kind.group.to_string(),
+            version: self.kind.version.to_string(),
+            resource: self.kind.plural.to_string(),
         })
     }
 
     fn stored<B: Item>(&self, object: Object) -> Result<B> {
         self.client.warn(&object.warnings);
-        B::read(self.kind, object.object.unwrap_or_default())
+        B::read(&self.kind, object.object.unwrap_or_default())
     }
 
     async fn get_any<B: Item>(&self, name: &str, subresource: &str) -> Result<B> {
@@ -268,11 +268,11 @@ impl<T: Item> Api<T> {
             resource_version: params.resource_version.clone(),
             as_json: false,
         });
-        let kind = self.kind;
+        let kind = self.kind.clone();
         let chunks = self.client.objects().list(request).await?.into_inner();
         Ok(chunks.map(move |chunk| {
             let ListResponse { items, metadata, .. } = chunk?;
-            let items = items.into_iter().map(|any| read_one(kind, any)).collect::<Result<_>>()?;
+            let items = items.into_iter().map(|any| read_one(&kind, any)).collect::<Result<_>>()?;
             Ok(List { items, metadata: metadata.unwrap_or_default() })
         }))
     }
@@ -284,7 +284,7 @@ impl<T: Item> Api<T> {
     pub async fn watch(&self, params: &WatchParams) -> Result<WatchStream<T>> {
         let request = self.client.request(params.request(self.resource(), &self.namespace, T::METADATA_ONLY));
         let responses = self.client.objects().watch(request).await?.into_inner();
-        Ok(WatchStream::new(self.kind, responses))
+        Ok(WatchStream::new(self.kind.clone(), responses))
     }
 
     /// Changes parts of an object.
@@ -316,7 +316,7 @@ impl<T: Item> Api<T> {
             as_json: false,
         })?;
         let answer = self.client.within(self.client.objects().delete(request)).await?.into_inner();
-        let object = answer.object.map(|any| T::read(self.kind, any)).transpose()?;
+        let object = answer.object.map(|any| T::read(&self.kind, any)).transpose()?;
         Ok(Deleted { object, gone: answer.deleted })
     }
 

@@ -3,7 +3,7 @@
 use std::{marker::PhantomData, sync::Arc, time::Duration};
 
 use api::{
-    Kind, Resource,
+    KindRef, Resource,
     ferrokube::v1::{
         KindInfo, KindsRequest, VersionRequest, VersionResponse, WriteOptions, objects_client::ObjectsClient,
         pods_client::PodsClient,
@@ -112,12 +112,12 @@ impl Client {
     }
 
     /// Objects of a kind that is known at run time only. An empty namespace means all, or a cluster-scoped kind.
-    pub fn dynamic(&self, kind: &'static Kind, namespace: &str) -> Api<Dynamic> {
+    pub fn dynamic(&self, kind: impl Into<KindRef>, namespace: &str) -> Api<Dynamic> {
         self.api(kind, namespace)
     }
 
     /// Only the metadata of objects of a kind. An empty namespace means all, or a cluster-scoped kind.
-    pub fn metadata(&self, kind: &'static Kind, namespace: &str) -> Api<Metadata> {
+    pub fn metadata(&self, kind: impl Into<KindRef>, namespace: &str) -> Api<Metadata> {
         self.api(kind, namespace)
     }
 
@@ -163,10 +163,10 @@ impl Client {
         .await
     }
 
-    pub(crate) fn api<T>(&self, kind: &'static Kind, namespace: &str) -> Api<T> {
+    pub(crate) fn api<T>(&self, kind: impl Into<KindRef>, namespace: &str) -> Api<T> {
         Api {
             client: self.clone(),
-            kind,
+            kind: kind.into(),
             namespace: namespace.to_owned(),
             options: WriteOptions { field_manager: (*self.field_manager).to_owned(), ..WriteOptions::default() },
             item: PhantomData,

@@ -1,6 +1,6 @@
 //! Why a request did not do what was asked.
 
-use api::{StatusError, json, resource::Kind};
+use api::{Kind, StatusError, json, kind::DecodeError};
 
 /// A failed request.
 #[derive(Debug, thiserror::Error)]
@@ -18,7 +18,7 @@ pub enum Error {
         expected: String,
         /// What the decoder said; nothing if the answer is of another kind.
         #[source]
-        source: Option<prost::DecodeError>,
+        source: Option<DecodeError>,
     },
     /// One object of several cannot be read; what comes after it can.
     #[error("cannot read the {kind} {key}")]
@@ -55,7 +55,7 @@ impl From<tonic::Status> for Error {
 }
 
 impl Error {
-    pub(crate) fn decode(kind: &Kind, source: impl Into<Option<prost::DecodeError>>) -> Self {
+    pub(crate) fn decode(kind: &Kind, source: impl Into<Option<DecodeError>>) -> Self {
         Self::Decode { expected: format!("{kind:?}"), source: source.into() }
     }
 

@@ -123,8 +123,8 @@ impl EventRecorder {
 pub fn reference<K: Resource>(object: &K) -> ObjectReference {
     let meta = object.meta();
     ObjectReference {
-        kind: K::KIND.kind.to_owned(),
-        api_version: K::KIND.api_version.to_owned(),
+        kind: K::KIND.kind.to_string(),
+        api_version: K::KIND.api_version.to_string(),
         namespace: meta.namespace.clone(),
         name: meta.name.clone(),
         uid: meta.uid.clone(),

@@ -20,7 +20,7 @@ use std::{
     },
 };
 
-use api::{Kind, Resource};
+use api::{KindRef, Resource};
 use daemon::{Gate, Kit};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -43,7 +43,7 @@ type Handler<T> = Box<dyn Fn(Changed<'_, T>) -> bool + Send>;
 pub struct Informer<T>(Arc<Shared<T>>);
 
 struct Shared<T> {
-    kind: &'static Kind,
+    kind: KindRef,
     store: Store<T>,
     /// Locked over each change of the store, so that a new handler neither misses nor repeats one.
     handlers: Mutex<Vec<Handler<T>>>,
@@ -83,7 +83,7 @@ pub struct Informers {
 
 #[derive(Default)]
 struct Running {
-    informers: HashMap<(TypeId, &'static Kind, Scope), Box<dyn AnyInformer>>,
+    informers: HashMap<(TypeId, KindRef, Scope), Box<dyn AnyInformer>>,
     transforms: HashMap<TypeId, Box<dyn Any + Send>>,
 }
 
@@ -124,20 +124,20 @@ impl<T> Clone for Informer<T> {
 
 impl<T> fmt::Debug for Informer<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Informer").field("kind", self.0.kind).field("store", &self.0.store).finish_non_exhaustive()
+        f.debug_struct("Informer").field("kind", &self.0.kind).field("store", &self.0.store).finish_non_exhaustive()
     }
 }
 
 impl<T: Item> Informer<T> {
-    fn new(kind: &'static Kind) -> Self {
+    fn new(kind: KindRef) -> Self {
         let (store, synced) = (Store::new(), watch::Sender::new(false));
         let (handlers, revision, gate) = (Mutex::default(), AtomicI64::new(0), Mutex::default());
         Self(Arc::new(Shared { kind, store, handlers, synced, revision, gate }))
     }
 
     /// The kind.
-    pub fn kind(&self) -> &'static Kind {
-        self.0.kind
+    pub fn kind(&self) -> &KindRef {
+        &self.0.kind
     }
 
     /// The objects.
@@ -287,14 +287,15 @@ impl Informers {
     }
 
     /// The metadata of all objects of a kind.
-    pub fn metadata(&self, kind: &'static Kind) -> Informer<Metadata> {
+    pub fn metadata(&self, kind: impl Into<KindRef>) -> Informer<Metadata> {
         self.informer(kind, Scope::default())
     }
 
     /// The informer of a type, kind and scope; starts it if there is none.
-    pub fn informer<T: Item>(&self, kind: &'static Kind, scope: Scope) -> Informer<T> {
+    pub fn informer<T: Item>(&self, kind: impl Into<KindRef>, scope: Scope) -> Informer<T> {
+        let kind = kind.into();
         let mut running = self.running.lock();
-        let key = (TypeId::of::<T>(), kind, scope);
+        let key = (TypeId::of::<T>(), kind.clone(), scope);
         if let Some(informer) = running.informers.get(&key)
             && let Some(informer) = (&**informer as &dyn Any).downcast_ref::<Informer<T>>()
         {
@@ -303,11 +304,11 @@ impl Informers {
         let transform = running.transforms.get(&TypeId::of::<T>());
         let transform = transform.and_then(|transform| transform.downcast_ref::<Transform<T>>()).cloned();
         let scope = &key.2;
-        let informer = Informer::new(kind);
+        let informer = Informer::new(kind.clone());
         *informer.0.gate.lock() = Some(self.kit.health.ready_gate(format!("informer-{}{scope}", kind.qualified_plural())));
         let params = WatchParams::default().labels(&*scope.label_selector).fields(&*scope.field_selector);
-        let reflector = Reflector::new(self.client.api(kind, &scope.namespace), params, transform, informer.clone());
-        let span = tracing::info_span!("informer", kind = kind.plural);
+        let reflector = Reflector::new(self.client.api(&kind, &scope.namespace), params, transform, informer.clone());
+        let span = tracing::info_span!("informer", kind = &*kind.plural);
         let run = reflector.run(self.kit.shutdown.clone()).instrument(span);
         self.kit.tasks.spawn_infallible(format!("informer-{}", kind.qualified_plural()), run);
         running.informers.insert(key, Box::new(informer.clone()));

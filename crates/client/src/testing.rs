@@ -178,7 +178,7 @@ impl MemoryServer {
 
     fn fault(&self, verb: &'static str, kind: &Kind, done: bool) -> Result<(), StatusError> {
         let mut faults = self.0.faults.lock();
-        match faults.iter().position(|fault| (fault.verb, fault.plural, fault.done) == (verb, kind.plural, done)) {
+        match faults.iter().position(|fault| (fault.verb, fault.plural, fault.done) == (verb, &*kind.plural, done)) {
             Some(index) => Err(faults.remove(index).error),
             None => Ok(()),
         }

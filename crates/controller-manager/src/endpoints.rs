@@ -283,8 +283,8 @@ impl Reconcile for SliceWriter {
 
 fn owner<K: Resource>(object: &K) -> OwnerReference {
     OwnerReference {
-        api_version: K::KIND.api_version.to_owned(),
-        kind: K::KIND.kind.to_owned(),
+        api_version: K::KIND.api_version.to_string(),
+        kind: K::KIND.kind.to_string(),
         name: object.name().to_owned(),
         uid: object.metadata().uid.clone(),
         controller: Some(true),

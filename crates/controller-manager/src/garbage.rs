@@ -9,9 +9,10 @@
 use std::{collections::HashMap, sync::Arc};
 
 use api::{
-    KINDS, Kind,
+    KindRef,
     finalizers::{FOREGROUND, ORPHAN},
     meta::v1::{ObjectMeta, OwnerReference},
+    registry::Kinds,
 };
 use client::{
     Changed, Client, Controller, Error, Informer, Item as _, ListParams, Metadata, ObjectKey, Patch, Reconcile, Requeue,
@@ -28,14 +29,14 @@ use crate::{
 /// An object to look at.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Node {
-    kind: &'static Kind,
+    kind: KindRef,
     key: ObjectKey,
     uid: String,
 }
 
 /// The metadata of every kind.
 #[derive(Clone)]
-struct Graph(Arc<HashMap<&'static Kind, Informer<Metadata>>>);
+struct Graph(Arc<HashMap<KindRef, Informer<Metadata>>>);
 
 struct Collector {
     client: Client,
@@ -56,10 +57,10 @@ enum Owner {
 
 /// Starts the controller.
 pub fn start(context: &Context) {
-    let informers: HashMap<_, _> = KINDS
-        .iter()
-        .filter(|kind| kind.storage.is_some() && !kind.plural.is_empty() && kind.plural != "events")
-        .map(|kind| (*kind, context.informers.metadata(kind)))
+    let informers: HashMap<_, _> = Kinds::compiled()
+        .resources()
+        .filter(|kind| kind.storage.is_some() && kind.plural != "events")
+        .map(|kind| (kind.clone(), context.informers.metadata(kind)))
         .collect();
     informers.values().for_each(|informer| informer.add_index(OWNER, by_owner));
     let graph = Graph(Arc::new(informers));
@@ -77,7 +78,7 @@ pub fn start(context: &Context) {
 
 impl Node {
     fn of(object: &Metadata) -> Self {
-        Self { kind: object.kind, key: ObjectKey::of(&object.metadata), uid: object.metadata.uid.clone() }
+        Self { kind: object.kind.clone(), key: ObjectKey::of(&object.metadata), uid: object.metadata.uid.clone() }
     }
 }
 
@@ -116,7 +117,7 @@ impl Graph {
 
     /// The owner as the local copy has it.
     fn find(&self, owner: &OwnerReference, namespace: &str) -> Option<Arc<Metadata>> {
-        let kind = Kind::by_api_version(&owner.api_version, &owner.kind)?;
+        let kind = Kinds::compiled().by_api_version(&owner.api_version, &owner.kind)?;
         let namespace = if kind.namespaced { namespace } else { "" };
         let found = self.0.get(kind)?.store().get(&ObjectKey::new(namespace, &*owner.name))?;
         (found.metadata.uid == owner.uid).then_some(found)
@@ -141,7 +142,7 @@ impl Reconcile for Collector {
         if self.is_plainly_well(node) {
             return Ok(Requeue::Done);
         }
-        let api = self.client.metadata(node.kind, &node.key.namespace);
+        let api = self.client.metadata(&node.kind, &node.key.namespace);
         let Some(object) = api.get_opt(&node.key.name).await?.filter(|object| object.metadata.uid == node.uid) else {
             return Ok(Requeue::Done);
         };
@@ -158,7 +159,9 @@ impl Reconcile for Collector {
 impl Collector {
     /// The local copy is enough to see that nothing is wrong, which is nearly always so.
     fn is_plainly_well(&self, node: &Node) -> bool {
-        let Some(object) = self.graph.0.get(node.kind).and_then(|informer| informer.store().get(&node.key)) else { return false };
+        let Some(object) = self.graph.0.get(&node.kind).and_then(|informer| informer.store().get(&node.key)) else {
+            return false;
+        };
         let meta = &object.metadata;
         let solid = |owner: &OwnerReference| {
             self.graph.find(owner, &meta.namespace).is_some_and(|owner| kind_of_owner(&owner.metadata) == Owner::Solid)
@@ -198,8 +201,8 @@ impl Collector {
         } else {
             "Background"
         };
-        tracing::info!(kind = object.kind.kind, object = %ObjectKey::of(meta), policy, "deleting, since its owners are gone");
-        self.client.metadata(object.kind, &meta.namespace).delete_seen(meta, client::delete::propagation(policy)).await
+        tracing::info!(kind = &*object.kind.kind, object = %ObjectKey::of(meta), policy, "deleting, since its owners are gone");
+        self.client.metadata(&object.kind, &meta.namespace).delete_seen(meta, client::delete::propagation(policy)).await
     }
 
     async fn look_up(&self, owner: &OwnerReference, object: &Metadata) -> Result<Owner, Error> {
@@ -207,14 +210,15 @@ impl Collector {
         if let Some(found) = self.graph.find(owner, &meta.namespace) {
             return Ok(kind_of_owner(&found.metadata));
         }
-        let Some(kind) = Kind::by_api_version(&owner.api_version, &owner.kind).filter(|kind| self.graph.0.contains_key(kind))
+        let kinds = Kinds::compiled();
+        let Some(kind) = kinds.by_api_version(&owner.api_version, &owner.kind).filter(|kind| self.graph.0.contains_key(kind))
         else {
             tracing::debug!(owner.api_version, owner.kind, "an owner of an unknown kind counts as existing");
             return Ok(Owner::Solid);
         };
         if kind.namespaced && meta.namespace.is_empty() {
             tracing::warn!(
-                kind = object.kind.kind,
+                kind = &*object.kind.kind,
                 object = meta.name,
                 owner.kind,
                 "an owner in a namespace cannot own what is in none"
@@ -296,7 +300,7 @@ impl Collector {
         change["uid"] = meta.uid.as_str().into();
         change["resourceVersion"] = meta.resource_version.as_str().into();
         let patch = Patch::Merge(json!({ "metadata": change }));
-        match self.client.metadata(object.kind, &meta.namespace).patch(&meta.name, &patch).await {
+        match self.client.metadata(&object.kind, &meta.namespace).patch(&meta.name, &patch).await {
             Err(error) if error.is_not_found() => Ok(()),
             outcome => outcome.map(drop),
         }

@@ -6,10 +6,11 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use api::{
-    KINDS, Kind, Resource,
+    Kind, KindRef, Resource,
     core::v1::{Namespace, NamespaceCondition, Pod},
     finalizers::KUBERNETES,
     meta::v1::{DeleteOptions, Time},
+    registry::Kinds,
 };
 use client::{Controller, Error, Informer, Item, ListParams, ObjectKey, Reconcile, Requeue};
 
@@ -47,7 +48,7 @@ pub fn start(context: &Context) {
         let going = changed.new.filter(|namespace| is_going(namespace));
         going.map(|namespace| namespace.name().to_owned())
     });
-    for kind in KINDS.iter().filter(|kind| is_watched(kind)) {
+    for kind in Kinds::compiled().all().filter(|kind| is_watched(kind)) {
         let (contents, namespaces, queue) = (context.informers.metadata(kind), namespaces.clone(), controller.queue());
         // What is left in a namespace that goes changes, or is gone.
         contents.on_change(move |changed| {
@@ -115,16 +116,16 @@ impl Namespaces {
     /// Deletes what there is and says what is left.
     async fn empty(&self, namespace: &str) -> Remaining {
         let mut remaining = Remaining::default();
-        self.empty_of(Pod::KIND, namespace, &mut remaining).await;
+        self.empty_of(Pod::HANDLE, namespace, &mut remaining).await;
         if remaining.objects.is_empty() && remaining.failures.is_empty() {
-            for kind in KINDS.iter().filter(|kind| is_content(kind)) {
+            for kind in Kinds::compiled().all().filter(|kind| is_content(kind)) {
                 self.empty_of(kind, namespace, &mut remaining).await;
             }
         }
         remaining
     }
 
-    async fn empty_of(&self, kind: &'static Kind, namespace: &str, remaining: &mut Remaining) {
+    async fn empty_of(&self, kind: &KindRef, namespace: &str, remaining: &mut Remaining) {
         let objects = self.context.client.metadata(kind, namespace);
         let list = match objects.list(&ListParams::default()).await {
             Ok(list) if list.items.is_empty() => return,

@@ -7,11 +7,12 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use api::{
-    KINDS, Kind, Object, Resource,
+    Kind, Object, Resource,
     amounts::{self, Amounts},
     core::v1::{Pod, ResourceQuota, ResourceQuotaSpec, Service},
     quantity::{self, Quantity},
     quota,
+    registry::Kinds,
 };
 use client::{Client, Controller, Error, Informer, Item, ListParams, Metadata, ObjectKey, Reconcile, Requeue, WorkQueue};
 
@@ -37,7 +38,8 @@ struct Quotas {
 pub fn start(context: &Context) {
     let informers = &context.informers;
     let (quotas, pods, services) = (informers.of::<ResourceQuota>(), informers.of::<Pod>(), informers.of::<Service>());
-    let others: Vec<_> = KINDS.iter().filter(|kind| is_counted_singly(kind)).map(|kind| informers.metadata(kind)).collect();
+    let others: Vec<_> =
+        Kinds::compiled().all().filter(|kind| is_counted_singly(kind)).map(|kind| informers.metadata(kind)).collect();
     quotas.add_index(NAMESPACE, by_namespace);
     pods.add_index(NAMESPACE, by_namespace);
     services.add_index(NAMESPACE, by_namespace);
@@ -63,11 +65,11 @@ pub fn start(context: &Context) {
 
 /// Counts the namespace's quotas a moment after something in it changed. Namespaces without a quota cost nothing.
 fn gather<T: Item>(informer: &Informer<T>, quotas: &Informer<ResourceQuota>, queue: &WorkQueue<ObjectKey>) {
-    let (kind, quotas, queue) = (informer.kind(), quotas.clone(), queue.clone());
+    let (kind, quotas, queue) = (informer.kind().clone(), quotas.clone(), queue.clone());
     informer.on_change(move |changed| {
         let Some(object) = changed.newest() else { return };
         for quota in quotas.store().by_index(NAMESPACE, &object.meta().namespace) {
-            if quota.spec().hard.keys().any(|name| quota::concerns(kind, name)) {
+            if quota.spec().hard.keys().any(|name| quota::concerns(&kind, name)) {
                 queue.add_after(ObjectKey::of(quota.metadata()), GATHER);
             }
         }
@@ -75,7 +77,7 @@ fn gather<T: Item>(informer: &Informer<T>, quotas: &Informer<ResourceQuota>, que
 }
 
 fn is_counted_singly(kind: &Kind) -> bool {
-    crate::namespace::is_content(kind) && !matches!((kind.group, kind.plural), ("", "pods" | "services" | "events"))
+    crate::namespace::is_content(kind) && !matches!((&*kind.group, &*kind.plural), ("", "pods" | "services" | "events"))
 }
 
 impl Reconcile for Quotas {

@@ -475,8 +475,8 @@ fn conditions(rc: &ReplicationController, replicas: usize, trouble: Trouble) -> 
 fn reference(rc: &ReplicationController) -> OwnerReference {
     let kind = ReplicationController::KIND;
     OwnerReference {
-        api_version: kind.api_version.to_owned(),
-        kind: kind.kind.to_owned(),
+        api_version: kind.api_version.to_string(),
+        kind: kind.kind.to_string(),
         name: rc.name().to_owned(),
         uid: rc.metadata().uid.clone(),
         controller: Some(true),

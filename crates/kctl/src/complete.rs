@@ -231,14 +231,14 @@ fn ask<T>(question: impl Future<Output = anyhow::Result<T>>) -> Option<T> {
 }
 
 fn plurals() -> impl Iterator<Item = &'static str> {
-    kinds::all().filter(|kind| !kinds::is_metrics(kind)).map(|kind| kind.plural)
+    kinds::all().filter(|kind| !kinds::is_metrics(kind)).map(|kind| &*kind.plural)
 }
 
 /// Kinds, or the fields that a path can go on with.
 fn fields(word: &str) -> Vec<String> {
     let Some((before, _)) = word.rsplit_once('.') else { return plurals().map(str::to_owned).collect() };
     let mut steps = before.split('.');
-    let mut message: Option<&Message> = steps.next().and_then(|word| kinds::find(word).ok()).map(|kind| kind.message);
+    let mut message: Option<&Message> = steps.next().and_then(|word| kinds::find(word).ok()).and_then(|kind| kind.message());
     for step in steps {
         message = match message.and_then(|message| message.field(step)).map(|field| field.ty) {
             Some(FieldType::Message(inner)) => Some(inner),

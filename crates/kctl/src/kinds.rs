@@ -1,11 +1,22 @@
 //! What fingers type for a kind: plural, singular, short name, kind, with or without version and group.
 
+use std::sync::{Arc, LazyLock};
+
 use anyhow::bail;
-use api::{KINDS, Kind};
+use api::{Kind, Registry, registry::Kinds};
+
+/// The kinds that are known.
+static REGISTRY: LazyLock<Registry> = LazyLock::new(Registry::compiled);
+
+/// The kinds that are known at this moment.
+pub fn known() -> Arc<Kinds> {
+    REGISTRY.kinds()
+}
 
 /// Kinds that can be named: those of a resource of their own.
 pub fn all() -> impl Iterator<Item = &'static Kind> {
-    KINDS.iter().copied().filter(|kind| !kind.plural.is_empty())
+    let kinds: Vec<_> = known().resources().map(|kind| kind.forever()).collect();
+    kinds.into_iter()
 }
 
 /// The kinds that a word stands for: several for a category such as `all`.
@@ -13,7 +24,7 @@ pub fn all() -> impl Iterator<Item = &'static Kind> {
 /// # Errors
 /// When there is no such kind; the error names the likely one.
 pub fn expand(word: &str) -> anyhow::Result<Vec<&'static Kind>> {
-    let in_category: Vec<_> = all().filter(|kind| kind.categories.contains(&word)).collect();
+    let in_category: Vec<_> = all().filter(|kind| kind.categories.iter().any(|category| category == word)).collect();
     if in_category.is_empty() { Ok(vec![find(word)?]) } else { Ok(in_category) }
 }
 
@@ -26,17 +37,20 @@ pub fn find(word: &str) -> anyhow::Result<&'static Kind> {
     let lower = word.to_lowercase();
     let (name, rest) = lower.split_once('.').unwrap_or((&lower, ""));
     let named = |kind: &Kind| {
-        kind.plural == name || kind.singular == name || kind.short_names.contains(&name) || kind.kind.to_lowercase() == name
+        kind.plural == name
+            || kind.singular == name
+            || kind.short_names.iter().any(|short| short == name)
+            || kind.kind.to_lowercase() == name
     };
     let qualified = lower.contains('.');
     let matches = |kind: &&Kind| {
-        let versioned = rest.strip_prefix(kind.version).and_then(|rest| rest.strip_prefix('.'));
-        named(kind) && if qualified { rest == kind.group || versioned == Some(kind.group) } else { !is_metrics(kind) }
+        let versioned = rest.strip_prefix(&*kind.version).and_then(|rest| rest.strip_prefix('.'));
+        named(kind) && if qualified { rest == kind.group || versioned == Some(&*kind.group) } else { !is_metrics(kind) }
     };
     if let Some(kind) = all().find(matches) {
         return Ok(kind);
     }
-    match closest(name, all().filter(|kind| !is_metrics(kind)).flat_map(|kind| [kind.plural, kind.singular])) {
+    match closest(name, all().filter(|kind| !is_metrics(kind)).flat_map(|kind| [&*kind.plural, &*kind.singular])) {
         Some(likely) => bail!("the server doesn't have a resource type \"{word}\"; did you mean \"{likely}\"?"),
         None => bail!("the server doesn't have a resource type \"{word}\"; `kctl api-resources` lists them"),
     }
@@ -47,13 +61,14 @@ pub fn find(word: &str) -> anyhow::Result<&'static Kind> {
 /// # Errors
 /// A message that says what would be right.
 pub fn by_api_version(api_version: &str, name: &str) -> Result<&'static Kind, String> {
-    if let Some(kind) = Kind::by_api_version(api_version, name) {
-        return Ok(kind);
+    let kinds = known();
+    if let Some(kind) = kinds.by_api_version(api_version, name) {
+        return Ok(kind.forever());
     }
     let mut message = format!("no matches for kind \"{name}\" in version \"{api_version}\"");
-    if let Some(elsewhere) = KINDS.iter().find(|kind| kind.kind == name && !is_metrics(kind)) {
+    if let Some(elsewhere) = kinds.all().find(|kind| kind.kind == name && !is_metrics(kind)) {
         message += &format!("; {name} is in version \"{}\"", elsewhere.api_version);
-    } else if let Some(likely) = closest(name, KINDS.iter().map(|kind| kind.kind)) {
+    } else if let Some(likely) = closest(name, kinds.all().map(|kind| &*kind.kind)) {
         message += &format!("; did you mean \"{likely}\"?");
     } else {
         message += "; `kctl api-resources` lists the kinds there are";
@@ -133,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_category_stands_for_its_kinds() {
-        let kinds: Vec<_> = expand("all").unwrap().iter().map(|kind| kind.kind).collect();
+        let kinds: Vec<_> = expand("all").unwrap().iter().map(|kind| &*kind.kind).collect();
         assert!(kinds.contains(&"Pod") && kinds.contains(&"Service"), "{kinds:?}");
     }
 }

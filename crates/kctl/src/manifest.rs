@@ -344,7 +344,7 @@ mod tests {
             "kind: Namespace\napiVersion: v1\nmetadata: {name: a}\n---\n\n---\napiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: ConfigMap\n  metadata: {name: b}\n",
         );
         let objects = objects.unwrap();
-        let seen: Vec<_> = objects.iter().map(|o| (o.kind.kind, o.name(), o.namespace(), o.origin.line)).collect();
+        let seen: Vec<_> = objects.iter().map(|o| (&*o.kind.kind, o.name(), o.namespace(), o.origin.line)).collect();
         assert_eq!(seen, [("Namespace", "a", "", 1), ("ConfigMap", "b", "default", 10)]);
     }
 
@@ -354,7 +354,7 @@ mod tests {
             "apiVersion: v1\nkind: ConfigMapList\nitems:\n- metadata: {name: a}\n- {apiVersion: v1, kind: Secret, metadata: {name: b}}\n",
         );
         let objects = objects.unwrap();
-        let seen: Vec<_> = objects.iter().map(|o| (o.kind.kind, o.name(), crate::objects::text(&o.value, "/kind"))).collect();
+        let seen: Vec<_> = objects.iter().map(|o| (&*o.kind.kind, o.name(), crate::objects::text(&o.value, "/kind"))).collect();
         assert_eq!(seen, [("ConfigMap", "a", "ConfigMap"), ("Secret", "b", "Secret")]);
         let (outcome, errors) = read("apiVersion: v1\nkind: List\nitems:\n- metadata: {name: a}\n");
         assert!(outcome.is_err() && errors.contains("line 4: apiVersion is not set"), "{errors}");

@@ -62,7 +62,7 @@ pub fn to_value(object: &Dynamic) -> anyhow::Result<Value> {
 pub fn shown(session: &Session, failures: &mut Failures, objects: &[Dynamic]) -> anyhow::Result<Vec<(&'static Kind, Value)>> {
     let mut found = Vec::with_capacity(objects.len());
     for object in objects {
-        found.extend(failures.check(session, to_value(object))?.map(|value| (object.kind(), value)));
+        found.extend(failures.check(session, to_value(object))?.map(|value| (object.kind().forever(), value)));
     }
     Ok(found)
 }

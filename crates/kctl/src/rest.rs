@@ -19,6 +19,8 @@ use futures::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::kinds;
+
 /// Bookmarks that end the initial events carry this.
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
@@ -160,7 +162,7 @@ fn place(segments: &[&str]) -> client::Result<Place> {
         [plural, name, subresource] => (*plural, *name, *subresource),
         _ => return Err(not_found()),
     };
-    let kind = Kind::by_resource(group, plural).filter(|kind| kind.version == version);
+    let kind = kinds::known().resource(group, version, plural).ok().map(|kind| kind.forever());
     let kind = kind.filter(|kind| kind.namespaced || namespace.is_empty()).ok_or_else(not_found)?;
     if kind.namespaced && namespace.is_empty() && !name.is_empty() {
         return Err(not_found());
@@ -230,7 +232,7 @@ async fn list(api: &Api<Dynamic>, request: &Request) -> client::Result<Answer> {
     }
     let kind = api.kind();
     let list =
-        json!({"kind": format!("{}List", kind.kind), "apiVersion": kind.api_version, "metadata": metadata, "items": items});
+        json!({"kind": format!("{}List", kind.kind), "apiVersion": &*kind.api_version, "metadata": metadata, "items": items});
     Ok(Answer::Json(200, list))
 }
 
@@ -245,7 +247,7 @@ async fn watch(api: &Api<Dynamic>, request: &Request) -> client::Result<Answer> 
     };
     let ListParams { label_selector, field_selector, .. } = selectors(request);
     let stream = api.watch(&params.labels(label_selector).fields(field_selector)).await?;
-    let (kind, bookmarks) = (api.kind(), request.flag("allowWatchBookmarks"));
+    let (kind, bookmarks) = (api.kind().forever(), request.flag("allowWatchBookmarks"));
     let events = stream.filter_map(move |event| async move {
         let object = |what: &str, object: &Dynamic| match json_of(object) {
             Ok(object) => json!({"type": what, "object": object}),
@@ -261,7 +263,7 @@ async fn watch(api: &Api<Dynamic>, request: &Request) -> client::Result<Answer> 
                     if initial_events_end && told {
                         metadata["annotations"] = json!({INITIAL_EVENTS_END: "true"});
                     }
-                    let object = json!({"kind": kind.kind, "apiVersion": kind.api_version, "metadata": metadata});
+                    let object = json!({"kind": &*kind.kind, "apiVersion": &*kind.api_version, "metadata": metadata});
                     Some(json!({"type": "BOOKMARK", "object": object}))
                 }
                 Change::Bookmark { .. } => None,

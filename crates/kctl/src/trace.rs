@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use api::{
-    Kind,
     ferrokube::v1::{self as wire},
     google::protobuf::Any,
 };
@@ -19,7 +18,7 @@ use tonic::{
     codegen::http::{HeaderMap, Uri},
 };
 
-use crate::console::Console;
+use crate::{console::Console, kinds};
 
 /// Level from which calls are told of.
 pub const CALLS: u8 = 6;
@@ -203,7 +202,7 @@ fn named(resource: Option<&wire::ResourceName>, namespace: &str, name: &str, sub
 
 fn object(any: Option<&Any>) -> Value {
     let Some(any) = any else { return Value::Null };
-    let decoded = Kind::by_type_url(&any.type_url).and_then(|kind| (kind.decode)(any.value.clone()).ok());
+    let decoded = kinds::known().by_type_url(&any.type_url).and_then(|kind| kind.decode(any.value.clone()).ok());
     let value = decoded.and_then(|object| object.to_value().ok());
     value.unwrap_or_else(|| json!({"@type": any.type_url, "bytes": any.value.len()}))
 }
@@ -220,7 +219,7 @@ mod tests {
         let mut secret = Secret::default();
         secret.metadata_mut().name = "s".into();
         secret.data.insert("token".into(), "top-secret".into());
-        let any = Any { type_url: Secret::KIND.type_url.to_owned(), value: secret.encode_to_vec().into() };
+        let any = Any { type_url: Secret::KIND.type_url.to_string(), value: secret.encode_to_vec().into() };
         let encoded = wire::Object { object: Some(any), ..Default::default() }.encode_to_vec();
         let mut value = message("/ferrokube.v1.Objects/Get", true, &encoded).unwrap();
         mask(&mut value);

@@ -89,7 +89,7 @@ impl WriteArgs {
     /// # Errors
     /// As those of [`Self::done`].
     pub fn done_with(&self, session: &Session, object: &Dynamic, what: &str) -> anyhow::Result<()> {
-        self.done(session, object.kind(), &objects::to_value(object)?, what)
+        self.done(session, object.kind().forever(), &objects::to_value(object)?, what)
     }
 
     /// What a dry run adds to its lines.

@@ -212,7 +212,7 @@ async fn keep_watching<T: Resource>(client: Client, reference: Reference, known:
     loop {
         let result = watch_once(&client, &reference, &known, &on_change, &mut backoff).await;
         if let Err(error) = result {
-            let (kind, Reference { namespace, name, .. }) = (T::KIND.kind, &reference);
+            let (kind, Reference { namespace, name, .. }) = (&*T::KIND.kind, &reference);
             if stays_refused(&mut refusals, &error) {
                 warn!(kind, namespace, name, %error, "may not watch an object that pods use; they do not hear of its changes");
             } else {

@@ -18,12 +18,13 @@ type Object = Map<String, Value>;
 ///
 /// # Errors
 /// When a document is no object, is too deep, or has nested fields that the schema does not know.
-pub fn create_two_way_patch(original: &Value, modified: &Value, schema: &'static Message) -> Result<Value, PatchError> {
+pub fn create_two_way_patch(original: &Value, modified: &Value, schema: Option<&'static Message>) -> Result<Value, PatchError> {
     create_three_way_patch(original, modified, original, schema)
 }
 
 /// The strategic merge patch that makes `current` have all that `modified` has, and takes away what `original` (what was applied
-/// last) has and `modified` has no more. What others set in `current` stays. An empty object if there is nothing to do.
+/// last) has and `modified` has no more. What others set in `current` stays. An empty object if there is nothing to do. Without a schema it
+/// is a JSON merge patch.
 ///
 /// # Errors
 /// When a document is no object, is too deep, or has nested fields that the schema does not know.
@@ -31,7 +32,7 @@ pub fn create_three_way_patch(
     original: &Value,
     modified: &Value,
     current: &Value,
-    schema: &'static Message,
+    schema: Option<&'static Message>,
 ) -> Result<Value, PatchError> {
     for document in [original, modified, current] {
         check_depth(document)?;
@@ -39,7 +40,7 @@ pub fn create_three_way_patch(
     let (Value::Object(modified), Value::Object(current)) = (modified, current) else {
         return Err(PatchError::NotAnObject("strategic merge"));
     };
-    diff_maps(original.as_object(), modified, current, Shape::Object(schema)).map(Value::Object)
+    diff_maps(original.as_object(), modified, current, schema.map_or(Shape::Free, Shape::Object)).map(Value::Object)
 }
 
 /// The JSON merge patch that turns `original` into `modified`, if `modified` holds no null; an empty object if they are equal.

@@ -106,6 +106,12 @@ pub enum PatchError {
         /// What is wrong and what would be right.
         why: String,
     },
+    /// A strategic merge patch of a kind that was made at run time: nothing says how its lists are merged.
+    #[error(
+        "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, \
+         application/merge-patch+json, application/apply-patch+yaml"
+    )]
+    NotStrategic,
     /// A field that the schema does not know.
     #[error("unable to find api field in {message} for the json field {field:?}")]
     UnknownField {
@@ -146,8 +152,8 @@ impl Patch {
     /// The patched document. `schema` describes the document; only strategic merge patches need it.
     ///
     /// # Errors
-    /// When the patch does not fit the document.
-    pub fn apply(&self, mut document: Value, schema: &'static Message) -> Result<Value, PatchError> {
+    /// When the patch does not fit the document, or is a strategic one without a schema.
+    pub fn apply(&self, mut document: Value, schema: Option<&'static Message>) -> Result<Value, PatchError> {
         shape::check_depth(&document)?;
         match &self.0 {
             Kind::Json(patch) => json::apply(document, patch),
@@ -157,6 +163,7 @@ impl Patch {
             }
             Kind::Strategic(patch) => {
                 let Value::Object(document) = document else { return Err(PatchError::NotAnObject("strategic merge")) };
+                let schema = schema.ok_or(PatchError::NotStrategic)?;
                 strategic::merge_map(document, patch.clone(), shape::Shape::Object(schema)).map(Value::Object)
             }
         }
@@ -168,6 +175,7 @@ impl From<PatchError> for StatusError {
         let reason = match error {
             PatchError::TooManyOperations(_) | PatchError::TooLarge | PatchError::TooMuchWork => Reason::RequestEntityTooLarge,
             PatchError::Operation { .. } | PatchError::UnknownField { .. } => Reason::Invalid,
+            PatchError::NotStrategic => Reason::UnsupportedMediaType,
             _ => Reason::BadRequest,
         };
         Self::new(reason, error.to_string())
@@ -182,7 +190,7 @@ mod tests {
     use crate::{Resource, core::v1::Pod};
 
     fn merged(document: Value, patch: Value) -> Value {
-        Patch::new(PatchType::Merge, patch).unwrap().apply(document, Pod::KIND.message).unwrap()
+        Patch::new(PatchType::Merge, patch).unwrap().apply(document, Pod::KIND.message()).unwrap()
     }
 
     #[test]

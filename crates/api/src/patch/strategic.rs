@@ -265,7 +265,7 @@ mod tests {
 
     fn patched(document: Value, patch: Value) -> Result<Value, String> {
         let patch = Patch::new(PatchType::Strategic, patch).map_err(|e| e.to_string())?;
-        patch.apply(document, Pod::KIND.message).map_err(|e| e.to_string())
+        patch.apply(document, Pod::KIND.message()).map_err(|e| e.to_string())
     }
 
     fn containers(items: Value) -> Value {

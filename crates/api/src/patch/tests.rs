@@ -12,10 +12,10 @@ use crate::{
 };
 
 fn pod(seed: u64) -> Value {
-    Sampler::random(seed, 40, 4).object(Pod::KIND.message)
+    Sampler::random(seed, 40, 4).object(Pod::KIND.message().unwrap())
 }
 
-fn apply(patch: Value, document: Value, schema: &'static Message) -> Value {
+fn apply(patch: Value, document: Value, schema: Option<&'static Message>) -> Value {
     Patch::new(PatchType::Strategic, patch).unwrap().apply(document, schema).unwrap()
 }
 
@@ -32,9 +32,9 @@ fn contains(current: &Value, wanted: &Value) -> bool {
 fn a_changed_volume_source_replaces_the_old_one() {
     let volumes = |source: Value| json!({"spec": {"volumes": [source]}});
     let (old, new) = (volumes(json!({"name": "v", "emptyDir": {}})), volumes(json!({"name": "v", "hostPath": {"path": "/"}})));
-    let patch = create_two_way_patch(&old, &new, Pod::KIND.message).unwrap();
+    let patch = create_two_way_patch(&old, &new, Pod::KIND.message()).unwrap();
     assert_eq!(patch["spec"]["volumes"][0]["$retainKeys"], json!(["hostPath", "name"]));
-    assert_eq!(apply(patch, old, Pod::KIND.message), new);
+    assert_eq!(apply(patch, old, Pod::KIND.message()), new);
 }
 
 #[test]
@@ -45,13 +45,13 @@ fn what_others_set_stays_and_what_is_no_longer_wanted_goes() {
         "metadata": {"labels": {"a": "1", "gone": "x", "theirs": "y"}},
         "spec": {"nodeName": "n", "containers": [{"name": "a", "image": "1", "imagePullPolicy": "Always"}, {"name": "old"}, {"name": "sidecar"}]},
     });
-    let patch = create_three_way_patch(&original, &modified, &current, Pod::KIND.message).unwrap();
+    let patch = create_three_way_patch(&original, &modified, &current, Pod::KIND.message()).unwrap();
     let expected = json!({
         "metadata": {"labels": {"a": "2", "theirs": "y"}},
         "spec": {"nodeName": "n", "containers": [{"name": "a", "image": "2", "imagePullPolicy": "Always"}, {"name": "sidecar"}]},
     });
-    assert_eq!(apply(patch, current.clone(), Pod::KIND.message), expected);
-    let again = create_three_way_patch(&modified, &modified, &expected, Pod::KIND.message).unwrap();
+    assert_eq!(apply(patch, current.clone(), Pod::KIND.message()), expected);
+    let again = create_three_way_patch(&modified, &modified, &expected, Pod::KIND.message()).unwrap();
     assert_eq!(again, json!({}), "nothing is left to do");
 }
 
@@ -62,7 +62,7 @@ fn ports_that_share_a_number_keep_what_the_server_chose() {
     let current = ports(
         json!([{"port": 53, "protocol": "UDP", "nodePort": 1}, {"port": 53, "name": "tcp", "protocol": "TCP", "nodePort": 2}]),
     );
-    let schema = Service::KIND.message;
+    let schema = Service::KIND.message();
     assert_eq!(create_three_way_patch(&wanted, &wanted, &current, schema).unwrap(), json!({}));
     let changed = ports(json!([{"port": 53, "protocol": "UDP", "targetPort": 5}, {"port": 53, "name": "tcp"}]));
     let patch = create_three_way_patch(&wanted, &changed, &current, schema).unwrap();
@@ -80,7 +80,7 @@ fn long_lists_merge_in_linear_time() {
     let patch = json!({"spec": {"containers": list("b"), "$setElementOrder/containers": list("b")},
         "metadata": {"finalizers": (10_000..20_000).collect::<Vec<_>>()}});
     let started = std::time::Instant::now();
-    let merged = apply(patch, document, Pod::KIND.message);
+    let merged = apply(patch, document, Pod::KIND.message());
     assert_eq!(merged["spec"]["containers"].as_array().unwrap().len(), 20_000);
     assert!(started.elapsed().as_secs() < 5, "{:?}", started.elapsed());
 }
@@ -91,23 +91,23 @@ proptest! {
     #[test]
     fn a_patch_made_from_two_documents_turns_one_into_the_other(a: u64, b: u64) {
         let (a, b) = (pod(a), pod(b));
-        let patch = create_two_way_patch(&a, &b, Pod::KIND.message).unwrap();
-        prop_assert_eq!(apply(patch, a, Pod::KIND.message), b);
+        let patch = create_two_way_patch(&a, &b, Pod::KIND.message()).unwrap();
+        prop_assert_eq!(apply(patch, a, Pod::KIND.message()), b);
     }
 
     #[test]
     fn equal_documents_need_no_patch(a: u64) {
         let a = pod(a);
-        prop_assert_eq!(create_two_way_patch(&a, &a, Pod::KIND.message).unwrap(), json!({}));
+        prop_assert_eq!(create_two_way_patch(&a, &a, Pod::KIND.message()).unwrap(), json!({}));
     }
 
     #[test]
     fn after_a_three_way_patch_all_that_is_wanted_is_there(original: u64, modified: u64, current: u64) {
         let (original, modified, current) = (pod(original), pod(modified), pod(current));
-        let patch = create_three_way_patch(&original, &modified, &current, Pod::KIND.message).unwrap();
-        let result = apply(patch, current, Pod::KIND.message);
+        let patch = create_three_way_patch(&original, &modified, &current, Pod::KIND.message()).unwrap();
+        let result = apply(patch, current, Pod::KIND.message());
         prop_assert!(contains(&result, &modified), "{} lacks some of {}", result, modified);
-        let again = create_three_way_patch(&modified, &modified, &result, Pod::KIND.message).unwrap();
+        let again = create_three_way_patch(&modified, &modified, &result, Pod::KIND.message()).unwrap();
         prop_assert_eq!(again, json!({}), "applying twice changes something");
     }
 
@@ -115,13 +115,13 @@ proptest! {
     fn merge_patches_turn_one_into_the_other(a: u64, b: u64) {
         let (a, b) = (pod(a), pod(b));
         let patch = Patch::new(PatchType::Merge, create_merge_patch(&a, &b)).unwrap();
-        prop_assert_eq!(patch.apply(a, Pod::KIND.message).unwrap(), b);
+        prop_assert_eq!(patch.apply(a, Pod::KIND.message()).unwrap(), b);
     }
 
     #[test]
     fn any_json_is_patched_or_refused(seed: u64, patch in arbitrary_patch()) {
         if let Ok(patch) = Patch::new(PatchType::Strategic, patch) {
-            let result = patch.apply(pod(seed), Pod::KIND.message);
+            let result = patch.apply(pod(seed), Pod::KIND.message());
             prop_assert!(result.is_ok() || result.is_err());
         }
     }

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::{
-    resource::Kind,
+    kind::Kind,
     schema::{Cardinality, FieldType, Message},
 };
 
@@ -27,7 +27,7 @@ const UNKNOWN: &str = "<unknown>";
 /// The cells of an object's row after its name, one for each of the kind's columns.
 pub fn cells(kind: &Kind, object: &Value, now: Timestamp) -> Vec<String> {
     let row = Row { kind, object, now, pod: OnceCell::new() };
-    kind.columns.iter().map(|column| row.cell(column.path)).collect()
+    kind.columns.iter().map(|column| row.cell(&column.path)).collect()
 }
 
 /// How long ago a time in RFC 3339 was, as the AGE column has it.
@@ -115,7 +115,7 @@ impl Row<'_> {
     fn field(&self, path: &str) -> String {
         match self.object.pointer(&pointer(path)) {
             Some(Value::String(text)) => text.clone(),
-            Some(Value::Null) | None => nothing(self.kind.message, path).to_owned(),
+            Some(Value::Null) | None => self.kind.message().map_or("", |message| nothing(message, path)).to_owned(),
             Some(other) => other.to_string(),
         }
     }

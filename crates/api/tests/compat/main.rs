@@ -10,7 +10,7 @@ mod filled;
 use std::{collections::BTreeSet, fmt::Debug};
 
 use api::{
-    KINDS, Kind, MESSAGES, Object, Resource,
+    KINDS, Kind, KindRef, MESSAGES, Object, Resource,
     rules::FieldErrors,
     sample::Sampler,
     schema::{Cardinality, FieldType, Message as Schema},
@@ -40,7 +40,7 @@ struct Case {
 struct OpenApi {
     through: fn(&Value) -> Value,
     /// An object with every field that `k8s-openapi` knows.
-    filled: fn(&Kind) -> Value,
+    filled: fn(&'static Kind) -> Value,
 }
 
 fn through_pb<Ours: Resource, Theirs: Message + Default>(value: &Value) -> Value {
@@ -70,8 +70,8 @@ where
     [debug::leaves(&ours), debug::leaves(&theirs)]
 }
 
-fn filled<Theirs: Serialize + DeserializeOwned>(kind: &Kind) -> Value {
-    let theirs = Theirs::deserialize(filled::Filler::new(kind.api_version, kind.kind)).expect("the type gets what it asks for");
+fn filled<Theirs: Serialize + DeserializeOwned>(kind: &'static Kind) -> Value {
+    let theirs = Theirs::deserialize(filled::Filler::new(&kind.api_version, &kind.kind)).expect("the type gets what it asks for");
     serde_json::to_value(theirs).expect("k8s-openapi has JSON")
 }
 
@@ -170,8 +170,10 @@ fn unexpected(found: BTreeSet<String>) -> Vec<String> {
 }
 
 /// A filled object as our own JSON has it.
-fn sample(kind: &Kind, mut sampler: Sampler) -> Value {
-    let object = (kind.from_value)(sampler.object(kind.message)).expect("the schema's own objects are valid JSON for it");
+fn sample(kind: &'static Kind, mut sampler: Sampler) -> Value {
+    let object = KindRef::of(kind)
+        .from_value(sampler.object(kind.message().expect("a kind of the schema has a message")))
+        .expect("the schema's own objects are valid JSON for it");
     object.to_value().expect("ours has JSON")
 }
 
@@ -179,7 +181,7 @@ fn sample(kind: &Kind, mut sampler: Sampler) -> Value {
 fn nesting_without_end_is_refused() {
     // Groups in groups, and managed fields are no place where messages nest: nothing may use the stack up.
     for kind in KINDS {
-        assert!((kind.decode)(vec![0x0b; 1 << 20].into()).is_err(), "{kind:?}");
+        assert!(KindRef::of(kind).decode(vec![0x0b; 1 << 20].into()).is_err(), "{kind:?}");
     }
 }
 
@@ -194,7 +196,7 @@ fn quantities_sent_as_protobuf_get_the_form_they_are_stored_in_or_are_refused() 
     let texts: Vec<&str> = node.status().capacity.values().map(|q| q.string.as_str()).collect();
     assert_eq!(texts, ["1.5Gb", "1", "1m", "1Gi", "0"]);
     let mut errors = FieldErrors::default();
-    Object::validate(&node, &mut errors);
+    Object::validate(&node, None, &mut errors);
     let fields: Vec<&str> = errors.0.iter().map(|e| e.field.as_str()).collect();
     assert_eq!(fields, ["status.capacity[bad]"]);
 }
@@ -210,8 +212,8 @@ fn every_kind_is_compared() {
 fn every_field_survives_our_own_encoding() {
     for kind in KINDS {
         let value = sample(kind, Sampler::full(DEPTH));
-        let object = (kind.from_value)(value.clone()).unwrap();
-        let back: Box<dyn Object> = (kind.decode)(object.encode()).unwrap();
+        let object = KindRef::of(kind).from_value(value.clone()).unwrap();
+        let back: Box<dyn Object> = KindRef::of(kind).decode(object.encode()).unwrap();
         assert!(back.equals(object.as_ref()), "{kind:?}");
         assert_eq!(back.to_value().unwrap(), value, "{kind:?}");
     }
@@ -220,7 +222,7 @@ fn every_field_survives_our_own_encoding() {
 #[test]
 fn every_field_is_where_the_schema_says() {
     for kind in KINDS {
-        let raw = Sampler::full(DEPTH).object(kind.message);
+        let raw = Sampler::full(DEPTH).object(kind.message().unwrap());
         let problems: Vec<_> = api::strict::check(kind, &raw);
         assert!(problems.is_empty(), "{kind:?}: {problems:?}");
         let value = sample(kind, Sampler::full(DEPTH));
@@ -296,7 +298,7 @@ fn no_field_of_upstreams_is_missing() {
 #[test]
 fn every_field_has_upstreams_number() {
     let parts = parts();
-    let samples = cases().into_iter().map(|case| (case.kind.message, case.in_pb)).chain(parts);
+    let samples = cases().into_iter().map(|case| (case.kind.message().unwrap(), case.in_pb)).chain(parts);
     let mut seen = BTreeSet::new();
     for (message, in_pb) in samples {
         for value in singles(message, &Sampler::full(DEPTH).object(message), &mut seen) {
@@ -319,7 +321,7 @@ fn every_message_is_part_of_a_kind_or_compared_on_its_own() {
         }
     }
     let mut seen = BTreeSet::new();
-    KINDS.iter().for_each(|kind| reach(kind.message, &mut seen));
+    KINDS.iter().for_each(|kind| reach(kind.message().unwrap(), &mut seen));
     parts().iter().for_each(|(message, _)| reach(message, &mut seen));
     let left: Vec<&str> = MESSAGES.iter().map(|m| m.name.rsplit('.').next().unwrap_or(m.name)).collect();
     // Their JSON is no object, so that they are compared as values of the fields that hold them.
@@ -384,9 +386,9 @@ proptest! {
     #[test]
     fn any_bytes_are_refused_or_read_as_protobuf(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
         for kind in KINDS {
-            if let Ok(mut object) = (kind.decode)(bytes.clone().into()) {
+            if let Ok(mut object) = KindRef::of(kind).decode(bytes.clone().into()) {
                 object.set_defaults();
-                object.validate(&mut FieldErrors::default());
+                object.validate(None, &mut FieldErrors::default());
             }
         }
     }
@@ -400,7 +402,7 @@ proptest! {
         pod.metadata_mut().managed_fields = vec![Default::default()];
         pod.metadata_mut().managed_fields[0].fields_v1_mut().raw = format!("{{\"f:a\":{}}}", times[2] % 3).replace('1', "x").into();
         let mut errors = FieldErrors::default();
-        Object::validate(&pod, &mut errors);
+        Object::validate(&pod, None, &mut errors);
         let spoiled = errors.0.iter().any(|e| e.message.contains("must be JSON"));
         prop_assert_eq!(pod.to_value().is_err(), spoiled, "{}", errors);
     }
@@ -408,7 +410,7 @@ proptest! {
     #[test]
     fn damaged_protobuf_is_refused_or_read_but_never_panics(seed: u64, cut: prop::sample::Index, flip: prop::sample::Index) {
         for kind in KINDS {
-            let object = (kind.from_value)(sample(kind, Sampler::random(seed, 50, 3))).unwrap();
+            let object = KindRef::of(kind).from_value(sample(kind, Sampler::random(seed, 50, 3))).unwrap();
             let mut bytes = object.encode().to_vec();
             if bytes.is_empty() {
                 continue;
@@ -416,9 +418,9 @@ proptest! {
             let at = flip.index(bytes.len());
             bytes[at] ^= 0x41;
             bytes.truncate(cut.index(bytes.len()) + 1);
-            if let Ok(mut object) = (kind.decode)(bytes.into()) {
+            if let Ok(mut object) = KindRef::of(kind).decode(bytes.into()) {
                 object.set_defaults();
-                object.validate(&mut FieldErrors::default());
+                object.validate(None, &mut FieldErrors::default());
                 let value = object.to_value().unwrap_or_default();
                 prop_assert_eq!(api::print::cells(kind, &value, Timestamp::UNIX_EPOCH).len(), kind.columns.len());
             }

@@ -85,7 +85,7 @@ fn found<K: Resource>(entry: &Entry) -> Result<Found<K>, StatusError> {
 
 /// The answer when the store cannot be read.
 fn unreadable<K: Resource>(error: &store::Error) -> StatusError {
-    tracing::debug!(error = error as &dyn std::error::Error, kind = K::KIND.kind, "admission cannot read");
+    tracing::debug!(error = error as &dyn std::error::Error, kind = &*K::KIND.kind, "admission cannot read");
     StatusError::unavailable(format!("{} cannot be read now, and the request depends on them; please try again", K::KIND.plural))
 }
 

@@ -20,7 +20,7 @@ impl NamespaceLifecycle {
     }
 
     async fn creation(&self, write: &Write<'_>, object: &dyn Object, effects: &mut Effects) -> Result<(), StatusError> {
-        let (kind, name) = (write.request.kind, &write.request.namespace);
+        let (kind, name) = (&write.request.kind, &write.request.namespace);
         let Some(found) = self.namespaces.cached("", name).await? else {
             return Err(StatusError::not_found(Namespace::KIND, name));
         };
@@ -44,7 +44,7 @@ impl Plugin for NamespaceLifecycle {
     }
 
     fn permit_deletion<'a>(&'a self, _write: &'a Write<'a>, object: &'a dyn Object) -> Admitted<'a> {
-        let immortal = object.kind() == Namespace::KIND && SYSTEM_NAMESPACES.contains(&object.meta().name.as_str());
+        let immortal = *object.kind() == Namespace::KIND && SYSTEM_NAMESPACES.contains(&object.meta().name.as_str());
         let answer = if immortal {
             Err(StatusError::forbidden(object.kind(), &object.meta().name, "this namespace may not be deleted"))
         } else {

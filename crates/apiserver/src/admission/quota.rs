@@ -49,7 +49,7 @@ impl Quotas {
             Action::Update => (write.old, Some(object)),
         };
         // Of other kinds nothing is counted that an update could change.
-        let changes = action != Action::Update || object.kind() == Pod::KIND || object.kind() == Service::KIND;
+        let changes = action != Action::Update || *object.kind() == Pod::KIND || *object.kind() == Service::KIND;
         if !changes || !write.request.kind.namespaced {
             return Ok(());
         }
@@ -66,7 +66,7 @@ impl Quotas {
         }
         let counted = |found: &Found<ResourceQuota>| {
             let quota = &found.object;
-            let itself = object.kind() == ResourceQuota::KIND && object.meta().uid == quota.metadata().uid;
+            let itself = *object.kind() == ResourceQuota::KIND && object.meta().uid == quota.metadata().uid;
             !itself && (!difference(quota, &before, &after).amounts.is_empty() || !silent_on(quota, action, object).is_empty())
         };
         if !cached.iter().any(counted) {

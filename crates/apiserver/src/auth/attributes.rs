@@ -57,8 +57,8 @@ impl<'a> Attributes<'a> {
         let many = matches!(request.verb, Verb::List | Verb::Watch | Verb::DeleteCollection);
         let selected = request.selected_name.as_deref().filter(|_| many && request.name.is_empty());
         let target = ResourceAttributes {
-            group: request.kind.group,
-            resource: request.kind.plural,
+            group: &request.kind.group,
+            resource: &request.kind.plural,
             subresource: &request.subresource,
             namespace: &request.namespace,
             name: selected.unwrap_or(&request.name),

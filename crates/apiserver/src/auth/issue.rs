@@ -37,7 +37,7 @@ pub(super) async fn issue(identity: &Identity, request: &Request, mut token: Tok
     }
     Object::set_defaults(&mut token);
     let mut errors = FieldErrors::default();
-    Object::validate(&token, &mut errors);
+    Object::validate(&token, None, &mut errors);
     // Neither the metadata nor the audiences need be given, nor is the answer.
     errors.0.retain(|error| error.field.starts_with("spec") && error.field != "spec.audiences");
     if !errors.is_empty() {

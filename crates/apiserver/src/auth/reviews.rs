@@ -29,7 +29,7 @@ pub(super) async fn review(
     object: Box<dyn Object>,
 ) -> Result<Box<dyn Object>, StatusError> {
     let object = &*object;
-    match (request.kind.group, request.kind.plural) {
+    match (&*request.kind.group, &*request.kind.plural) {
         ("authentication.k8s.io", "tokenreviews") => answer(token(identity, expect(object)?).await),
         ("authentication.k8s.io", "selfsubjectreviews") => answer(Ok(who_am_i(request, expect(object)?))),
         ("authorization.k8s.io", "subjectaccessreviews") => answer(access(identity, expect(object)?).await),

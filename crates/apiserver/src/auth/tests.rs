@@ -136,7 +136,7 @@ fn on(user: &User, verb: Verb, kind: &'static Kind, namespace: &str, name: &str)
     Request {
         user: Arc::new(user.clone()),
         verb,
-        kind,
+        kind: kind.into(),
         subresource: String::new(),
         namespace: namespace.into(),
         name: name.into(),

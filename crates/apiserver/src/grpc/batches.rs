@@ -1,17 +1,16 @@
 //! Lists and watches as streams of bounded messages made from cached bytes.
 
 use api::{
-    Kind, StatusError,
+    KindRef, StatusError,
     ferrokube::v1::{ListResponse, WatchEvent, WatchResponse, watch_event::Type},
-    google::protobuf::Any,
     meta::v1::ListMeta,
 };
 use futures::Stream;
 use store::{Entry, EventKind, Watch};
 use tokio::time::{Duration, Instant};
 
-use super::render::{PARTIAL, Rendered};
-use crate::pipeline::{Page, watch_error};
+use super::render::Rendered;
+use crate::pipeline::{Page, Stored, watch_error};
 
 /// A message is sent once it holds this many bytes of objects.
 const CHUNK: usize = 128 << 10;
@@ -19,20 +18,19 @@ const CHUNK: usize = 128 << 10;
 const BOOKMARK: Duration = Duration::from_secs(60);
 
 /// What of each object is sent, and how.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Form {
-    pub(super) kind: &'static Kind,
+    pub(super) kind: KindRef,
     pub(super) metadata_only: bool,
     pub(super) as_json: bool,
 }
 
 impl Form {
-    fn of(self, entry: &Entry, warnings: &mut Vec<String>) -> Rendered {
-        let any = match self.metadata_only {
-            true => Any { type_url: PARTIAL.to_owned(), value: entry.partial() },
-            false => Any { type_url: self.kind.type_url.to_owned(), value: entry.object() },
-        };
-        Rendered::new(any, self.as_json, warnings)
+    fn of(&self, entry: &Entry, warnings: &mut Vec<String>) -> Rendered {
+        match self.metadata_only {
+            true => Rendered::partial(entry.partial(), self.as_json, warnings),
+            false => Rendered::object(Stored { kind: self.kind.clone(), bytes: entry.object() }, self.as_json, warnings),
+        }
     }
 }
 
@@ -102,7 +100,7 @@ pub(super) fn watch(
             let batch = match batch {
                 Ok(batch) => batch,
                 Err(e) => {
-                    yield Err(watch_error(options.form.kind, e));
+                    yield Err(watch_error(&options.form.kind, e));
                     return;
                 }
             };

@@ -7,7 +7,6 @@ use api::{
     Kind, Resource, StatusError,
     core::v1::{Node, Pod},
     ferrokube::v1::{PodUsage, StatsRequest, StatsResponse, Usage},
-    google::protobuf::Any,
     meta::v1::{Duration, ObjectMeta, Time},
     metrics::v1beta1::{ContainerMetrics, NodeMetrics, PodMetrics},
     quantity,
@@ -17,7 +16,11 @@ use futures::{StreamExt, stream};
 use store::ReadAt;
 
 use super::{Server, objects::not_readable};
-use crate::{pipeline::Selectors, reader::Reader, request::Request};
+use crate::{
+    pipeline::{Selectors, Stored},
+    reader::Reader,
+    request::Request,
+};
 
 /// How many nodes are asked at the same time.
 const PARALLEL: usize = 32;
@@ -26,14 +29,14 @@ const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(3);
 
 impl Server {
     /// The objects of a measured kind that the request is about: of the nodes, or the pods, that the selectors select.
-    pub(super) async fn measure(&self, request: &Request, selectors: &Selectors) -> Result<Vec<Any>, StatusError> {
-        let kind = request.kind;
-        if kind == NodeMetrics::KIND {
+    pub(super) async fn measure(&self, request: &Request, selectors: &Selectors) -> Result<Vec<Stored>, StatusError> {
+        let kind = &request.kind;
+        if *kind == NodeMetrics::KIND {
             let nodes = self.selected::<Node>(request, selectors).await?;
             let measured = self.measured(nodes, true).await;
             return Ok(measured.iter().filter_map(|(node, stats)| Some(node_metrics(node, stats.node.as_ref()?))).collect());
         }
-        if kind != PodMetrics::KIND {
+        if *kind != PodMetrics::KIND {
             return Err(not_readable(kind));
         }
         let mut pods: BTreeMap<String, Pod> = BTreeMap::new();
@@ -91,8 +94,8 @@ impl Server {
     }
 }
 
-fn any<K: Resource>(object: &K) -> Any {
-    Any { type_url: <K as Resource>::KIND.type_url.to_owned(), value: object.encode_to_vec().into() }
+fn stored<K: Resource>(object: &K) -> Stored {
+    Stored { kind: K::HANDLE.clone(), bytes: object.encode_to_vec().into() }
 }
 
 fn meta(kind: &Kind, namespace: &str, name: &str) -> ObjectMeta {
@@ -120,14 +123,14 @@ fn amounts(usage: &Usage) -> BTreeMap<String, Quantity> {
     ])
 }
 
-fn node_metrics(node: &Node, usage: &Usage) -> Any {
+fn node_metrics(node: &Node, usage: &Usage) -> Stored {
     let (timestamp, window) = window(usage);
     let mut metadata = meta(NodeMetrics::KIND, "", node.name());
     metadata.labels.clone_from(&node.metadata().labels);
-    any(&NodeMetrics { metadata: Some(metadata), timestamp, window, usage: amounts(usage) })
+    stored(&NodeMetrics { metadata: Some(metadata), timestamp, window, usage: amounts(usage) })
 }
 
-fn pod_metrics(pod: &Pod, figures: &PodUsage) -> Any {
+fn pod_metrics(pod: &Pod, figures: &PodUsage) -> Stored {
     let first = figures.containers.iter().find_map(|c| c.usage.as_ref());
     let (timestamp, window) = first.map(window).unwrap_or_default();
     let containers = figures
@@ -137,5 +140,5 @@ fn pod_metrics(pod: &Pod, figures: &PodUsage) -> Any {
         .collect();
     let mut metadata = meta(PodMetrics::KIND, pod.namespace(), pod.name());
     metadata.labels.clone_from(&pod.metadata().labels);
-    any(&PodMetrics { metadata: Some(metadata), timestamp, window, containers })
+    stored(&PodMetrics { metadata: Some(metadata), timestamp, window, containers })
 }

@@ -11,7 +11,9 @@ mod render;
 
 use std::sync::Arc;
 
-use api::{Kind, Resource, StatusError, coordination::v1::Lease, ferrokube::v1::ResourceName, status::Reason};
+use api::{
+    Kind, KindRef, Resource, StatusError, coordination::v1::Lease, ferrokube::v1::ResourceName, registry::Kinds, status::Reason,
+};
 use client::fence::{Guard, HEADER};
 use tonic::metadata::MetadataMap;
 
@@ -40,6 +42,11 @@ pub struct Server {
 pub struct Services(pub Arc<Server>);
 
 impl Server {
+    /// The kind a request names.
+    fn resolve(&self, resource: Option<&ResourceName>) -> Result<KindRef, StatusError> {
+        resolve(&self.pipeline.kinds(), resource)
+    }
+
     /// Refuses a request that its user may not make.
     async fn authorize(&self, asked: &Asked, request: &Request) -> Result<(), StatusError> {
         asked.does(request);
@@ -64,7 +71,7 @@ impl Server {
 
 /// Upstream's words for a request that is not allowed.
 fn forbidden(request: &Request, reason: &str) -> StatusError {
-    let group = request.kind.group;
+    let group = &request.kind.group;
     let place = if request.namespace.is_empty() {
         "at the cluster scope".to_owned()
     } else {
@@ -77,21 +84,15 @@ fn forbidden(request: &Request, reason: &str) -> StatusError {
         request.verb,
         request.resource(),
     );
-    StatusError::forbidden(request.kind, &request.name, why)
+    StatusError::forbidden(&request.kind, &request.name, why)
 }
 
 /// The kind a request names.
-fn resolve(resource: Option<&ResourceName>) -> Result<&'static Kind, StatusError> {
+fn resolve(kinds: &Kinds, resource: Option<&ResourceName>) -> Result<KindRef, StatusError> {
     let wanted =
         resource.ok_or_else(|| StatusError::bad_request("resource: a kind is wanted here, such as {resource: \"pods\"}"))?;
-    let kind =
-        Kind::by_resource(&wanted.group, &wanted.resource).filter(|k| wanted.version.is_empty() || k.version == wanted.version);
-    kind.ok_or_else(|| {
-        let version = if wanted.version.is_empty() { String::new() } else { format!(" in version {:?}", wanted.version) };
-        let message = format!(
-            "the server has no resource {:?} in API group {:?}{version}; `kctl api-resources` lists what it has",
-            wanted.resource, wanted.group
-        );
+    kinds.resource(&wanted.group, &wanted.version, &wanted.resource).cloned().map_err(|unknown| {
+        let message = format!("{unknown}; `kctl api-resources` lists what it has");
         StatusError::new(Reason::NotFound, message)
     })
 }
@@ -117,7 +118,7 @@ fn check_verb(kind: &Kind, verb: Verb, subresource: &str) -> Result<(), StatusEr
         return Err(StatusError::new(Reason::NotFound, message));
     }
     let served = match subresource {
-        "" => kind.verbs.contains(&verb.as_str()),
+        "" => kind.verbs.iter().any(|served| served == verb.as_str()),
         part => verb.applies_to(part),
     };
     if served {

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 
 use api::{
-    KINDS, Kind, Object, Resource, StatusError,
+    Kind, KindRef, Object, Resource, StatusError,
     authentication::v1::TokenRequest,
     core::v1::{Pod, ServiceAccount},
     ferrokube::v1::{self as proto, objects_server::Objects},
@@ -18,8 +18,7 @@ use tonic::{Response, Status};
 
 use super::{
     Asked, Services, asked, batches, check_namespace, check_verb, fence,
-    render::{self, Rendered, any},
-    resolve,
+    render::{self, Rendered},
 };
 use crate::{
     decode::{self, FieldValidation},
@@ -36,14 +35,14 @@ const LONGEST_WATCH: Duration = Duration::from_secs(3600);
 pub(super) fn request(
     user: std::sync::Arc<crate::request::User>,
     verb: Verb,
-    kind: &'static Kind,
+    kind: impl Into<KindRef>,
     namespace: &str,
     name: &str,
 ) -> Request {
     Request {
         user,
         verb,
-        kind,
+        kind: kind.into(),
         subresource: String::new(),
         namespace: namespace.to_owned(),
         name: name.to_owned(),
@@ -89,18 +88,18 @@ impl Objects for Services {
     async fn get(&self, call: tonic::Request<proto::GetRequest>) -> Result<Response<proto::Object>, Status> {
         let asked = asked(&call)?;
         let r = call.into_inner();
-        let kind = resolve(r.resource.as_ref())?;
-        check_verb(kind, Verb::Get, &r.subresource)?;
-        check_namespace(kind, &r.namespace, false)?;
-        named(kind, &r.name)?;
+        let kind = self.0.resolve(r.resource.as_ref())?;
+        check_verb(&kind, Verb::Get, &r.subresource)?;
+        check_namespace(&kind, &r.namespace, false)?;
+        named(&kind, &r.name)?;
         let request =
-            Request { subresource: r.subresource, ..request(asked.user.clone(), Verb::Get, kind, &r.namespace, &r.name) };
+            Request { subresource: r.subresource, ..request(asked.user.clone(), Verb::Get, &kind, &r.namespace, &r.name) };
         self.0.authorize(&asked, &request).await?;
         let object = if kind.storage.is_some() {
-            any(self.0.pipeline.get(&request).await?)
+            self.0.pipeline.get(&request).await?
         } else {
             let mut items = self.0.measure(&request, &Selectors::default()).await?;
-            items.pop().ok_or_else(|| StatusError::not_found(kind, &r.name))?
+            items.pop().ok_or_else(|| StatusError::not_found(&kind, &r.name))?
         };
         Ok(Response::new(render::answer(object, r.as_json, Vec::new())))
     }
@@ -108,16 +107,16 @@ impl Objects for Services {
     async fn list(&self, call: tonic::Request<proto::ListRequest>) -> Result<Response<Self::ListStream>, Status> {
         let asked = asked(&call)?;
         let r = call.into_inner();
-        let kind = resolve(r.resource.as_ref())?;
-        check_verb(kind, Verb::List, "")?;
-        check_namespace(kind, &r.namespace, true)?;
-        let mut request = request(asked.user.clone(), Verb::List, kind, &r.namespace, "");
+        let kind = self.0.resolve(r.resource.as_ref())?;
+        check_verb(&kind, Verb::List, "")?;
+        check_namespace(&kind, &r.namespace, true)?;
+        let mut request = request(asked.user.clone(), Verb::List, &kind, &r.namespace, "");
         let selectors = select(&mut request, &r.label_selector, &r.field_selector)?;
         self.0.authorize(&asked, &request).await?;
         if kind.storage.is_none() {
             let mut answer = proto::ListResponse { metadata: Some(Default::default()), ..Default::default() };
             for item in self.0.measure(&request, &selectors).await? {
-                match Rendered::new(item, r.as_json, &mut answer.warnings) {
+                match Rendered::object(item, r.as_json, &mut answer.warnings) {
                     Rendered { object: Some(object), .. } => answer.items.push(object),
                     Rendered { json, .. } => answer.json_items.push(json),
                 }
@@ -132,11 +131,11 @@ impl Objects for Services {
     async fn watch(&self, call: tonic::Request<proto::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let asked = asked(&call)?;
         let r = call.into_inner();
-        let kind = resolve(r.resource.as_ref())?;
+        let kind = self.0.resolve(r.resource.as_ref())?;
         let lasts = watch_time(r.timeout_seconds)?;
-        check_verb(kind, Verb::Watch, "")?;
-        check_namespace(kind, &r.namespace, true)?;
-        let mut request = request(asked.user.clone(), Verb::Watch, kind, &r.namespace, "");
+        check_verb(&kind, Verb::Watch, "")?;
+        check_namespace(&kind, &r.namespace, true)?;
+        let mut request = request(asked.user.clone(), Verb::Watch, &kind, &r.namespace, "");
         let selectors = select(&mut request, &r.label_selector, &r.field_selector)?;
         self.0.authorize(&asked, &request).await?;
         let watch = self.0.pipeline.watch(&request, &selectors, &r.resource_version, r.send_initial_events).await?;
@@ -153,18 +152,18 @@ impl Objects for Services {
     async fn create(&self, call: tonic::Request<proto::CreateRequest>) -> Result<Response<proto::Object>, Status> {
         let (asked, fence) = (asked(&call)?, fence(call.metadata())?);
         let r = call.into_inner();
-        let kind = resolve(r.resource.as_ref())?;
-        check_verb(kind, Verb::Create, &r.subresource)?;
+        let kind = self.0.resolve(r.resource.as_ref())?;
+        check_verb(&kind, Verb::Create, &r.subresource)?;
         let options = r.options.unwrap_or_default();
         let validation = FieldValidation::parse(&options.field_validation)?;
-        let body_kind = body_kind(kind, &r.subresource, true);
+        let body_kind = body_kind(&kind, &r.subresource, true);
         let of_object = decode::Named::of(&r.object, &r.json);
         let namespace = if r.namespace.is_empty() && kind.namespaced { of_object.namespace } else { r.namespace };
-        check_namespace(kind, &namespace, false)?;
+        check_namespace(&kind, &namespace, false)?;
         let request = Request {
             subresource: r.subresource,
             dry_run: options.dry_run,
-            ..request(asked.user.clone(), Verb::Create, kind, &namespace, &r.name)
+            ..request(asked.user.clone(), Verb::Create, &kind, &namespace, &r.name)
         };
         self.0.authorize_write(&asked, &request, fence.as_ref()).await?;
         let (object, mut warnings) = decode::object(body_kind, r.object, &r.json, validation)?;
@@ -176,21 +175,21 @@ impl Objects for Services {
     async fn update(&self, call: tonic::Request<proto::UpdateRequest>) -> Result<Response<proto::Object>, Status> {
         let (asked, fence) = (asked(&call)?, fence(call.metadata())?);
         let r = call.into_inner();
-        let kind = resolve(r.resource.as_ref())?;
-        check_verb(kind, Verb::Update, &r.subresource)?;
+        let kind = self.0.resolve(r.resource.as_ref())?;
+        check_verb(&kind, Verb::Update, &r.subresource)?;
         let options = r.options.unwrap_or_default();
         let validation = FieldValidation::parse(&options.field_validation)?;
-        let body_kind = body_kind(kind, &r.subresource, false);
+        let body_kind = body_kind(&kind, &r.subresource, false);
         let of_object = decode::Named::of(&r.object, &r.json);
         let or = |given: String, own: String| if given.is_empty() { own } else { given };
         let namespace = if kind.namespaced { or(r.namespace, of_object.namespace) } else { r.namespace };
         let name = or(r.name, of_object.name);
-        check_namespace(kind, &namespace, false)?;
-        named(kind, &name)?;
+        check_namespace(&kind, &namespace, false)?;
+        named(&kind, &name)?;
         let request = Request {
             subresource: r.subresource,
             dry_run: options.dry_run,
-            ..request(asked.user.clone(), Verb::Update, kind, &namespace, &name)
+            ..request(asked.user.clone(), Verb::Update, &kind, &namespace, &name)
         };
         self.0.authorize_write(&asked, &request, fence.as_ref()).await?;
         let (object, mut warnings) = decode::object(body_kind, r.object, &r.json, validation)?;
@@ -198,45 +197,45 @@ impl Objects for Services {
             warnings.extend(self.0.pipeline.warnings(&*object));
         }
         let stored = self.0.replace(&asked, request, object, fence.as_ref()).await?;
-        Ok(Response::new(render::answer(any(stored), options.as_json, warnings)))
+        Ok(Response::new(render::answer(stored, options.as_json, warnings)))
     }
 
     async fn patch(&self, call: tonic::Request<proto::PatchRequest>) -> Result<Response<proto::Object>, Status> {
         let (asked, fence) = (asked(&call)?, fence(call.metadata())?);
         let r = call.into_inner();
-        let kind = resolve(r.resource.as_ref())?;
-        check_verb(kind, Verb::Patch, &r.subresource)?;
-        check_namespace(kind, &r.namespace, false)?;
-        named(kind, &r.name)?;
+        let kind = self.0.resolve(r.resource.as_ref())?;
+        check_verb(&kind, Verb::Patch, &r.subresource)?;
+        check_namespace(&kind, &r.namespace, false)?;
+        named(&kind, &r.name)?;
         let patch_type = r.r#type();
         let options = r.options.unwrap_or_default();
         let validation = FieldValidation::parse(&options.field_validation)?;
         let request = Request {
             subresource: r.subresource,
             dry_run: options.dry_run,
-            ..request(asked.user.clone(), Verb::Patch, kind, &r.namespace, &r.name)
+            ..request(asked.user.clone(), Verb::Patch, &kind, &r.namespace, &r.name)
         };
         self.0.authorize_write(&asked, &request, fence.as_ref()).await?;
         let (stored, warnings) = self.0.pipeline.patch(&request, patch_type, &r.patch, validation, fence.as_ref()).await?;
-        Ok(Response::new(render::answer(any(stored), options.as_json, warnings)))
+        Ok(Response::new(render::answer(stored, options.as_json, warnings)))
     }
 
     async fn delete(&self, call: tonic::Request<proto::DeleteRequest>) -> Result<Response<proto::DeleteResponse>, Status> {
         let (asked, fence) = (asked(&call)?, fence(call.metadata())?);
         let r = call.into_inner();
-        let kind = resolve(r.resource.as_ref())?;
-        check_verb(kind, Verb::Delete, "")?;
-        check_namespace(kind, &r.namespace, false)?;
-        named(kind, &r.name)?;
+        let kind = self.0.resolve(r.resource.as_ref())?;
+        check_verb(&kind, Verb::Delete, "")?;
+        check_namespace(&kind, &r.namespace, false)?;
+        named(&kind, &r.name)?;
         let options = r.options.unwrap_or_default();
         let request = Request {
             dry_run: !options.dry_run.is_empty(),
-            ..request(asked.user.clone(), Verb::Delete, kind, &r.namespace, &r.name)
+            ..request(asked.user.clone(), Verb::Delete, &kind, &r.namespace, &r.name)
         };
         self.0.authorize_write(&asked, &request, fence.as_ref()).await?;
         let deleted = self.0.pipeline.delete(&request, &options, fence.as_ref()).await?;
         let mut warnings = Vec::new();
-        let Rendered { object, json } = Rendered::new(any(deleted.object), r.as_json, &mut warnings);
+        let Rendered { object, json } = Rendered::object(deleted.object, r.as_json, &mut warnings);
         Ok(Response::new(proto::DeleteResponse { object, deleted: deleted.gone, json, warnings }))
     }
 
@@ -246,13 +245,13 @@ impl Objects for Services {
     ) -> Result<Response<proto::DeleteCollectionResponse>, Status> {
         let (asked, fence) = (asked(&call)?, fence(call.metadata())?);
         let r = call.into_inner();
-        let kind = resolve(r.resource.as_ref())?;
-        check_verb(kind, Verb::DeleteCollection, "")?;
-        check_namespace(kind, &r.namespace, true)?;
+        let kind = self.0.resolve(r.resource.as_ref())?;
+        check_verb(&kind, Verb::DeleteCollection, "")?;
+        check_namespace(&kind, &r.namespace, true)?;
         let options = r.options.unwrap_or_default();
         let mut request = Request {
             dry_run: !options.dry_run.is_empty(),
-            ..request(asked.user.clone(), Verb::DeleteCollection, kind, &r.namespace, "")
+            ..request(asked.user.clone(), Verb::DeleteCollection, &kind, &r.namespace, "")
         };
         let selectors = select(&mut request, &r.label_selector, &r.field_selector)?;
         self.0.authorize_write(&asked, &request, fence.as_ref()).await?;
@@ -261,7 +260,7 @@ impl Objects for Services {
     }
 
     async fn kinds(&self, _: tonic::Request<proto::KindsRequest>) -> Result<Response<proto::KindsResponse>, Status> {
-        let kinds = KINDS.iter().filter(|kind| !kind.plural.is_empty()).map(|kind| kind_info(kind)).collect();
+        let kinds = self.0.pipeline.kinds().resources().map(|kind| kind_info(kind)).collect();
         Ok(Response::new(proto::KindsResponse { kinds }))
     }
 
@@ -281,12 +280,9 @@ impl super::Server {
         request: &Request,
         object: Box<dyn Object>,
         fence: Option<&Fence>,
-    ) -> Result<api::google::protobuf::Any, StatusError> {
-        let of = |object: Box<dyn Object>| api::google::protobuf::Any {
-            type_url: object.kind().type_url.to_owned(),
-            value: object.encode(),
-        };
-        match (request.kind.plural, request.subresource.as_str()) {
+    ) -> Result<Stored, StatusError> {
+        let of = |object: Box<dyn Object>| Stored { kind: object.kind().clone(), bytes: object.encode() };
+        match (&*request.kind.plural, request.subresource.as_str()) {
             ("pods", "eviction") => {
                 let eviction =
                     object.downcast_ref::<Eviction>().ok_or_else(|| StatusError::internal("an Eviction is wanted here"))?;
@@ -303,18 +299,19 @@ impl super::Server {
                     .ok_or_else(|| StatusError::internal("a TokenRequest is wanted here"))?;
                 Ok(of(Box::new(self.identity.issue_token(request, token.clone()).await?)))
             }
-            (_, "") if request.kind.storage.is_none() => match request.kind.plural {
+            (_, "") if request.kind.storage.is_none() => match &*request.kind.plural {
                 "bindings" => {
                     let name = object.meta().name.clone();
-                    let binding = Request { kind: Pod::KIND, subresource: "binding".to_owned(), name, ..request.clone() };
-                    self.pipeline.act(&binding, &*object, fence).await.map(any)
+                    let binding =
+                        Request { kind: Pod::HANDLE.clone(), subresource: "binding".to_owned(), name, ..request.clone() };
+                    self.pipeline.act(&binding, &*object, fence).await
                 }
                 _ => Ok(of(self.identity.review(request, object).await?)),
             },
-            (_, "") => self.pipeline.create(request, object, fence).await.map(any),
+            (_, "") => self.pipeline.create(request, object, fence).await,
             _ => {
                 let name = if request.name.is_empty() { object.meta().name.clone() } else { request.name.clone() };
-                self.pipeline.act(&Request { name, ..request.clone() }, &*object, fence).await.map(any)
+                self.pipeline.act(&Request { name, ..request.clone() }, &*object, fence).await
             }
         }
     }
@@ -344,7 +341,7 @@ impl super::Server {
         options: &DeleteOptions,
         fence: Option<&Fence>,
     ) -> Result<(), StatusError> {
-        named(request.kind, &request.name)?;
+        named(&request.kind, &request.name)?;
         let dry_run = request.dry_run || !options.dry_run.is_empty();
         let deletion = Request { subresource: String::new(), dry_run, ..request.clone() };
         self.pipeline.delete(&deletion, options, fence).await.map(drop)
@@ -352,32 +349,32 @@ impl super::Server {
 }
 
 /// The kind of what is sent to a subresource.
-fn body_kind(kind: &'static Kind, subresource: &str, create: bool) -> &'static Kind {
-    match (kind.plural, subresource) {
-        (_, "scale") => api::autoscaling::v1::Scale::KIND,
-        ("pods", "binding") if create => api::core::v1::Binding::KIND,
-        ("pods", "eviction") if create => Eviction::KIND,
-        (plural, "token") if create && plural == ServiceAccount::KIND.plural => TokenRequest::KIND,
+fn body_kind<'a>(kind: &'a KindRef, subresource: &str, create: bool) -> &'a KindRef {
+    match (&*kind.plural, subresource) {
+        (_, "scale") => api::autoscaling::v1::Scale::HANDLE,
+        ("pods", "binding") if create => api::core::v1::Binding::HANDLE,
+        ("pods", "eviction") if create => Eviction::HANDLE,
+        (plural, "token") if create && plural == ServiceAccount::KIND.plural => TokenRequest::HANDLE,
         _ => kind,
     }
 }
 
 fn kind_info(kind: &Kind) -> proto::KindInfo {
-    let owned = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect();
+    let owned = |list: &[api::kind::Text]| list.iter().map(ToString::to_string).collect();
     proto::KindInfo {
         resource: Some(proto::ResourceName {
-            group: kind.group.to_owned(),
-            version: kind.version.to_owned(),
-            resource: kind.plural.to_owned(),
+            group: kind.group.to_string(),
+            version: kind.version.to_string(),
+            resource: kind.plural.to_string(),
         }),
-        kind: kind.kind.to_owned(),
-        singular: kind.singular.to_owned(),
-        short_names: owned(kind.short_names),
+        kind: kind.kind.to_string(),
+        singular: kind.singular.to_string(),
+        short_names: owned(&kind.short_names),
         namespaced: kind.namespaced,
-        verbs: owned(kind.verbs),
-        categories: owned(kind.categories),
-        message: kind.message.name.to_owned(),
-        subresources: owned(kind.subresources),
+        verbs: owned(&kind.verbs),
+        categories: owned(&kind.categories),
+        message: kind.type_url.rsplit('/').next().unwrap_or_default().to_owned(),
+        subresources: owned(&kind.subresources),
     }
 }
 

@@ -62,7 +62,7 @@ fn request(user: std::sync::Arc<crate::request::User>, verb: Verb, subresource: 
     Request {
         user,
         verb,
-        kind: Pod::KIND,
+        kind: Pod::HANDLE.clone(),
         subresource: subresource.to_owned(),
         namespace: namespace.to_owned(),
         name: name.to_owned(),

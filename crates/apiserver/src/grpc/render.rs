@@ -1,7 +1,7 @@
 //! Objects in the form that a client asked for: protobuf in an `Any`, or Kubernetes JSON.
 
 use api::{
-    Kind,
+    KindRef,
     ferrokube::v1 as proto,
     google::protobuf::Any,
     meta::v1::{ObjectMeta, PartialObjectMetadata},
@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::pipeline::Stored;
 
 /// `type_url` of an object of which only the metadata is sent.
-pub(super) const PARTIAL: &str = "type.googleapis.com/k8s.io.apimachinery.pkg.apis.meta.v1.PartialObjectMetadata";
+const PARTIAL: &str = "type.googleapis.com/k8s.io.apimachinery.pkg.apis.meta.v1.PartialObjectMetadata";
 
 /// An object in one of the two forms; the other one is empty.
 pub(super) struct Rendered {
@@ -24,12 +24,27 @@ pub(super) struct Rendered {
 impl Rendered {
     /// Writes an object as protobuf or as JSON. One that has no JSON form stays protobuf, and a warning says why: it must not keep the
     /// client from the other objects, and what is written already cannot be answered with an error.
-    pub(super) fn new(object: Any, as_json: bool, warnings: &mut Vec<String>) -> Self {
-        let json = if as_json { json(&object).map_err(|why| warnings.push(why)).ok() } else { None };
-        match json {
-            Some(json) => Self { object: None, json },
-            None => Self { object: Some(object), json: Bytes::new() },
+    pub(super) fn object(Stored { kind, bytes }: Stored, as_json: bool, warnings: &mut Vec<String>) -> Self {
+        Self::new(&kind.type_url, bytes, as_json.then_some(|bytes| whole(&kind, bytes)), warnings)
+    }
+
+    /// Writes an object of which only the metadata is sent.
+    pub(super) fn partial(bytes: Bytes, as_json: bool, warnings: &mut Vec<String>) -> Self {
+        Self::new(PARTIAL, bytes, as_json.then_some(partial), warnings)
+    }
+
+    fn new(
+        type_url: &str,
+        bytes: Bytes,
+        to_json: Option<impl FnOnce(Bytes) -> Result<Value, String>>,
+        warnings: &mut Vec<String>,
+    ) -> Self {
+        match to_json.map(|to_json| to_json(bytes.clone())) {
+            Some(Ok(value)) => return Self { object: None, json: value.to_string().into() },
+            Some(Err(why)) => warnings.push(why),
+            None => {}
         }
+        Self { object: Some(Any { type_url: type_url.to_owned(), value: bytes }), json: Bytes::new() }
     }
 
     /// How many bytes the object has.
@@ -39,26 +54,14 @@ impl Rendered {
 }
 
 /// The answer that is one object.
-pub(super) fn answer(object: Any, as_json: bool, mut warnings: Vec<String>) -> proto::Object {
-    let Rendered { object, json } = Rendered::new(object, as_json, &mut warnings);
+pub(super) fn answer(object: Stored, as_json: bool, mut warnings: Vec<String>) -> proto::Object {
+    let Rendered { object, json } = Rendered::object(object, as_json, &mut warnings);
     proto::Object { object, warnings, json }
 }
 
-/// An object in its protobuf encoding.
-pub(super) fn any(stored: Stored) -> Any {
-    Any { type_url: stored.kind.type_url.to_owned(), value: stored.bytes }
-}
-
-/// The object's JSON with `apiVersion` and `kind`.
-fn json(object: &Any) -> Result<Bytes, String> {
-    let value = if object.type_url == PARTIAL { partial(object.value.clone()) } else { whole(object) }?;
-    Ok(value.to_string().into())
-}
-
-fn whole(object: &Any) -> Result<Value, String> {
-    let kind = Kind::by_type_url(&object.type_url).ok_or_else(|| format!("{} is not in the table of kinds", object.type_url))?;
-    let object = (kind.decode)(object.value.clone()).map_err(|e| format!("a stored {} cannot be decoded: {e}", kind.kind))?;
-    object.to_value().map_err(|e| no_json(kind.kind, object.meta(), &e))
+fn whole(kind: &KindRef, bytes: Bytes) -> Result<Value, String> {
+    let object = kind.decode(bytes).map_err(|e| format!("a stored {} cannot be decoded: {e}", kind.kind))?;
+    object.to_value().map_err(|e| no_json(&kind.kind, object.meta(), &e))
 }
 
 fn partial(bytes: Bytes) -> Result<Value, String> {
@@ -87,20 +90,20 @@ mod tests {
         map.metadata_mut().name = "a".to_owned();
         map.metadata_mut().creation_timestamp = Some(api::meta::v1::Time { seconds: 0, nanos: 0 });
         map.binary_data.insert("k".to_owned(), Bytes::from_static(b"\xff"));
-        let any = || Any { type_url: ConfigMap::KIND.type_url.to_owned(), value: api::Object::encode(&map) };
+        let stored = || Stored { kind: ConfigMap::HANDLE.clone(), bytes: api::Object::encode(&map) };
         let mut warnings = Vec::new();
-        let rendered = Rendered::new(any(), true, &mut warnings);
+        let rendered = Rendered::object(stored(), true, &mut warnings);
         assert!(rendered.object.is_none() && warnings.is_empty());
         let metadata = json!({"name": "a", "creationTimestamp": "1970-01-01T00:00:00Z"});
         assert_eq!(
             serde_json::from_slice::<Value>(&rendered.json).unwrap(),
             json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "binaryData": {"k": "/w=="}})
         );
-        assert_eq!(Rendered::new(any(), false, &mut warnings).object, Some(any()));
+        let any = Any { type_url: ConfigMap::KIND.type_url.to_string(), value: stored().bytes };
+        assert_eq!(Rendered::object(stored(), false, &mut warnings).object, Some(any));
 
         let partial = PartialObjectMetadata { metadata: Some(map.metadata().clone()) };
-        let partial = Any { type_url: PARTIAL.to_owned(), value: partial.encode_to_vec().into() };
-        let rendered = Rendered::new(partial, true, &mut warnings);
+        let rendered = Rendered::partial(partial.encode_to_vec().into(), true, &mut warnings);
         assert_eq!(
             serde_json::from_slice::<Value>(&rendered.json).unwrap(),
             json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": metadata})
@@ -110,9 +113,10 @@ mod tests {
 
     #[test]
     fn what_has_no_json_form_comes_as_protobuf_with_a_warning() {
-        let broken = Any { type_url: ConfigMap::KIND.type_url.to_owned(), value: Bytes::from_static(b"\xff") };
+        let broken = Stored { kind: ConfigMap::HANDLE.clone(), bytes: Bytes::from_static(b"\xff") };
         let answer = answer(broken.clone(), true, Vec::new());
-        assert_eq!((answer.object, answer.json), (Some(broken), Bytes::new()));
+        let any = Any { type_url: ConfigMap::KIND.type_url.to_string(), value: broken.bytes };
+        assert_eq!((answer.object, answer.json), (Some(any), Bytes::new()));
         assert!(answer.warnings[0].starts_with("a stored ConfigMap cannot be decoded: "), "{:?}", answer.warnings);
     }
 }

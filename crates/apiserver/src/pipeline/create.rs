@@ -15,15 +15,15 @@ impl Pipeline {
     /// # Errors
     /// When the object is not valid, admission refuses it, one of that name exists, or etcd does not answer.
     pub async fn create(&self, request: &Request, object: Box<dyn Object>, fence: Option<&Fence>) -> Result<Stored, StatusError> {
-        let collection = self.collection(request.kind)?;
+        let collection = self.collection(&request.kind)?;
         for attempt in 0..ATTEMPTS {
             let mut object = object.boxed_clone();
             let generated = prepare(request, &mut *object)?;
-            let strategy = self.strategy(request.kind);
+            let strategy = self.strategy(&request.kind);
             object.set_defaults();
             strategy.set_defaults(&mut *object);
             if !strategy.keeps_status_on_create() {
-                object.copy_status_from(&*(request.kind.new)());
+                object.copy_status_from(&*request.kind.empty());
             }
             strategy.prepare_for_create(&mut *object);
             let write = Write { request, old: None };
@@ -37,10 +37,10 @@ impl Pipeline {
             let bytes = encode(&mut *object);
             let (namespace, name) = (object.meta().namespace.clone(), object.meta().name.clone());
             if request.dry_run {
-                return Ok(Stored { kind: request.kind, bytes });
+                return Ok(Stored { kind: request.kind.clone(), bytes });
             }
-            match self.commit(&collection, (&namespace, &name), None, Some(&bytes), effects).await {
-                Ok(Some(revision)) => return Ok(Stored::at(request.kind, &bytes, revision)),
+            match self.commit(&request.kind, &collection, (&namespace, &name), None, Some(&bytes), effects).await {
+                Ok(Some(revision)) => return Ok(Stored::at(&request.kind, &bytes, revision)),
                 Ok(None) => {}
                 // Another generated name will do.
                 Err(e) if generated && e.is_already_exists() && attempt < 8 => {}
@@ -48,7 +48,7 @@ impl Pipeline {
             }
             pause(attempt).await;
         }
-        Err(contended(request.kind, &object.meta().name))
+        Err(contended(&request.kind, &object.meta().name))
     }
 }
 

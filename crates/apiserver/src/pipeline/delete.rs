@@ -43,7 +43,7 @@ impl Pipeline {
         options: &DeleteOptions,
         fence: Option<&Fence>,
     ) -> Result<Deleted, StatusError> {
-        let kind = request.kind;
+        let kind = &request.kind;
         let collection = self.collection(kind)?;
         check_options(options)?;
         // Upstream takes a negative grace period for the shortest one.
@@ -75,7 +75,7 @@ impl Pipeline {
         attempt: u32,
         Old { entry, object: old }: &Old,
     ) -> Result<Attempt<Deleted>, StatusError> {
-        let (kind, strategy) = (request.kind, self.strategy(request.kind));
+        let (kind, strategy) = (&request.kind, self.strategy(&request.kind));
         preconditions(request, options, &**old)?;
         let write = Write { request, old: Some(&**old) };
         self.admission.permit_deletion(&write, &**old).await?;
@@ -102,7 +102,7 @@ impl Pipeline {
             return Ok(Attempt::Unwritten(deleted(entry.revision())));
         }
         let place = (request.namespace.as_str(), request.name.as_str());
-        let revision = self.commit(collection, place, Some(entry.revision()), waits.then_some(&bytes[..]), effects).await?;
+        let revision = self.commit(kind, collection, place, Some(entry.revision()), waits.then_some(&bytes[..]), effects).await?;
         Ok(revision.map_or(Attempt::Again, |revision| Attempt::Done(deleted(revision))))
     }
 
@@ -117,9 +117,9 @@ impl Pipeline {
         options: &DeleteOptions,
         fence: Option<&Fence>,
     ) -> Result<i64, StatusError> {
-        let collection = self.collection(request.kind)?;
-        let selection = selectors.selection(request.kind, collection.layout(), &request.namespace)?;
-        let list = collection.list(&selection, Default::default()).await.map_err(|e| store_error(request.kind, "", e))?;
+        let collection = self.collection(&request.kind)?;
+        let selection = selectors.selection(&request.kind, collection.layout(), &request.namespace)?;
+        let list = collection.list(&selection, Default::default()).await.map_err(|e| store_error(&request.kind, "", e))?;
         let one = |entry: std::sync::Arc<store::Entry>| async move {
             let request = Request { namespace: entry.namespace().to_owned(), name: entry.name().to_owned(), ..request.clone() };
             match self.delete(&request, options, fence).await {
@@ -152,7 +152,7 @@ fn preconditions(request: &Request, options: &DeleteOptions, object: &dyn Object
     let (wanted, meta) = (options.preconditions(), object.meta());
     let conflict = |what, wanted: &str, found: &str| {
         let why = format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}");
-        Err(StatusError::conflict(request.kind, &request.name, why))
+        Err(StatusError::conflict(&request.kind, &request.name, why))
     };
     match (&wanted.uid, &wanted.resource_version) {
         (Some(uid), _) if *uid != meta.uid => conflict("UID", uid, &meta.uid),

@@ -18,7 +18,7 @@ mod update;
 
 use std::{sync::Arc, time::Duration};
 
-use api::{Kind, Object, StatusError, rules::FieldErrors, status::Reason};
+use api::{Kind, KindRef, Object, Registry, StatusError, registry::Kinds, rules::FieldErrors, status::Reason};
 use bytes::Bytes;
 use store::{Collection, Entry, Guard, Outcome, ReadAt, Store, Txn};
 
@@ -38,6 +38,7 @@ const ATTEMPTS: u32 = 64;
 /// The pipeline. One for the whole server.
 pub struct Pipeline {
     store: Store,
+    registry: Arc<Registry>,
     strategies: Strategies,
     admission: Chain,
 }
@@ -46,7 +47,7 @@ pub struct Pipeline {
 #[derive(Clone, Debug)]
 pub struct Stored {
     /// Its kind: that of the subresource's body, where it has one of its own.
-    pub kind: &'static Kind,
+    pub kind: KindRef,
     /// The encoding.
     pub bytes: Bytes,
 }
@@ -68,9 +69,14 @@ enum Attempt<T> {
 }
 
 impl Pipeline {
-    /// A pipeline over a store.
-    pub fn new(store: Store, strategies: Strategies, admission: Chain) -> Self {
-        Self { store, strategies, admission }
+    /// A pipeline over a store, for the kinds of a registry.
+    pub fn new(store: Store, registry: Arc<Registry>, strategies: Strategies, admission: Chain) -> Self {
+        Self { store, registry, strategies, admission }
+    }
+
+    /// The kinds that are served at this moment.
+    pub fn kinds(&self) -> Arc<Kinds> {
+        self.registry.kinds()
     }
 
     /// The store below.
@@ -78,7 +84,7 @@ impl Pipeline {
         &self.store
     }
 
-    fn collection(&self, kind: &'static Kind) -> Result<Collection, StatusError> {
+    fn collection(&self, kind: &Kind) -> Result<Collection, StatusError> {
         let collection = self.store.collection(&kind.qualified_plural());
         collection
             .ok_or_else(|| StatusError::new(Reason::MethodNotAllowed, format!("{} are not stored", kind.qualified_plural())))
@@ -86,7 +92,7 @@ impl Pipeline {
 
     /// The object to compute a write from: the cached one, or (`newest`) the one etcd has now.
     async fn current(&self, collection: &Collection, request: &Request, newest: bool) -> Result<Old, StatusError> {
-        let kind = request.kind;
+        let kind = &request.kind;
         let cached = if newest { None } else { collection.get(&request.namespace, &request.name, ReadAt::Any).await.ok() };
         let entry = match cached {
             Some(entry) => entry,
@@ -137,7 +143,7 @@ impl Pipeline {
         let of_itself = |object: &dyn Object, old: Option<&dyn Object>| {
             let mut errors = FieldErrors::default();
             metadata::validate(object, old, &mut errors);
-            object.validate(&mut errors);
+            object.validate(old, &mut errors);
             if subresource.is_empty() {
                 strategy.validate(object, &mut errors);
             }
@@ -150,7 +156,6 @@ impl Pipeline {
                 if !errors.is_empty() {
                     errors.forgive(&of_itself(old, None));
                 }
-                new.validate_update(old, &mut errors);
                 strategy.validate_update(subresource, new, old, &mut errors);
             }
         }
@@ -161,6 +166,7 @@ impl Pipeline {
     /// object is at, `None` if there must be none. Answers the revision; nothing if a guard did not hold.
     async fn commit(
         &self,
+        kind: &Kind,
         collection: &Collection,
         (namespace, name): (&str, &str),
         expected: Option<i64>,
@@ -169,8 +175,6 @@ impl Pipeline {
     ) -> Result<Option<i64>, StatusError> {
         let layout = collection.layout();
         let key = layout.key(namespace, name);
-        let kind = Kind::by_api_version(&layout.api_version, &layout.kind);
-        let kind = kind.ok_or_else(|| StatusError::internal("the store holds a kind that is not in the table"))?;
         // The object's own guard comes first: its state is the first one in a refusal.
         let guard = expected.map_or(Guard::Absent, Guard::At);
         let txn = Txn::new().guard(&key, guard);
@@ -211,8 +215,8 @@ fn is_unversioned(object: &dyn Object) -> bool {
 }
 
 /// Decodes an entry.
-fn decode(kind: &'static Kind, entry: &Arc<Entry>) -> Result<Box<dyn Object>, StatusError> {
-    (kind.decode)(entry.object()).map_err(|error| damaged(entry, &error))
+fn decode(kind: &KindRef, entry: &Arc<Entry>) -> Result<Box<dyn Object>, StatusError> {
+    kind.decode(entry.object()).map_err(|error| damaged(entry, &error))
 }
 
 /// The object's encoding as it is stored: without resource version.
@@ -223,7 +227,7 @@ fn encode(object: &mut dyn Object) -> Bytes {
 
 impl Stored {
     /// An object as it is after a write at `revision`, from its encoding without resource version.
-    fn at(kind: &'static Kind, bytes: &[u8], revision: i64) -> Self {
-        Self { kind, bytes: store::wire::with_resource_version(bytes, revision) }
+    fn at(kind: &KindRef, bytes: &[u8], revision: i64) -> Self {
+        Self { kind: kind.clone(), bytes: store::wire::with_resource_version(bytes, revision) }
     }
 }

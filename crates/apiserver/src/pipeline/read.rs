@@ -28,16 +28,16 @@ impl Pipeline {
     /// # Errors
     /// When it does not exist, or etcd does not answer.
     pub async fn get(&self, request: &Request) -> Result<Stored, StatusError> {
-        let kind = request.kind;
+        let kind = &request.kind;
         let entry = self.collection(kind)?.get(&request.namespace, &request.name, ReadAt::Latest).await;
         let entry = entry.map_err(|e| store_error(kind, &request.name, e))?;
         if !matches!(request.subresource.as_str(), "" | "status") {
             let object = decode(kind, &entry)?;
             if let Some(body) = self.strategy(kind).read_subresource(&request.subresource, &*object) {
-                return Ok(Stored { kind: body.kind(), bytes: body.encode() });
+                return Ok(Stored { kind: body.kind().clone(), bytes: body.encode() });
             }
         }
-        Ok(Stored { kind, bytes: entry.object() })
+        Ok(Stored { kind: kind.clone(), bytes: entry.object() })
     }
 
     /// Lists objects, all as of one revision.
@@ -52,7 +52,7 @@ impl Pipeline {
         limit: i64,
         continue_token: &str,
     ) -> Result<Page, StatusError> {
-        let kind = request.kind;
+        let kind = &request.kind;
         let collection = self.collection(kind)?;
         let selection = selectors.selection(kind, collection.layout(), &request.namespace)?;
         // Upstream takes a negative limit for none.
@@ -83,13 +83,13 @@ impl Pipeline {
         resource_version: &str,
         initial: bool,
     ) -> Result<Watch, StatusError> {
-        let collection = self.collection(request.kind)?;
-        let selection = selectors.selection(request.kind, collection.layout(), &request.namespace)?;
+        let collection = self.collection(&request.kind)?;
+        let selection = selectors.selection(&request.kind, collection.layout(), &request.namespace)?;
         let start = match read_at(resource_version)? {
             ReadAt::AtLeast(revision) if !initial => WatchStart::After(revision),
             at => WatchStart::Initial(at),
         };
-        collection.watch(selection, start).await.map_err(|e| store_error(request.kind, "", e))
+        collection.watch(selection, start).await.map_err(|e| store_error(&request.kind, "", e))
     }
 }
 

@@ -100,6 +100,6 @@ fn supported(kind: &Kind) -> String {
     if kind.namespaced {
         fields.push("metadata.namespace");
     }
-    fields.extend(kind.selectable.iter().map(|s| s.label));
+    fields.extend(kind.selectable.iter().map(|s| &*s.label));
     fields.join(", ")
 }

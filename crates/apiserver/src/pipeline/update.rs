@@ -24,13 +24,13 @@ impl Pipeline {
     /// # Errors
     /// When the object is not valid, admission refuses it, it changed since its resource version, or etcd does not answer.
     pub async fn update(&self, request: &Request, object: Box<dyn Object>, fence: Option<&Fence>) -> Result<Stored, StatusError> {
-        let unconditional = is_unversioned(&*object) && !self.strategy(request.kind).allows_unconditional_update();
+        let unconditional = is_unversioned(&*object) && !self.strategy(&request.kind).allows_unconditional_update();
         let make = |old: &dyn Object| {
             if unconditional {
                 let mut errors = FieldErrors::default();
                 let at = Path::root();
                 errors.invalid(&at.field("metadata").field("resourceVersion"), 0, "must be specified for an update");
-                return Err(StatusError::invalid(request.kind, &object.meta().name, &errors));
+                return Err(StatusError::invalid(&request.kind, &object.meta().name, &errors));
             }
             self.replacement(request, old, object.boxed_clone())
         };
@@ -41,7 +41,7 @@ impl Pipeline {
     /// there and is gone.
     pub fn creates_on_update(&self, request: &Request, object: &dyn Object) -> bool {
         let anew = is_unversioned(object) && object.meta().uid.is_empty();
-        request.subresource.is_empty() && anew && self.strategy(request.kind).creates_on_update()
+        request.subresource.is_empty() && anew && self.strategy(&request.kind).creates_on_update()
     }
 
     /// Changes parts of an object and returns it as stored, with remarks for the client.
@@ -60,12 +60,12 @@ impl Pipeline {
         let (patch, twice) = Patch::parse(patch_type_of(patch_type)?, sent)?;
         let warnings = Mutex::default();
         let changed = self.change(request, fence, |old| {
-            let strategy = self.strategy(request.kind);
+            let strategy = self.strategy(&request.kind);
             let body = strategy.read_subresource(&request.subresource, old);
             let current = body.as_deref().unwrap_or(old);
             let kind = current.kind();
             let current = current.to_value().map_err(|e| StatusError::internal(e.to_string()))?;
-            let patched = patch.apply(current, kind.message)?;
+            let patched = patch.apply(current, kind.message())?;
             let read = decode::from_value(kind, patched, twice.clone(), validation);
             // The object was good: it is the patch that made it unreadable.
             let (object, mut remarks) = read.map_err(|error| unreadable(request, sent, &error))?;
@@ -82,7 +82,7 @@ impl Pipeline {
     /// # Errors
     /// As [`Pipeline::update`].
     pub async fn act(&self, request: &Request, body: &dyn Object, fence: Option<&Fence>) -> Result<Stored, StatusError> {
-        let strategy = self.strategy(request.kind);
+        let strategy = self.strategy(&request.kind);
         self.change(request, fence, |old| {
             let mut object = old.boxed_clone();
             strategy.write_subresource(&request.subresource, body, &mut *object)?;
@@ -93,7 +93,7 @@ impl Pipeline {
 
     /// The whole object as it would be with this body.
     fn replacement(&self, request: &Request, old: &dyn Object, body: Box<dyn Object>) -> Result<Box<dyn Object>, StatusError> {
-        let strategy = self.strategy(request.kind);
+        let strategy = self.strategy(&request.kind);
         if strategy.read_subresource(&request.subresource, old).is_none() {
             return Ok(body);
         }
@@ -109,7 +109,7 @@ impl Pipeline {
         fence: Option<&Fence>,
         make: impl Fn(&dyn Object) -> Result<Box<dyn Object>, StatusError> + Send + Sync,
     ) -> Result<Stored, StatusError> {
-        let collection = self.collection(request.kind)?;
+        let collection = self.collection(&request.kind)?;
         for attempt in 0..ATTEMPTS {
             let old = self.current(&collection, request, attempt > 0).await?;
             let answer = self.attempt(&collection, request, fence, attempt, &old, &make).await;
@@ -121,7 +121,7 @@ impl Pipeline {
                 Attempt::Again => pause(attempt).await,
             }
         }
-        Err(contended(request.kind, &request.name))
+        Err(contended(&request.kind, &request.name))
     }
 
     async fn attempt(
@@ -133,7 +133,7 @@ impl Pipeline {
         old: &Old,
         make: &(impl Fn(&dyn Object) -> Result<Box<dyn Object>, StatusError> + Send + Sync),
     ) -> Result<Attempt<Stored>, StatusError> {
-        let (kind, subresource) = (request.kind, request.subresource.as_str());
+        let (kind, subresource) = (&request.kind, request.subresource.as_str());
         let mut new = make(&*old.object)?;
         keep_identity(request, &mut *new, &*old.object)?;
         let strategy = self.strategy(kind);
@@ -179,7 +179,7 @@ impl Pipeline {
         } else {
             Some(&bytes[..])
         };
-        match self.commit(collection, place, Some(old.entry.revision()), put, effects).await? {
+        match self.commit(&request.kind, collection, place, Some(old.entry.revision()), put, effects).await? {
             Some(revision) => self.answer(request, new, bytes, revision).map(Attempt::Done),
             None => Ok(Attempt::Again),
         }
@@ -188,9 +188,9 @@ impl Pipeline {
     /// The object, or the subresource's own body.
     fn answer(&self, request: &Request, mut object: Box<dyn Object>, bytes: Bytes, revision: i64) -> Result<Stored, StatusError> {
         object.meta_mut().resource_version = revision.to_string();
-        match self.strategy(request.kind).read_subresource(&request.subresource, &*object) {
-            Some(body) => Ok(Stored { kind: body.kind(), bytes: body.encode() }),
-            None => Ok(Stored::at(request.kind, &bytes, revision)),
+        match self.strategy(&request.kind).read_subresource(&request.subresource, &*object) {
+            Some(body) => Ok(Stored { kind: body.kind().clone(), bytes: body.encode() }),
+            None => Ok(Stored::at(&request.kind, &bytes, revision)),
         }
     }
 }
@@ -201,12 +201,12 @@ fn unreadable(request: &Request, patch: &[u8], error: &StatusError) -> StatusErr
     let text = String::from_utf8_lossy(patch);
     let mut errors = FieldErrors::default();
     errors.invalid(&Path::root().field("patch"), &text[..text.floor_char_boundary(SHOWN)], error);
-    StatusError::invalid(request.kind, &request.name, &errors)
+    StatusError::invalid(&request.kind, &request.name, &errors)
 }
 
 /// What no update may touch, and what an update may demand.
 fn keep_identity(request: &Request, new: &mut dyn Object, old: &dyn Object) -> Result<(), StatusError> {
-    let (kind, name, old, unversioned) = (request.kind, &request.name, old.meta(), is_unversioned(new));
+    let (kind, name, old, unversioned) = (&request.kind, &request.name, old.meta(), is_unversioned(new));
     let meta = new.meta_mut();
     if !meta.name.is_empty() && meta.name != *name {
         return Err(StatusError::bad_request(format!(

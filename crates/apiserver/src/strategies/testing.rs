@@ -8,8 +8,8 @@ use crate::strategy::Strategy;
 /// An object from JSON without `apiVersion` and `kind`.
 pub fn json<K: Resource>(text: &str) -> K {
     let mut value: serde_json::Value = serde_json::from_str(text).unwrap();
-    value["apiVersion"] = K::KIND.api_version.into();
-    value["kind"] = K::KIND.kind.into();
+    value["apiVersion"] = K::KIND.api_version.as_ref().into();
+    value["kind"] = K::KIND.kind.as_ref().into();
     api::json::from_value(value).unwrap()
 }
 
@@ -44,7 +44,7 @@ pub fn errors<S: Strategy>(strategy: &S, object: &S::Kind) -> Vec<String> {
         object.metadata_mut().namespace = "default".to_owned();
     }
     metadata::validate(&object, None, &mut errors);
-    Object::validate(&object, &mut errors);
+    Object::validate(&object, None, &mut errors);
     strategy.validate(&object, &mut errors);
     texts(errors)
 }
@@ -52,7 +52,7 @@ pub fn errors<S: Strategy>(strategy: &S, object: &S::Kind) -> Vec<String> {
 /// What the strategy finds wrong with a change.
 pub fn update_errors<S: Strategy>(strategy: &S, subresource: &str, new: &S::Kind, old: &S::Kind) -> Vec<String> {
     let mut errors = FieldErrors::default();
-    Object::validate_update(new, old, &mut errors);
+    Object::validate(new, Some(old), &mut errors);
     strategy.validate_update(subresource, new, old, &mut errors);
     texts(errors)
 }

@@ -55,7 +55,7 @@ fn template(bytes: usize) -> Any {
     let container = Container { name: "a".to_owned(), image: "web:1".to_owned(), env: vec![value], ..Container::default() };
     template.template_mut().spec_mut().containers.push(container);
     template.template_mut().metadata_mut().labels.insert("app".to_owned(), "web".to_owned());
-    Any { type_url: <PodTemplate as Resource>::KIND.type_url.to_owned(), value: Object::encode(&template) }
+    Any { type_url: <PodTemplate as Resource>::KIND.type_url.to_string(), value: Object::encode(&template) }
 }
 
 async fn count(objects: &mut Objects, plural: &str) -> usize {
@@ -143,7 +143,7 @@ async fn what_is_wrong_is_named_with_its_place_and_what_would_be_right() {
     let update = |object: &ConfigMap, label: &str| {
         let mut object = object.clone();
         object.metadata_mut().labels.insert("l".to_owned(), label.to_owned());
-        let any = Any { type_url: ConfigMap::KIND.type_url.to_owned(), value: Object::encode(&object) };
+        let any = Any { type_url: ConfigMap::KIND.type_url.to_string(), value: Object::encode(&object) };
         UpdateRequest { resource: resource("configmaps"), object: Some(any), ..UpdateRequest::default() }
     };
     objects.update(update(&stale, "x")).await.unwrap();
@@ -245,7 +245,7 @@ async fn broken_protobuf_is_refused() {
     // Groups within groups within groups.
     let (reason, _) = refused(&mut objects, request(&whole.type_url, &[0x7b; 100_000])).await;
     assert_eq!(reason, Reason::BadRequest);
-    let (reason, text) = refused(&mut objects, request(Pod::KIND.type_url, &whole.value)).await;
+    let (reason, text) = refused(&mut objects, request(&Pod::KIND.type_url, &whole.value)).await;
     assert_eq!(reason, Reason::BadRequest);
     assert!(text.contains("k8s.io.api.core.v1.Pod\" is not what is wanted here: "), "{text}");
     let (reason, _) = refused(&mut objects, CreateRequest { object: None, ..request("", b"") }).await;

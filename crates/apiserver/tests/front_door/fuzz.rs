@@ -111,7 +111,7 @@ async fn answer(transport: &Transport, method: &'static str, message: Bytes) -> 
 }
 
 fn resource(kind: &Kind) -> Option<ResourceName> {
-    Some(ResourceName { group: kind.group.to_owned(), version: kind.version.to_owned(), resource: kind.plural.to_owned() })
+    Some(ResourceName { group: kind.group.to_string(), version: kind.version.to_string(), resource: kind.plural.to_string() })
 }
 
 fn kinds() -> impl Strategy<Value = &'static Kind> {
@@ -124,7 +124,7 @@ fn word() -> impl Strategy<Value = String> {
 
 /// Objects of every kind, and what is no object.
 fn body(kind: &'static Kind) -> impl Strategy<Value = (Option<Any>, Bytes)> {
-    let typed = |bytes: Vec<u8>| Any { type_url: kind.type_url.to_owned(), value: bytes.into() };
+    let typed = |bytes: Vec<u8>| Any { type_url: kind.type_url.to_string(), value: bytes.into() };
     prop_oneof![
         proptest::collection::vec(any::<u8>(), 0..200).prop_map(move |bytes| (Some(typed(bytes)), Bytes::new())),
         document(4).prop_map(|value| (None, value.to_string().into())),

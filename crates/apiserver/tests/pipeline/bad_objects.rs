@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use api::{
-    KINDS, Kind, Object,
+    KINDS, Kind, KindRef, Object,
     ferrokube::v1::patch_request::Type,
     meta::v1::DeleteOptions,
     sample::Sampler,
@@ -52,8 +52,8 @@ fn varint(number: u64) -> Vec<u8> {
 
 fn bad(kind: &'static Kind) -> Box<dyn Object> {
     // No deeper: what is wrong in more than a hundred places can only be read and deleted.
-    let mut value = Sampler::full(2).object(kind.message);
-    spoil(&mut value, kind.message);
+    let mut value = Sampler::full(2).object(kind.message().unwrap());
+    spoil(&mut value, kind.message().unwrap());
     if let Some(spec) = value.get_mut("spec").and_then(Value::as_object_mut) {
         // One field with two names, and what comes with a source always.
         spec.remove("serviceAccount");
@@ -63,7 +63,7 @@ fn bad(kind: &'static Kind) -> Box<dyn Object> {
     if let Some(immutable) = value.get_mut("immutable") {
         *immutable = false.into();
     }
-    let mut object = (kind.from_value)(value).unwrap();
+    let mut object = KindRef::of(kind).from_value(value).unwrap();
     let meta = object.meta_mut();
     meta.name = "bad".into();
     meta.namespace = if kind.namespaced { "default".into() } else { String::new() };
@@ -81,14 +81,14 @@ fn bad(kind: &'static Kind) -> Box<dyn Object> {
     for at in places {
         bytes[at..at + beyond.len()].copy_from_slice(&beyond);
     }
-    (kind.decode)(Bytes::from(bytes)).unwrap()
+    KindRef::of(kind).decode(Bytes::from(bytes)).unwrap()
 }
 
 fn request(verb: Verb, object: &dyn Object) -> Request {
     Request {
         user: Arc::new(User::default()),
         verb,
-        kind: object.kind(),
+        kind: object.kind().clone(),
         subresource: String::new(),
         namespace: object.meta().namespace.clone(),
         name: object.meta().name.clone(),
@@ -115,13 +115,13 @@ async fn a_bad_object_of_each_kind_is_read_labelled_and_deleted() {
         let object = bad(kind);
         put(server, &*object).await;
         let stored = server.pipeline.get(&request(Verb::Get, &*object)).await.unwrap();
-        let read = (kind.decode)(stored.bytes).unwrap();
+        let read = KindRef::of(kind).decode(stored.bytes).unwrap();
         let shown = read.to_value().unwrap();
         assert!(shown["metadata"]["creationTimestamp"].as_str().unwrap().starts_with("9999-12-3"), "{kind:?}: {shown}");
         let patch = br#"{"metadata": {"labels": {"seen": "yes"}}}"#;
         let request = |verb| request(verb, &*object);
         match server.pipeline.patch(&request(Verb::Patch), Type::Merge, patch, FieldValidation::Strict, None).await {
-            Ok((labelled, _)) => assert_eq!((kind.decode)(labelled.bytes).unwrap().meta().labels["seen"], "yes"),
+            Ok((labelled, _)) => assert_eq!(KindRef::of(kind).decode(labelled.bytes).unwrap().meta().labels["seen"], "yes"),
             Err(error) => failed.push(format!("label {kind:?}: {error}")),
         }
         let now = DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::default() };

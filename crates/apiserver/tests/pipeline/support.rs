@@ -54,7 +54,7 @@ impl Cluster {
             let (store, runner) = Store::new(etcd.config(), layout::layouts(Duration::from_secs(3600))).unwrap();
             tokio::spawn(runner.run(shutdown.clone()));
             store.ready().await;
-            let pipeline = Pipeline::new(store.clone(), strategies::all(), admission::chain(&store, config));
+            let pipeline = Pipeline::new(store.clone(), Arc::default(), strategies::all(), admission::chain(&store, config));
             list.push(Server { store, pipeline: Arc::new(pipeline) });
         }
         Self { _etcd: etcd, servers: list, shutdown }
@@ -136,7 +136,7 @@ pub fn request<K: Resource>(verb: Verb, object: &K) -> Request {
     Request {
         user: Arc::new(User::default()),
         verb,
-        kind: K::KIND,
+        kind: K::HANDLE.clone(),
         subresource: String::new(),
         namespace: object.namespace().to_owned(),
         name: object.name().to_owned(),
@@ -149,8 +149,8 @@ pub fn request<K: Resource>(verb: Verb, object: &K) -> Request {
 /// An object from JSON without `apiVersion` and `kind`.
 pub fn object<K: Resource>(text: &str) -> K {
     let mut value: serde_json::Value = serde_json::from_str(text).unwrap();
-    value["apiVersion"] = K::KIND.api_version.into();
-    value["kind"] = K::KIND.kind.into();
+    value["apiVersion"] = K::KIND.api_version.as_ref().into();
+    value["kind"] = K::KIND.kind.as_ref().into();
     let object: K = api::json::from_value(value).unwrap();
     assert_eq!(Object::kind(&object), K::KIND);
     object

@@ -186,7 +186,7 @@ async fn the_label_with_a_namespaces_name_is_true_after_every_write() {
     put(server, &stored).await;
     stored.metadata_mut().resource_version.clear();
     assert_eq!(server.update_part("status", stored).await.unwrap().metadata().labels[LABEL], "shop");
-    assert!(!Namespace::KIND.verbs.contains(&"deletecollection"));
+    assert!(!Namespace::KIND.verbs.iter().any(|verb| verb == "deletecollection"));
     assert_eq!(Namespace::KIND.name_format, Format::DnsLabel);
 }
 

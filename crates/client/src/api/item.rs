@@ -1,9 +1,11 @@
 //! What an object may be read as.
 
 use api::{
-    Bytes, Kind, Resource,
+    Bytes, KindRef, Resource,
     google::protobuf::Any,
+    kind::DecodeError,
     meta::v1::{ObjectMeta, PartialObjectMetadata},
+    registry::Kinds,
     resource::Object,
 };
 use prost::Message as _;
@@ -22,7 +24,7 @@ pub trait Item: Send + Sync + Sized + 'static {
     ///
     /// # Errors
     /// When it is something else.
-    fn read(kind: &'static Kind, any: Any) -> Result<Self>;
+    fn read(kind: &KindRef, any: Any) -> Result<Self>;
 
     /// The object's metadata.
     fn meta(&self) -> &ObjectMeta;
@@ -32,7 +34,7 @@ pub trait Item: Send + Sync + Sized + 'static {
 }
 
 /// Reads one object of several, so that what cannot be read is named and costs only itself.
-pub(super) fn read_one<T: Item>(kind: &'static Kind, any: Any) -> Result<T> {
+pub(super) fn read_one<T: Item>(kind: &KindRef, any: Any) -> Result<T> {
     let value = any.value.clone();
     T::read(kind, any).map_err(|source| {
         let any = Any { type_url: String::new(), value };
@@ -55,7 +57,7 @@ pub struct Dynamic(pub Box<dyn Object>);
 #[derive(Clone, Debug, PartialEq)]
 pub struct Metadata {
     /// The object's kind.
-    pub kind: &'static Kind,
+    pub kind: KindRef,
     /// Its metadata.
     pub metadata: ObjectMeta,
 }
@@ -63,12 +65,12 @@ pub struct Metadata {
 impl<K: Resource> Item for K {
     const METADATA_ONLY: bool = false;
 
-    fn read(_: &'static Kind, any: Any) -> Result<Self> {
+    fn read(_: &KindRef, any: Any) -> Result<Self> {
         if any.type_url != K::KIND.type_url {
             return Err(Error::decode(K::KIND, None));
         }
         // From a slice, so that no field keeps the whole message alive.
-        K::decode(&any.value[..]).map_err(|source| Error::decode(K::KIND, source))
+        K::decode(&any.value[..]).map_err(|source| Error::decode(K::KIND, DecodeError::from(source)))
     }
 
     fn meta(&self) -> &ObjectMeta {
@@ -82,7 +84,7 @@ impl<K: Resource> Item for K {
 
 impl<K: Resource> Body for K {
     fn to_any(&self) -> Any {
-        Any { type_url: K::KIND.type_url.to_owned(), value: self.encode_to_vec().into() }
+        Any { type_url: K::KIND.type_url.to_string(), value: self.encode_to_vec().into() }
     }
 }
 
@@ -91,10 +93,10 @@ impl<K: Resource> Body for K {
 impl Item for Dynamic {
     const METADATA_ONLY: bool = false;
 
-    fn read(kind: &'static Kind, any: Any) -> Result<Self> {
-        let found = if any.type_url == kind.type_url { Some(kind) } else { Kind::by_type_url(&any.type_url) };
+    fn read(kind: &KindRef, any: Any) -> Result<Self> {
+        let found = if any.type_url == kind.type_url { Some(kind) } else { Kinds::compiled().by_type_url(&any.type_url) };
         let kind = found.ok_or_else(|| Error::decode(kind, None))?;
-        (kind.decode)(Bytes::copy_from_slice(&any.value)).map(Self).map_err(|source| Error::decode(kind, source))
+        kind.decode(Bytes::copy_from_slice(&any.value)).map(Self).map_err(|source| Error::decode(kind, source))
     }
 
     fn meta(&self) -> &ObjectMeta {
@@ -108,7 +110,7 @@ impl Item for Dynamic {
 
 impl Body for Dynamic {
     fn to_any(&self) -> Any {
-        Any { type_url: self.0.kind().type_url.to_owned(), value: self.0.encode() }
+        Any { type_url: self.0.kind().type_url.to_string(), value: self.0.encode() }
     }
 }
 
@@ -131,10 +133,11 @@ impl std::ops::Deref for Dynamic {
 impl Item for Metadata {
     const METADATA_ONLY: bool = true;
 
-    fn read(kind: &'static Kind, any: Any) -> Result<Self> {
+    fn read(kind: &KindRef, any: Any) -> Result<Self> {
         // Every object has its metadata in field 1, as PartialObjectMetadata has; the other fields are passed over.
-        let partial = PartialObjectMetadata::decode(&any.value[..]).map_err(|source| Error::decode(kind, source))?;
-        Ok(Self { kind, metadata: partial.metadata.unwrap_or_default() })
+        let partial =
+            PartialObjectMetadata::decode(&any.value[..]).map_err(|source| Error::decode(kind, DecodeError::from(source)))?;
+        Ok(Self { kind: kind.clone(), metadata: partial.metadata.unwrap_or_default() })
     }
 
     fn meta(&self) -> &ObjectMeta {
@@ -161,19 +164,19 @@ mod tests {
 
     #[test]
     fn metadata_is_read_from_any_object() {
-        let metadata = Metadata::read(Pod::KIND, pod().to_any()).unwrap();
+        let metadata = Metadata::read(Pod::HANDLE, pod().to_any()).unwrap();
         assert_eq!(metadata.meta().name, "a");
     }
 
     #[test]
     fn another_kind_is_an_error() {
-        let error = Secret::read(Secret::KIND, pod().to_any()).unwrap_err();
+        let error = Secret::read(Secret::HANDLE, pod().to_any()).unwrap_err();
         assert_eq!(error.to_string(), "the server's answer is no v1/Secret");
     }
 
     #[test]
     fn a_dynamic_object_is_what_its_type_says() {
-        let dynamic = Dynamic::read(Secret::KIND, pod().to_any()).unwrap();
+        let dynamic = Dynamic::read(Secret::HANDLE, pod().to_any()).unwrap();
         assert_eq!(dynamic.downcast_ref::<Pod>().unwrap().spec().node_name, "n");
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use api::{
-    Kind, StatusError,
+    KindRef, StatusError,
     ferrokube::v1::{self, WatchResponse, watch_event},
     google::protobuf::Any,
     meta::v1::{ObjectMeta, PartialObjectMetadata},
@@ -47,7 +47,7 @@ pub enum Change<T> {
 /// Changes in order. An object that cannot be read is an [`Error::Unreadable`]; the changes after it follow.
 #[derive(Debug)]
 pub struct WatchStream<T> {
-    kind: &'static Kind,
+    kind: KindRef,
     responses: Streaming<WatchResponse>,
     waiting: VecDeque<v1::WatchEvent>,
     item: std::marker::PhantomData<fn() -> T>,
@@ -56,7 +56,7 @@ pub struct WatchStream<T> {
 // === impl WatchStream ===
 
 impl<T> WatchStream<T> {
-    pub(super) fn new(kind: &'static Kind, responses: Streaming<WatchResponse>) -> Self {
+    pub(super) fn new(kind: KindRef, responses: Streaming<WatchResponse>) -> Self {
         Self { kind, responses, waiting: VecDeque::new(), item: std::marker::PhantomData }
     }
 }
@@ -67,7 +67,7 @@ impl<T: Item> Stream for WatchStream<T> {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
             if let Some(event) = self.waiting.pop_front() {
-                return Poll::Ready(Some(read(self.kind, event)));
+                return Poll::Ready(Some(read(&self.kind, event)));
             }
             match ready!(Pin::new(&mut self.responses).poll_next(context)) {
                 Some(Ok(response)) => self.waiting = response.events.into(),
@@ -78,7 +78,7 @@ impl<T: Item> Stream for WatchStream<T> {
     }
 }
 
-fn read<T: Item>(kind: &'static Kind, event: v1::WatchEvent) -> Result<WatchEvent<T>> {
+fn read<T: Item>(kind: &KindRef, event: v1::WatchEvent) -> Result<WatchEvent<T>> {
     use watch_event::Type;
     let (revision, initial_events_end, what) = (event.resource_version, event.initial_events_end, event.r#type());
     let object = || read_one(kind, event.object.unwrap_or_default());
@@ -94,9 +94,9 @@ fn read<T: Item>(kind: &'static Kind, event: v1::WatchEvent) -> Result<WatchEven
 }
 
 /// An object of which only the name is known, which is enough for one that is gone.
-fn named<T: Item>(kind: &'static Kind, error: Error) -> Result<T> {
+fn named<T: Item>(kind: &KindRef, error: Error) -> Result<T> {
     let Error::Unreadable { key, .. } = &error else { return Err(error) };
     let metadata = ObjectMeta { namespace: key.namespace.clone(), name: key.name.clone(), ..ObjectMeta::default() };
     let object = PartialObjectMetadata { metadata: Some(metadata) };
-    T::read(kind, Any { type_url: kind.type_url.to_owned(), value: object.encode_to_vec().into() }).map_err(|_| error)
+    T::read(kind, Any { type_url: kind.type_url.to_string(), value: object.encode_to_vec().into() }).map_err(|_| error)
 }

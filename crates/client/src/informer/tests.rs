@@ -147,7 +147,7 @@ struct Fragile(Pod);
 impl Item for Fragile {
     const METADATA_ONLY: bool = false;
 
-    fn read(kind: &'static Kind, any: Any) -> crate::Result<Self> {
+    fn read(kind: &KindRef, any: Any) -> crate::Result<Self> {
         let pod = Pod::read(kind, any)?;
         if pod.metadata().labels.contains_key("broken") { Err(crate::Error::decode(kind, None)) } else { Ok(Self(pod)) }
     }

@@ -3,13 +3,14 @@
 use std::{pin::Pin, sync::Arc};
 
 use api::{
-    Bytes, Kind, Object, Resource, StatusError,
+    Bytes, KindRef, Object, Resource, StatusError,
     coordination::v1::Lease,
     core::v1::Pod,
     ferrokube::v1::{self as proto, watch_event::Type},
     google::protobuf::Any,
     meta::v1::{ListMeta, PartialObjectMetadata},
     patch::{Patch, PatchType},
+    registry::Kinds,
 };
 use futures::{Stream, stream};
 use prost::Message as _;
@@ -59,7 +60,7 @@ impl proto::objects_server::Objects for MemoryServer {
 
     async fn get(&self, request: Request<proto::GetRequest>) -> Answer<proto::Object> {
         let request = request.into_inner();
-        let kind = kind(request.resource.as_ref())?;
+        let kind = &kind(request.resource.as_ref())?;
         self.begin("get", kind)?;
         let state = self.0.state.lock();
         Ok(Response::new(answer(&**state.existing(kind, &request.namespace, &request.name)?)))
@@ -67,7 +68,7 @@ impl proto::objects_server::Objects for MemoryServer {
 
     async fn list(&self, request: Request<proto::ListRequest>) -> Answer<Self::ListStream> {
         let request = request.into_inner();
-        let kind = kind(request.resource.as_ref())?;
+        let kind = &kind(request.resource.as_ref())?;
         self.begin("list", kind)?;
         let selection = Selection::new(&request.namespace, &request.label_selector, &request.field_selector)?;
         let state = self.0.state.lock();
@@ -95,7 +96,7 @@ impl proto::objects_server::Objects for MemoryServer {
     async fn watch(&self, request: Request<proto::WatchRequest>) -> Answer<Self::WatchStream> {
         let request = request.into_inner();
         let kind = kind(request.resource.as_ref())?;
-        self.begin("watch", kind)?;
+        self.begin("watch", &kind)?;
         let selection = Selection::new(&request.namespace, &request.label_selector, &request.field_selector)?;
         let mut changed = self.0.revision.subscribe();
         let connection = self.0.connection.lock().clone();
@@ -103,7 +104,7 @@ impl proto::objects_server::Objects for MemoryServer {
         {
             let state = self.0.state.lock();
             if request.send_initial_events {
-                let matching = state.list(kind, &request.namespace).filter(|object| selection.matches(&***object));
+                let matching = state.list(&kind, &request.namespace).filter(|object| selection.matches(&***object));
                 initial.extend(matching.map(|object| event(Type::Added, &**object, request.metadata_only, state.revision())));
                 initial.push(proto::WatchEvent {
                     r#type: Type::Bookmark.into(),
@@ -115,7 +116,7 @@ impl proto::objects_server::Objects for MemoryServer {
             if request.send_initial_events || seen == 0 {
                 seen = state.revision();
             }
-            state.since(kind, seen)?;
+            state.since(&kind, seen)?;
         }
         let server = self.clone();
         Ok(Response::new(Box::pin(async_stream::stream! {
@@ -123,7 +124,7 @@ impl proto::objects_server::Objects for MemoryServer {
                 yield Ok(proto::WatchResponse { events: initial, ..Default::default() });
             }
             loop {
-                let past = server.0.state.lock().since(kind, seen);
+                let past = server.0.state.lock().since(&kind, seen);
                 match past {
                     Ok(past) => {
                         seen = past.last().map_or(seen, |past| past.revision);
@@ -151,7 +152,7 @@ impl proto::objects_server::Objects for MemoryServer {
 
     async fn create(&self, request: Request<proto::CreateRequest>) -> Answer<proto::Object> {
         let (metadata, _, request) = request.into_parts();
-        let kind = kind(request.resource.as_ref())?;
+        let kind = &kind(request.resource.as_ref())?;
         self.begin("create", kind)?;
         self.check_leader(&metadata)?;
         if !request.subresource.is_empty() {
@@ -174,7 +175,7 @@ impl proto::objects_server::Objects for MemoryServer {
 
     async fn update(&self, request: Request<proto::UpdateRequest>) -> Answer<proto::Object> {
         let (metadata, _, request) = request.into_parts();
-        let kind = kind(request.resource.as_ref())?;
+        let kind = &kind(request.resource.as_ref())?;
         self.begin("update", kind)?;
         self.check_leader(&metadata)?;
         let mut object = read(kind, request.object, &request.json)?;
@@ -193,7 +194,7 @@ impl proto::objects_server::Objects for MemoryServer {
 
     async fn patch(&self, request: Request<proto::PatchRequest>) -> Answer<proto::Object> {
         let (metadata, _, request) = request.into_parts();
-        let kind = kind(request.resource.as_ref())?;
+        let kind = &kind(request.resource.as_ref())?;
         self.begin("patch", kind)?;
         self.check_leader(&metadata)?;
         let patch: serde_json::Value =
@@ -207,8 +208,8 @@ impl proto::objects_server::Objects for MemoryServer {
             let old = state.existing(kind, &request.namespace, &request.name)?;
             let mut value = old.to_value().map_err(|e| StatusError::internal(e.to_string()))?;
             let patch = Patch::new(patch_type, patch).map_err(|e| StatusError::bad_request(e.to_string()))?;
-            value = patch.apply(value, kind.message).map_err(|e| StatusError::bad_request(e.to_string()))?;
-            let object = (kind.from_value)(value).map_err(|e| StatusError::bad_request(e.to_string()))?;
+            value = patch.apply(value, kind.message()).map_err(|e| StatusError::bad_request(e.to_string()))?;
+            let object = kind.from_value(value).map_err(|e| StatusError::bad_request(e.to_string()))?;
             state.update(object, &request.subresource)
         })?;
         self.wrote("patch", kind, &request.subresource, &request.namespace, &request.name);
@@ -217,7 +218,7 @@ impl proto::objects_server::Objects for MemoryServer {
 
     async fn delete(&self, request: Request<proto::DeleteRequest>) -> Answer<proto::DeleteResponse> {
         let (metadata, _, request) = request.into_parts();
-        let kind = kind(request.resource.as_ref())?;
+        let kind = &kind(request.resource.as_ref())?;
         self.begin("delete", kind)?;
         self.check_leader(&metadata)?;
         let options = request.options.unwrap_or_default();
@@ -231,7 +232,7 @@ impl proto::objects_server::Objects for MemoryServer {
         request: Request<proto::DeleteCollectionRequest>,
     ) -> Answer<proto::DeleteCollectionResponse> {
         let (metadata, _, request) = request.into_parts();
-        let kind = kind(request.resource.as_ref())?;
+        let kind = &kind(request.resource.as_ref())?;
         self.begin("delete", kind)?;
         self.check_leader(&metadata)?;
         let selection = Selection::new(&request.namespace, &request.label_selector, &request.field_selector)?;
@@ -251,13 +252,13 @@ impl proto::objects_server::Objects for MemoryServer {
     }
 
     async fn kinds(&self, _: Request<proto::KindsRequest>) -> Answer<proto::KindsResponse> {
-        let kinds = api::KINDS.iter().filter(|kind| !kind.plural.is_empty()).map(|kind| proto::KindInfo {
+        let kinds = Kinds::compiled().resources().map(|kind| proto::KindInfo {
             resource: Some(proto::ResourceName {
-                group: kind.group.to_owned(),
-                version: kind.version.to_owned(),
-                resource: kind.plural.to_owned(),
+                group: kind.group.to_string(),
+                version: kind.version.to_string(),
+                resource: kind.plural.to_string(),
             }),
-            kind: kind.kind.to_owned(),
+            kind: kind.kind.to_string(),
             namespaced: kind.namespaced,
             ..proto::KindInfo::default()
         });
@@ -329,18 +330,18 @@ impl proto::pods_server::Pods for MemoryServer {
     }
 }
 
-fn kind(resource: Option<&proto::ResourceName>) -> Result<&'static Kind, StatusError> {
+fn kind(resource: Option<&proto::ResourceName>) -> Result<KindRef, StatusError> {
     let name = resource.cloned().unwrap_or_default();
-    Kind::by_resource(&name.group, &name.resource)
-        .ok_or_else(|| StatusError::new(api::status::Reason::NotFound, format!("no resource {:?}", name.resource)))
+    let found = Kinds::compiled().resource(&name.group, &name.version, &name.resource);
+    found.cloned().map_err(|unknown| StatusError::new(api::status::Reason::NotFound, unknown.to_string()))
 }
 
-fn read(kind: &'static Kind, object: Option<Any>, json: &Bytes) -> Result<Box<dyn Object>, StatusError> {
+fn read(kind: &KindRef, object: Option<Any>, json: &Bytes) -> Result<Box<dyn Object>, StatusError> {
     if json.is_empty() {
-        (kind.decode)(object.unwrap_or_default().value).map_err(|error| StatusError::bad_request(error.to_string()))
+        kind.decode(object.unwrap_or_default().value).map_err(|error| StatusError::bad_request(error.to_string()))
     } else {
         let value = serde_json::from_slice(json).map_err(|error| StatusError::bad_request(error.to_string()))?;
-        (kind.from_value)(value).map_err(|error| StatusError::bad_request(error.to_string()))
+        kind.from_value(value).map_err(|error| StatusError::bad_request(error.to_string()))
     }
 }
 
@@ -354,7 +355,7 @@ fn any(object: &dyn Object, metadata_only: bool) -> Any {
         let type_url = "type.googleapis.com/k8s.io.apimachinery.pkg.apis.meta.v1.PartialObjectMetadata".to_owned();
         return Any { type_url, value: partial.encode_to_vec().into() };
     }
-    Any { type_url: object.kind().type_url.to_owned(), value: object.encode() }
+    Any { type_url: object.kind().type_url.to_string(), value: object.encode() }
 }
 
 fn event(what: Type, object: &dyn Object, metadata_only: bool, revision: i64) -> proto::WatchEvent {

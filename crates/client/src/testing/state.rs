@@ -9,7 +9,7 @@ use api::{
 };
 use serde_json::{Map, Value};
 
-type Key = (&'static str, &'static str, String, String);
+type Key = (String, String, String, String);
 
 /// Objects with their past.
 #[derive(Clone)]
@@ -55,9 +55,10 @@ impl State {
     }
 
     /// The objects of a kind, in one namespace if one is given, by namespace and name.
-    pub(super) fn list(&self, kind: &'static Kind, namespace: &str) -> impl Iterator<Item = &Arc<dyn Object>> {
-        let first = (kind.group, kind.plural, namespace.to_owned(), String::new());
-        let within = move |key: &Key| (key.0, key.1) == (kind.group, kind.plural);
+    pub(super) fn list(&self, kind: &Kind, namespace: &str) -> impl Iterator<Item = &Arc<dyn Object>> {
+        let first = key(kind, namespace, "");
+        let (group, plural) = (first.0.clone(), first.1.clone());
+        let within = move |key: &Key| (&key.0, &key.1) == (&group, &plural);
         let namespace = namespace.to_owned();
         let of_kind = self.objects.range(first..).take_while(move |(key, _)| within(key));
         of_kind.filter(move |(key, _)| namespace.is_empty() || key.2 == namespace).map(|(_, object)| object)
@@ -74,7 +75,7 @@ impl State {
             return Err(StatusError::new(api::status::Reason::Timeout, message));
         }
         let start = self.past.partition_point(|past| past.revision <= revision);
-        let of_kind = |past: &&Past| past.new.as_ref().or(past.old.as_ref()).is_some_and(|object| object.kind() == kind);
+        let of_kind = |past: &&Past| past.new.as_ref().or(past.old.as_ref()).is_some_and(|object| **object.kind() == *kind);
         Ok(self.past[start..].iter().filter(of_kind).cloned().collect())
     }
 
@@ -105,7 +106,7 @@ impl State {
     }
 
     pub(super) fn create(&mut self, mut object: Box<dyn Object>) -> Result<Arc<dyn Object>, StatusError> {
-        let kind = object.kind();
+        let kind = &object.kind().clone();
         if kind.has_subresource("status") {
             object = with_status_of(&*object, None)?;
         }
@@ -133,7 +134,7 @@ impl State {
 
     /// Replaces an object, or one part of it; what the other parts were stays.
     pub(super) fn update(&mut self, mut object: Box<dyn Object>, subresource: &str) -> Result<Arc<dyn Object>, StatusError> {
-        let kind = object.kind();
+        let kind = &object.kind().clone();
         let (namespace, name) = (object.meta().namespace.clone(), object.meta().name.clone());
         let old = self.existing(kind, &namespace, &name)?.clone();
         let (wanted, stored) = (object.meta(), old.meta());
@@ -175,7 +176,7 @@ impl State {
     /// Returns the object and whether it is gone.
     pub(super) fn delete(
         &mut self,
-        kind: &'static Kind,
+        kind: &Kind,
         namespace: &str,
         name: &str,
         options: &DeleteOptions,
@@ -224,7 +225,7 @@ impl State {
 }
 
 fn key(kind: &Kind, namespace: &str, name: &str) -> Key {
-    (kind.group, kind.plural, namespace.to_owned(), name.to_owned())
+    (kind.group.to_string(), kind.plural.to_string(), namespace.to_owned(), name.to_owned())
 }
 
 fn key_of(object: &dyn Object) -> Key {
@@ -239,7 +240,7 @@ fn with_status_of(object: &dyn Object, other: Option<&dyn Object>) -> Result<Box
         Some(status) => value.insert("status".to_owned(), status),
         None => value.remove("status"),
     };
-    (object.kind().from_value)(Value::Object(value)).map_err(|error| StatusError::bad_request(error.to_string()))
+    object.kind().from_value(Value::Object(value)).map_err(|error| StatusError::bad_request(error.to_string()))
 }
 
 /// What the generation counts: all but metadata and status.

@@ -186,7 +186,7 @@ async fn change(
     }
     if write.client_only() {
         let parsed = api::patch::Patch::new(api::patch::PatchType::Strategic, patch)?;
-        return Ok((parsed.apply(objects::to_value(live)?, manifest.kind.message)?, "configured"));
+        return Ok((parsed.apply(objects::to_value(live)?, manifest.kind.message())?, "configured"));
     }
     let api = write.api(session, manifest.kind, manifest.namespace())?;
     let stored = session.shown(&doing("changing", manifest), api.patch(manifest.name(), &Patch::Strategic(patch))).await?;
@@ -210,7 +210,7 @@ fn patch(session: &Session, manifest: &Manifest, wanted: &Value, live: &Dynamic)
             Value::Null
         }
     };
-    create_three_way_patch(&last, wanted, &objects::to_value(live)?, manifest.kind.message)
+    create_three_way_patch(&last, wanted, &objects::to_value(live)?, manifest.kind.message())
         .with_context(|| format!("{}: cannot tell what to change", manifest.origin))
 }
 

@@ -115,7 +115,7 @@ async fn can_i(session: &Session, args: &CanIArgs) -> anyhow::Result<()> {
         };
         match kinds::find(word) {
             Ok(kind) => {
-                (attributes.group, attributes.resource) = (kind.group.to_owned(), kind.plural.to_owned());
+                (attributes.group, attributes.resource) = (kind.group.to_string(), kind.plural.to_string());
                 if !kind.namespaced {
                     attributes.namespace.clear();
                     if session.explicit_namespace().is_none() && !args.quiet && !args.all_namespaces {

@@ -174,12 +174,13 @@ impl RuleArgs {
         for word in &self.resource {
             let (word, subresource) = word.split_once('/').unwrap_or((word, ""));
             let kind = kinds::find(word).context("--resource")?;
-            let resource = if subresource.is_empty() { kind.plural.to_owned() } else { format!("{}/{subresource}", kind.plural) };
-            match rules.iter_mut().find(|rule| rule.api_groups == [kind.group]) {
+            let resource =
+                if subresource.is_empty() { kind.plural.to_string() } else { format!("{}/{subresource}", kind.plural) };
+            match rules.iter_mut().find(|rule| rule.api_groups == [&*kind.group]) {
                 Some(rule) => rule.resources.push(resource),
                 None => rules.push(PolicyRule {
                     verbs: self.verb.clone(),
-                    api_groups: vec![kind.group.to_owned()],
+                    api_groups: vec![kind.group.to_string()],
                     resources: vec![resource],
                     resource_names: self.resource_name.clone(),
                     ..PolicyRule::default()

@@ -46,7 +46,7 @@ pub async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
         for object in found.into_iter().flatten() {
             let Some(value) = failures.check(session, objects::to_value(&object))? else { continue };
             let Some(text) =
-                failures.check(session, describe::describe(session, object.kind(), &value, args.show_events).await)?
+                failures.check(session, describe::describe(session, object.kind().forever(), &value, args.show_events).await)?
             else {
                 continue;
             };

@@ -103,7 +103,7 @@ async fn list(session: &Session, args: &Args, kind: &'static Kind, namespace: &s
     let list = objects::list_all(session, kind, namespace, &ListParams::default()).await?;
     let items = list.items.iter().map(objects::to_value).collect::<anyhow::Result<Vec<_>>>()?;
     let value = json!({
-        "kind": format!("{}List", kind.kind), "apiVersion": kind.api_version,
+        "kind": format!("{}List", kind.kind), "apiVersion": &*kind.api_version,
         "metadata": {"resourceVersion": list.metadata.resource_version}, "items": items,
     });
     let (ending, text) = match args.output.printer() {

@@ -147,7 +147,7 @@ async fn send(
     original: &Value,
     edited: &Value,
 ) -> anyhow::Result<()> {
-    let patch = create_two_way_patch(original, edited, named.kind.message)?;
+    let patch = create_two_way_patch(original, edited, named.kind.message())?;
     let api = args.write.api(session, named.kind, &named.namespace)?;
     let stored =
         session.shown(&format!("changing {}", named.display()), api.patch(&named.name, &Patch::Strategic(patch))).await?;

@@ -64,7 +64,7 @@ fn explain(kind: &Kind, path: &[&str], recursive: bool) -> anyhow::Result<String
         out += &format!("GROUP:      {}\n", kind.group);
     }
     out += &format!("KIND:       {}\nVERSION:    {}\n\n", kind.kind, kind.version);
-    let (mut message, mut field) = (Some(kind.message), None);
+    let (mut message, mut field) = (kind.message(), None);
     let mut walked = kind.kind.to_lowercase();
     for name in path {
         let Some(found) = message.and_then(|message| message.field(name)) else {

@@ -259,7 +259,7 @@ async fn watch(session: &Session, args: &Args, targets: Vec<Target>) -> anyhow::
                     session.console.print(format!("{separator}{}", printer.one(object.kind(), value)?))?;
                     continue;
                 }
-                None => waiting += &tables.push(object.kind(), &value, Timestamp::now(), what),
+                None => waiting += &tables.push(object.kind().forever(), &value, Timestamp::now(), what),
             }
         } else {
             unsettled = unsettled.saturating_sub(1);

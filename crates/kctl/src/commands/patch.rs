@@ -117,7 +117,7 @@ async fn send(session: &Session, args: &Args, named: &Named, patch: &Patch) -> a
             Patch::Merge(value) => (api::patch::PatchType::Merge, value),
             Patch::Json(value) => (api::patch::PatchType::Json, value),
         };
-        let new = api::patch::Patch::new(kind, value.clone())?.apply(objects::to_value(&old)?, named.kind.message)?;
+        let new = api::patch::Patch::new(kind, value.clone())?.apply(objects::to_value(&old)?, named.kind.message())?;
         return args.write.done(session, named.kind, &new, "patched");
     }
     let api = args.write.api(session, named.kind, &named.namespace)?;

@@ -284,9 +284,9 @@ impl OverrideArgs {
             _ => PatchType::Merge,
         };
         let patch = api::patch::Patch::new(patch_type, document.value.clone()).context("--overrides")?;
-        let object = patch.apply(object, kind.message).context("--overrides")?;
-        if (objects::text(&object, "/apiVersion"), objects::text(&object, "/kind")) != (kind.api_version, kind.kind) {
-            let (version, kind) = (kind.api_version, kind.kind);
+        let object = patch.apply(object, kind.message()).context("--overrides")?;
+        if (objects::text(&object, "/apiVersion"), objects::text(&object, "/kind")) != (&*kind.api_version, &*kind.kind) {
+            let (version, kind) = (&kind.api_version, &kind.kind);
             bail!("--overrides: a change of apiVersion or kind would make it something else than a {version} {kind}");
         }
         Ok(object)
@@ -330,7 +330,7 @@ impl ExposeArgs {
         let selector = if !self.selector.is_empty() {
             Value::Object(pairs(&self.selector, "--selector")?)
         } else {
-            let pointer = match kind.kind {
+            let pointer = match &*kind.kind {
                 "Pod" => "/metadata/labels",
                 "ReplicationController" | "Service" => "/spec/selector",
                 _ => bail!("cannot expose a {}: its pods are not known; use --selector", kind.kind),

@@ -200,7 +200,7 @@ impl Objects {
 /// # Errors
 /// When it is no pod and has no template of one.
 pub fn pod_spec<'a>(kind: &Kind, object: &'a mut Value) -> anyhow::Result<&'a mut Map<String, Value>> {
-    let pointer = match kind.kind {
+    let pointer = match &*kind.kind {
         "Pod" => "/spec",
         "PodTemplate" => "/template/spec",
         _ => "/spec/template/spec",
@@ -342,7 +342,7 @@ async fn subject(session: &Session, args: SubjectArgs) -> anyhow::Result<()> {
         bail!("you must specify at least one value of user, group or serviceaccount");
     }
     let set = |kind: &'static Kind, object: &mut Value| {
-        if !matches!(kind.kind, "RoleBinding" | "ClusterRoleBinding") {
+        if !matches!(&*kind.kind, "RoleBinding" | "ClusterRoleBinding") {
             bail!("setting subjects is only supported for RoleBinding and ClusterRoleBinding");
         }
         let mut subjects = objects::list(object, "/subjects").to_vec();

@@ -118,7 +118,7 @@ async fn imported(session: &Session, args: &Args, from: &str) -> anyhow::Result<
     let (kind, name) = from.split_once('/').with_context(|| format!("--from={from}: configmap/NAME or secret/NAME is wanted"))?;
     let (kind, namespace, client) = (kinds::find(kind)?, session.namespace()?, session.client()?);
     let reading = format!("reading {from}");
-    let (keys, reference): (Vec<String>, _) = match kind.kind {
+    let (keys, reference): (Vec<String>, _) = match &*kind.kind {
         "ConfigMap" => {
             let api = client.namespaced::<ConfigMap>(&namespace);
             (session.shown(&reading, api.get(name)).await?.data.into_keys().collect(), "configMapKeyRef")

@@ -18,7 +18,7 @@ pub fn describe(out: &mut Text, kind: &Kind, object: &Value) {
     labels_and_annotations(out, object);
     // By name, as kubectl has them.
     let mut fields: Vec<(&str, &Value)> = members(object, "");
-    let (api_version, own_kind) = (Value::from(kind.api_version), Value::from(kind.kind));
+    let (api_version, own_kind) = (Value::from(&*kind.api_version), Value::from(&*kind.kind));
     fields.retain(|(key, _)| !matches!(*key, "apiVersion" | "kind"));
     fields.extend([("apiVersion", &api_version), ("kind", &own_kind)]);
     fields.sort_by_key(|(key, _)| *key);

@@ -32,7 +32,7 @@ use crate::{
 pub async fn describe(session: &Session, kind: &'static Kind, object: &Value, with_events: bool) -> anyhow::Result<String> {
     let now = Timestamp::now();
     let mut out = Text::default();
-    match (kind.group, kind.kind) {
+    match (&*kind.group, &*kind.kind) {
         ("", "Pod") => pod::describe(&mut out, object, now),
         ("", "Node") => node::describe(session, &mut out, object, now).await?,
         ("", "Service") => service::describe(session, &mut out, object).await?,

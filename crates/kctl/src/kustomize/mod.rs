@@ -20,7 +20,10 @@ use api::{Kind, yaml};
 use serde_json::Value;
 
 use self::file::Kustomization;
-use crate::objects::{self, text};
+use crate::{
+    kinds,
+    objects::{self, text},
+};
 
 /// Deepest nesting of folders that name each other.
 const MAX_DEPTH: usize = 32;
@@ -201,7 +204,7 @@ impl Item {
     }
 
     fn schema(&self) -> Option<&'static Kind> {
-        Kind::by_api_version(text(&self.value, "/apiVersion"), self.kind())
+        kinds::known().by_api_version(text(&self.value, "/apiVersion"), self.kind()).map(|kind| kind.forever())
     }
 
     fn is_namespaced(&self) -> bool {

@@ -4,8 +4,6 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use api::{
-    Resource as _,
-    core::v1::Pod,
     patch::{Patch, PatchType},
     selector::Selector,
     yaml,
@@ -83,7 +81,7 @@ fn json(document: Value, target: &Target, items: &mut [Item]) -> anyhow::Result<
     }
     for at in chosen {
         let item = &mut items[at];
-        let schema = item.schema().unwrap_or(Pod::KIND).message;
+        let schema = item.schema().and_then(|kind| kind.message());
         let name = item.name().to_owned();
         item.value = patch.apply(item.value.take(), schema).with_context(|| format!("{} {name}", item.known.0))?;
     }
@@ -128,9 +126,9 @@ fn merge(document: Value, target: Option<&Target>, options: &file::Patch, items:
                 _ => {}
             }
         }
-        let (kind, schema) = match item.schema() {
-            Some(kind) => (PatchType::Strategic, kind.message),
-            None => (PatchType::Merge, Pod::KIND.message),
+        let (kind, schema) = match item.schema().and_then(|kind| kind.message()) {
+            Some(schema) => (PatchType::Strategic, Some(schema)),
+            None => (PatchType::Merge, None),
         };
         let what = format!("{} {}", item.kind(), item.name());
         item.value = Patch::new(kind, document)?.apply(item.value.take(), schema).with_context(|| what)?;

@@ -46,7 +46,7 @@ async fn renew(client: &Client, node: &str, uid: &str, known: Option<Lease>) -> 
         let mut lease = Lease::default();
         let owner = OwnerReference {
             api_version: "v1".into(),
-            kind: Node::KIND.kind.into(),
+            kind: Node::KIND.kind.to_string(),
             name: node.into(),
             uid: uid.into(),
             ..OwnerReference::default()

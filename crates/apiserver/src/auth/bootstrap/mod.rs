@@ -154,7 +154,7 @@ async fn one<K: Extend>(store: &Store, mut wanted: K) -> Result<(), BootstrapErr
         meta.creation_timestamp = Some(Time::now());
         match collection.create(&namespace, &name, &new.encode_to_vec()).await {
             Ok(_) => {
-                tracing::debug!(kind = K::KIND.kind, namespace, name, "created");
+                tracing::debug!(kind = &*K::KIND.kind, namespace, name, "created");
                 return Ok(());
             }
             // Another API server was faster; what it made is looked at like anything else.
@@ -208,10 +208,10 @@ mod tests {
     fn every_object_of_the_policy_is_valid_and_every_binding_has_its_role() {
         let cluster_roles = policy::cluster_roles();
         let mut errors = FieldErrors::default();
-        cluster_roles.iter().for_each(|r| Object::validate(r, &mut errors));
-        policy::roles().iter().for_each(|r| Object::validate(r, &mut errors));
-        policy::cluster_role_bindings().iter().for_each(|r| Object::validate(r, &mut errors));
-        policy::role_bindings().iter().for_each(|r| Object::validate(r, &mut errors));
+        cluster_roles.iter().for_each(|r| Object::validate(r, None, &mut errors));
+        policy::roles().iter().for_each(|r| Object::validate(r, None, &mut errors));
+        policy::cluster_role_bindings().iter().for_each(|r| Object::validate(r, None, &mut errors));
+        policy::role_bindings().iter().for_each(|r| Object::validate(r, None, &mut errors));
         assert!(errors.is_empty(), "{errors}");
 
         let names: Vec<&str> = cluster_roles.iter().map(|r| r.name()).collect();

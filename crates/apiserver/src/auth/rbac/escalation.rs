@@ -63,14 +63,14 @@ fn changed<'a, K: Resource>(write: &Write<'a>, object: &'a dyn Object) -> Option
 impl Escalation {
     /// Refuses a role whose rules the user does not hold.
     async fn role(&self, request: &Request, name: &str, rules: &[PolicyRule], aggregates: bool) -> Result<(), StatusError> {
-        if self.may(request, "escalate", request.kind, &request.namespace, name).await? {
+        if self.may(request, "escalate", &request.kind, &request.namespace, name).await? {
             return Ok(());
         }
         self.covered(request, name, rules).await?;
         // Which rules an aggregation will bring, or takes away, cannot be known now, so that it takes all of them.
         if aggregates && !rules::uncovered(&self.0.held(&request.user, "").await?.rules, &everything()).is_empty() {
             return Err(StatusError::forbidden(
-                request.kind,
+                &request.kind,
                 name,
                 "must have cluster-admin privileges to use an aggregationRule",
             ));
@@ -90,7 +90,7 @@ impl Escalation {
 
     async fn may(&self, request: &Request, verb: &str, kind: &Kind, namespace: &str, name: &str) -> Result<bool, StatusError> {
         let target =
-            ResourceAttributes { group: kind.group, resource: kind.plural, namespace, name, ..ResourceAttributes::default() };
+            ResourceAttributes { group: &kind.group, resource: &kind.plural, namespace, name, ..ResourceAttributes::default() };
         let attributes = Attributes { user: &request.user, verb, target: Target::Resource(target) };
         Ok(self.0.decide(&attributes).await?.allowed)
     }
@@ -112,7 +112,7 @@ impl Escalation {
         if !held.problems.is_empty() {
             why.push_str(&format!("; resolution errors: {}", rules::quoted(&held.problems)));
         }
-        Err(StatusError::forbidden(request.kind, name, why))
+        Err(StatusError::forbidden(&request.kind, name, why))
     }
 }
 

@@ -359,7 +359,7 @@ impl State {
 
     /// Takes an object out, as its follower would.
     pub(super) fn without<K: Resource>(mut self, namespace: &str, name: &str) -> Self {
-        match K::KIND.plural {
+        match &*K::KIND.plural {
             "roles" => Role::remove(&mut self, namespace, name),
             "clusterroles" => ClusterRole::remove(&mut self, namespace, name),
             _ => self.unbind(namespace, name),

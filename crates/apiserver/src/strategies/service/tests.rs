@@ -150,7 +150,7 @@ fn what_a_load_balancer_reports_is_an_address_or_a_name() {
         ServiceStrategy.set_defaults(&mut service);
         let mut found = Vec::new();
         let mut errors = api::rules::FieldErrors::default();
-        api::Object::validate(&service, &mut errors);
+        api::Object::validate(&service, None, &mut errors);
         found.extend(
             errors.0.into_iter().filter(|e| e.field.starts_with("status")).map(|e| format!("{}: {}", e.field, e.message)),
         );
