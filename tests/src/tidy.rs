@@ -11,8 +11,14 @@ use crate::{command::run, topology::repository};
 /// Past this a file is usually two.
 const LINES: usize = 600;
 /// The library crates, and which of our own crates each may use. A program may use any library, and no program.
-const LIBRARIES: [(&str, &[&str]); 5] =
-    [("api", &[]), ("net", &[]), ("store", &["api"]), ("daemon", &["api"]), ("client", &["api", "daemon"])];
+const LIBRARIES: [(&str, &[&str]); 6] = [
+    ("api", &[]),
+    ("net", &[]),
+    ("store", &["api"]),
+    ("daemon", &["api"]),
+    ("client", &["api", "daemon"]),
+    ("workload", &["api", "client"]),
+];
 /// Files and directories of these names hold tests, or what only tests use.
 const TESTS: [&str; 4] = ["tests", "testing", "fake", "support"];
 

@@ -27,6 +27,7 @@ pub mod finalizers;
 pub mod intstr;
 pub mod json;
 pub mod kind;
+pub mod mask;
 pub mod names;
 pub mod pod;
 pub mod quantity;

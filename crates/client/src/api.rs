@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use self::item::read_one;
 pub use self::{
-    item::{Body, Dynamic, Item, Metadata},
+    item::{Body, Dynamic, Item, Metadata, Reads, Trimmed},
     params::{ListParams, Patch, WatchParams, delete},
     watch::{Change, WatchEvent, WatchStream},
 };

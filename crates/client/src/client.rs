@@ -163,7 +163,8 @@ impl Client {
         .await
     }
 
-    pub(crate) fn api<T>(&self, kind: impl Into<KindRef>, namespace: &str) -> Api<T> {
+    /// Objects of a kind in a namespace, or of all where it is empty, read as any [`Item`](crate::Item).
+    pub fn api<T>(&self, kind: impl Into<KindRef>, namespace: &str) -> Api<T> {
         Api {
             client: self.clone(),
             kind: kind.into(),

@@ -6,6 +6,7 @@
 //! Invariant: a handler sees changes to one object in order, each with the state that the handler saw before; what it has seen is what
 //! the store holds, or held a moment ago.
 
+mod labels;
 mod reflector;
 mod store;
 mod subscription;
@@ -20,7 +21,7 @@ use std::{
     },
 };
 
-use api::{KindRef, Resource};
+use api::{KindRef, Resource, selector::Selector};
 use daemon::{Gate, Kit};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -31,7 +32,7 @@ pub use self::{
     store::Store,
     subscription::{ObjectChange, Subscription},
 };
-use crate::{Client, Item, Metadata, WatchParams, key::ObjectKey};
+use crate::{Client, Item, Metadata, Reads, Trimmed, WatchParams, key::ObjectKey};
 
 /// Drops what this process does not need from an object before it is kept.
 pub type Transform<T> = Arc<dyn Fn(&mut T) + Send + Sync>;
@@ -149,6 +150,17 @@ impl<T: Item> Informer<T> {
     /// controllers can share an index.
     pub fn add_index(&self, name: &'static str, values: impl Fn(&T) -> Vec<String> + Send + Sync + 'static) {
         self.0.store.add_index(name, values);
+    }
+
+    /// Keeps an index of the objects by their labels, which [`Store::selected`] uses.
+    pub fn index_labels(&self) {
+        self.0.store.index_labels();
+    }
+
+    /// Keeps an index of the objects by what they select, which [`Store::selecting`] uses. The first function counts, so that controllers can
+    /// share it.
+    pub fn index_selectors(&self, selector: impl Fn(&T) -> Selector + Send + Sync + 'static) {
+        self.0.store.index_selectors(selector);
     }
 
     /// Calls `handler` for each object that is there and then for each change, in order. It must not block, and must not register
@@ -284,6 +296,11 @@ impl Informers {
     /// Objects of a kind that are in scope.
     pub fn with<K: Resource>(&self, scope: Scope) -> Informer<K> {
         self.informer(K::KIND, scope)
+    }
+
+    /// All objects of a kind, as far as the process says that it reads them.
+    pub fn trimmed<R: Reads>(&self) -> Informer<Trimmed<R>> {
+        self.informer(R::Of::KIND, Scope::default())
     }
 
     /// The metadata of all objects of a kind.

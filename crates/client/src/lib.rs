@@ -29,8 +29,8 @@ mod transport;
 
 pub use self::{
     api::{
-        Api, Body, Change, Deleted, Dynamic, Item, List, ListParams, Metadata, Patch, WatchEvent, WatchParams, WatchStream,
-        delete,
+        Api, Body, Change, Deleted, Dynamic, Item, List, ListParams, Metadata, Patch, Reads, Trimmed, WatchEvent, WatchParams,
+        WatchStream, delete,
     },
     backoff::Backoff,
     client::Client,

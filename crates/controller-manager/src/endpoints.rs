@@ -13,10 +13,10 @@ use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use api::{
     Resource,
-    core::v1::{Endpoints, Node, ObjectReference, Pod, Service, ServicePort},
+    core::v1::{Endpoints, ObjectReference, Pod, Service, ServicePort},
     discovery::v1::EndpointSlice,
     endpoints::SERVICE_NAME,
-    meta::v1::{DeleteOptions, ObjectMeta, OwnerReference},
+    meta::v1::DeleteOptions,
     pod::is_terminal,
     selector::Selector,
 };
@@ -24,9 +24,8 @@ use client::{Changed, Controller, Error, Informer, ObjectKey, Reconcile, Requeue
 
 use self::writer::Slices;
 use crate::{
-    Context,
-    context::{LABEL, by_label, label_key},
-    pods,
+    Context, pods,
+    reads::{SeenNode, SeenPod, SeenService},
 };
 
 /// Label of an EndpointSlice that names who writes it.
@@ -48,7 +47,7 @@ struct Target {
     ip: String,
     /// `IPv4` or `IPv6`.
     family: &'static str,
-    pod: Arc<Pod>,
+    pod: Arc<SeenPod>,
     /// The pod serves, or the Service does not care.
     ready: bool,
     /// The pod serves.
@@ -75,20 +74,17 @@ struct SliceWriter {
 /// Finds Services and the pods behind them.
 #[derive(Clone)]
 struct Lookup {
-    services: Informer<Service>,
-    pods: Informer<Pod>,
-    nodes: Informer<Node>,
+    services: Informer<SeenService>,
+    pods: Informer<SeenPod>,
+    nodes: Informer<SeenNode>,
 }
 
 /// Starts the controllers.
 pub fn start(context: &Context) {
     let informers = &context.informers;
-    let lookup = Lookup { services: informers.of(), pods: informers.of(), nodes: informers.of() };
-    lookup.pods.add_index(LABEL, by_label);
-    lookup.services.add_index(LABEL, |service: &Service| {
-        let namespace = &service.metadata().namespace;
-        service.spec().selector.iter().map(|(name, value)| label_key(namespace, name, value)).collect()
-    });
+    let lookup = Lookup { services: informers.trimmed(), pods: informers.trimmed(), nodes: informers.trimmed() };
+    lookup.pods.index_labels();
+    lookup.services.index_selectors(|service| selector(service));
     let (endpoints, slices) = (informers.of::<Endpoints>(), informers.of::<EndpointSlice>());
 
     lookup.pods.on_change(name_bad_address);
@@ -111,8 +107,8 @@ pub fn start(context: &Context) {
 }
 
 /// Says so when a pod comes to have an address that cannot be one. It is no endpoint then; others are.
-fn name_bad_address(changed: Changed<'_, Pod>) {
-    let bad = |pod: &Arc<Pod>| Some(pod.status().pod_ip.clone()).filter(|ip| !ip.is_empty() && family(ip).is_none());
+fn name_bad_address(changed: Changed<'_, SeenPod>) {
+    let bad = |pod: &Arc<SeenPod>| Some(pod.status().pod_ip.clone()).filter(|ip| !ip.is_empty() && family(ip).is_none());
     if let Some((pod, ip)) = changed.new.and_then(|pod| Some((pod, bad(pod)?)))
         && changed.old.and_then(bad).as_ref() != Some(&ip)
     {
@@ -122,7 +118,7 @@ fn name_bad_address(changed: Changed<'_, Pod>) {
 
 impl Lookup {
     /// The Services that a change of a pod concerns: those that select it now or did before.
-    fn concerned(&self, changed: Changed<'_, Pod>) -> HashSet<ObjectKey> {
+    fn concerned(&self, changed: Changed<'_, SeenPod>) -> HashSet<ObjectKey> {
         if let (Some(old), Some(new)) = (changed.old, changed.new)
             && old.metadata().labels == new.metadata().labels
             && same_target(old, new)
@@ -131,28 +127,21 @@ impl Lookup {
         }
         let mut keys = HashSet::new();
         for pod in changed.both() {
-            let meta = pod.metadata();
-            for (name, value) in &meta.labels {
-                let candidates = self.services.store().by_index(LABEL, &label_key(&meta.namespace, name, value));
-                let selecting = candidates.iter().filter(|service| selects(service, meta));
-                keys.extend(selecting.map(|service| ObjectKey::of(service.metadata())));
-            }
+            let selecting = self.services.store().selecting(pod.metadata());
+            keys.extend(selecting.iter().map(|service| ObjectKey::of(service.metadata())));
         }
         keys
     }
 
     /// The pods behind a Service that have an address, by address.
     fn targets(&self, service: &Service) -> Vec<Target> {
-        let (meta, spec) = (service.metadata(), service.spec());
-        let Some((name, value)) = spec.selector.iter().next() else { return Vec::new() };
-        let candidates = self.pods.store().by_index(LABEL, &label_key(&meta.namespace, name, value));
-        let selected = candidates.into_iter().filter(|pod| selects(service, pod.metadata()) && !is_terminal(pod));
-        let mut targets: Vec<_> = selected.filter_map(|pod| self.target(service, pod)).collect();
+        let selected = self.pods.store().selected(service.namespace(), &selector(service)).into_iter();
+        let mut targets: Vec<_> = selected.filter(|pod| !is_terminal(pod)).filter_map(|pod| self.target(service, pod)).collect();
         targets.sort_by(|a, b| (&a.ip, a.pod.name()).cmp(&(&b.ip, b.pod.name())));
         targets
     }
 
-    fn target(&self, service: &Service, pod: Arc<Pod>) -> Option<Target> {
+    fn target(&self, service: &Service, pod: Arc<SeenPod>) -> Option<Target> {
         let ip = pod.status().pod_ips.iter().map(|ip| &ip.ip).chain([&pod.status().pod_ip]).find(|ip| !ip.is_empty())?.clone();
         // With one that is none the server would refuse them all.
         let family = family(&ip)?;
@@ -176,9 +165,10 @@ fn same_target(old: &Pod, new: &Pod) -> bool {
         && old.metadata().uid == new.metadata().uid
 }
 
-fn selects(service: &Service, meta: &ObjectMeta) -> bool {
-    let selector = &service.spec().selector;
-    !selector.is_empty() && Selector::from_map(selector).matches_map(&meta.labels)
+/// What the Service selects; without a selector nothing.
+fn selector(service: &Service) -> Selector {
+    let labels = &service.spec().selector;
+    if labels.is_empty() { Selector::nothing() } else { Selector::from_map(labels) }
 }
 
 /// `IPv4` or `IPv6`; `None` for what can be nobody's address in a cluster.
@@ -268,7 +258,7 @@ impl Reconcile for SliceWriter {
     type Error = Error;
 
     async fn reconcile(&self, key: &ObjectKey) -> Result<Requeue, Error> {
-        let Some(current) = self.slices.of(key) else { return Ok(Requeue::After(writer::CATCH_UP)) };
+        let current = self.slices.of(key).await?;
         let Some(service) = self.lookup.services.store().get(key).filter(|service| is_answered(service)) else {
             self.slices.clear(key, &current).await?;
             return Ok(Requeue::Done);
@@ -278,17 +268,6 @@ impl Reconcile for SliceWriter {
             self.slices.write(key, plan).await?;
         }
         Ok(Requeue::Done)
-    }
-}
-
-fn owner<K: Resource>(object: &K) -> OwnerReference {
-    OwnerReference {
-        api_version: K::KIND.api_version.to_string(),
-        kind: K::KIND.kind.to_string(),
-        name: object.name().to_owned(),
-        uid: object.metadata().uid.clone(),
-        controller: Some(true),
-        block_owner_deletion: Some(true),
     }
 }
 

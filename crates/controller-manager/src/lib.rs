@@ -12,6 +12,7 @@ mod node;
 mod pod_gc;
 mod pods;
 mod quota;
+mod reads;
 mod replication;
 mod service_account;
 #[cfg(test)]

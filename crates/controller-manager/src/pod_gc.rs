@@ -15,6 +15,7 @@ use crate::{
     Context,
     context::{NODE, by_node},
     pods,
+    reads::{ReadsNode, ReadsPod, SeenNode, SeenPod},
 };
 
 /// How long a node must be gone before its pods follow: it may be registered anew.
@@ -42,8 +43,8 @@ impl std::fmt::Display for Key {
 
 struct PodGc {
     context: Context,
-    pods: Informer<Pod>,
-    nodes: Informer<Node>,
+    pods: Informer<SeenPod>,
+    nodes: Informer<SeenNode>,
     /// Pods that ended to keep; 0 for all.
     threshold: usize,
     quarantine: Duration,
@@ -57,7 +58,7 @@ pub fn start(context: &Context, threshold: usize) {
 }
 
 fn start_with(context: &Context, threshold: usize, quarantine: Duration) {
-    let (pods, nodes) = (context.informers.of::<Pod>(), context.informers.of::<Node>());
+    let (pods, nodes) = (context.informers.trimmed::<ReadsPod>(), context.informers.trimmed::<ReadsNode>());
     pods.add_index(NODE, by_node);
     let (pod_informer, node_informer) = (pods.clone(), nodes.clone());
     let missed = Arc::<Mutex<HashMap<String, Instant>>>::default();
@@ -165,7 +166,7 @@ impl PodGc {
     }
 
     async fn finished(&self) -> Result<Requeue, Error> {
-        let mut ended: Vec<Arc<Pod>> = self.pods.store().list();
+        let mut ended: Vec<Arc<SeenPod>> = self.pods.store().list();
         ended.retain(|pod| is_terminal(pod) && !pods::is_terminating(pod));
         let surplus = ended.len().saturating_sub(self.threshold);
         ended.sort_by_key(|pod| pod.metadata().creation_timestamp().seconds);

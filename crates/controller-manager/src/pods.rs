@@ -3,7 +3,7 @@
 use api::{
     Resource,
     core::v1::{Pod, PodCondition},
-    meta::v1::{DeleteOptions, ObjectMeta, OwnerReference, Time},
+    meta::v1::{DeleteOptions, ObjectMeta, Time},
     pod::is_terminal,
 };
 use client::{Client, Error, Patch};
@@ -33,11 +33,6 @@ pub fn is_ready(pod: &Pod) -> bool {
 pub fn ready_since(pod: &Pod) -> Option<i64> {
     let ready = condition(pod, "Ready").filter(|ready| ready.status == "True")?;
     Some(ready.last_transition_time().seconds)
-}
-
-/// The reference of the owner that manages the pod.
-pub fn controller(pod: &Pod) -> Option<&OwnerReference> {
-    pod.metadata().owner_references.iter().find(|owner| owner.controller == Some(true))
 }
 
 /// Sets a condition in the status of the very version of a pod that was seen; the others stay. A pod that is gone is no error, one that has

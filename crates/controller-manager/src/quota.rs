@@ -19,6 +19,7 @@ use client::{Client, Controller, Error, Informer, Item, ListParams, Metadata, Ob
 use crate::{
     Context,
     context::{NAMESPACE, by_namespace},
+    reads::{ReadsPod, ReadsService, SeenPod, SeenService},
 };
 
 /// How long changes are gathered before a namespace is counted.
@@ -28,8 +29,8 @@ const GATHER: Duration = Duration::from_millis(300);
 struct Quotas {
     client: Client,
     quotas: Informer<ResourceQuota>,
-    pods: Informer<Pod>,
-    services: Informer<Service>,
+    pods: Informer<SeenPod>,
+    services: Informer<SeenService>,
     /// Everything that is counted one by one.
     others: Vec<Informer<Metadata>>,
 }
@@ -37,7 +38,8 @@ struct Quotas {
 /// Starts the controller.
 pub fn start(context: &Context) {
     let informers = &context.informers;
-    let (quotas, pods, services) = (informers.of::<ResourceQuota>(), informers.of::<Pod>(), informers.of::<Service>());
+    let (quotas, pods, services) =
+        (informers.of::<ResourceQuota>(), informers.trimmed::<ReadsPod>(), informers.trimmed::<ReadsService>());
     let others: Vec<_> =
         Kinds::compiled().all().filter(|kind| is_counted_singly(kind)).map(|kind| informers.metadata(kind)).collect();
     quotas.add_index(NAMESPACE, by_namespace);
@@ -111,10 +113,10 @@ impl Quotas {
     fn count_local(&self, namespace: &str, spec: &ResourceQuotaSpec) -> Amounts {
         let (mut used, now) = (nothing(spec), jiff::Timestamp::now().as_second());
         for pod in self.pods.store().by_index(NAMESPACE, namespace) {
-            count(&mut used, spec, &*pod, now);
+            count(&mut used, spec, &**pod, now);
         }
         for service in self.services.store().by_index(NAMESPACE, namespace) {
-            count(&mut used, spec, &*service, now);
+            count(&mut used, spec, &**service, now);
         }
         for other in &self.others {
             if wanted(spec, other.kind()) {

@@ -1,11 +1,13 @@
 //! What the controllers' tests share.
 
+use std::sync::Arc;
+
 use api::core::v1::{Namespace, Pod};
 use client::{ControllerMetrics, EventRecorder, Informers, testing::MemoryServer};
 use daemon::Kit;
 use serde_json::{Value, json};
 
-use crate::{Context, context};
+use crate::{Context, context, reads::SeenPod};
 
 /// A context over an in-memory API server.
 pub fn context(server: &MemoryServer) -> Context {
@@ -20,6 +22,11 @@ pub fn context(server: &MemoryServer) -> Context {
 /// An object from JSON.
 pub fn object<K: api::Resource>(value: Value) -> K {
     api::json::from_value(value).unwrap()
+}
+
+/// A pod as the controllers see it.
+pub fn seen(pod: &Pod) -> Arc<SeenPod> {
+    Arc::new(SeenPod::of(pod).unwrap())
 }
 
 /// A namespace that is in use.

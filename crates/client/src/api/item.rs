@@ -4,6 +4,7 @@ use api::{
     Bytes, KindRef, Resource,
     google::protobuf::Any,
     kind::DecodeError,
+    mask::Mask,
     meta::v1::{ObjectMeta, PartialObjectMetadata},
     registry::Kinds,
     resource::Object,
@@ -61,6 +62,20 @@ pub struct Metadata {
     /// Its metadata.
     pub metadata: ObjectMeta,
 }
+
+/// Says which fields of a kind a process reads.
+pub trait Reads: Send + Sync + 'static {
+    /// The kind.
+    type Of: Resource;
+
+    /// The fields; `None` for all of them.
+    fn mask() -> Option<&'static Mask>;
+}
+
+/// An object of which only those fields are there that its process says it reads. It reads as the object; but it is no [`Body`], since
+/// writing it back would clear the others.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trimmed<R: Reads>(R::Of);
 
 impl<K: Resource> Item for K {
     const METADATA_ONLY: bool = false;
@@ -125,6 +140,46 @@ impl std::ops::Deref for Dynamic {
 
     fn deref(&self) -> &Self::Target {
         &*self.0
+    }
+}
+
+// === impl Trimmed ===
+
+impl<R: Reads> Trimmed<R> {
+    /// What a write returned, as one who watches gets it.
+    ///
+    /// # Errors
+    /// Never, for what was encoded here.
+    pub fn of(written: &R::Of) -> Result<Self> {
+        Self::read(&R::Of::KIND.into(), written.to_any())
+    }
+}
+
+impl<R: Reads> Item for Trimmed<R> {
+    const METADATA_ONLY: bool = false;
+
+    fn read(kind: &KindRef, any: Any) -> Result<Self> {
+        let value = match R::mask() {
+            Some(mask) => mask.apply(&any.value).map_err(|source| Error::decode(kind, DecodeError::from(source)))?,
+            None => any.value,
+        };
+        R::Of::read(kind, Any { type_url: any.type_url, value }).map(Self)
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        Resource::metadata(&self.0)
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        Resource::metadata_mut(&mut self.0)
+    }
+}
+
+impl<R: Reads> std::ops::Deref for Trimmed<R> {
+    type Target = R::Of;
+
+    fn deref(&self) -> &R::Of {
+        &self.0
     }
 }
 

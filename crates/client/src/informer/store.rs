@@ -7,11 +7,14 @@ use std::{
     sync::Arc,
 };
 
+use api::{meta::v1::ObjectMeta, selector::Selector};
 use parking_lot::RwLock;
 
+use super::labels::{Labels, Selectors};
 use crate::{Item, key::ObjectKey};
 
 type IndexValues<T> = Arc<dyn Fn(&T) -> Vec<String> + Send + Sync>;
+type SelectorOf<T> = Arc<dyn Fn(&T) -> Selector + Send + Sync>;
 
 /// Reads the local copy. Cheap to clone; all clones are one.
 pub struct Store<T>(Arc<RwLock<Contents<T>>>);
@@ -19,6 +22,8 @@ pub struct Store<T>(Arc<RwLock<Contents<T>>>);
 struct Contents<T> {
     objects: HashMap<ObjectKey, Arc<T>>,
     indexes: BTreeMap<&'static str, Index<T>>,
+    labels: Option<Labels>,
+    selectors: Option<(SelectorOf<T>, Selectors)>,
 }
 
 struct Index<T> {
@@ -76,7 +81,7 @@ impl<T> Store<T> {
 
 impl<T: Item> Store<T> {
     pub(super) fn new() -> Self {
-        Self(Arc::new(RwLock::new(Contents { objects: HashMap::new(), indexes: BTreeMap::new() })))
+        Self(Arc::new(RwLock::new(Contents { objects: HashMap::new(), indexes: BTreeMap::new(), labels: None, selectors: None })))
     }
 
     /// A name that is taken keeps its first function.
@@ -92,21 +97,65 @@ impl<T: Item> Store<T> {
         contents.indexes.insert(name, index);
     }
 
+    /// Indexes the objects by their labels, if they are not yet.
+    pub(super) fn index_labels(&self) {
+        let mut contents = self.0.write();
+        if contents.labels.is_none() {
+            let mut labels = Labels::default();
+            contents.objects.iter().for_each(|(key, object)| labels.insert(key, object.meta()));
+            contents.labels = Some(labels);
+        }
+    }
+
+    /// Indexes the objects by their selectors. The first function counts.
+    pub(super) fn index_selectors(&self, selector: impl Fn(&T) -> Selector + Send + Sync + 'static) {
+        let mut contents = self.0.write();
+        if contents.selectors.is_none() {
+            let mut selectors = Selectors::default();
+            contents.objects.iter().for_each(|(key, object)| selectors.insert(key, &selector(object)));
+            contents.selectors = Some((Arc::new(selector), selectors));
+        }
+    }
+
+    /// The objects of a namespace whose labels match, in no order. Quick after [`Informer::index_labels`](super::Informer::index_labels).
+    pub fn selected(&self, namespace: &str, selector: &Selector) -> Vec<Arc<T>> {
+        if selector.is_nothing() {
+            return Vec::new();
+        }
+        let contents = self.0.read();
+        let matches = |object: &&Arc<T>| {
+            let meta = object.meta();
+            meta.namespace == namespace && selector.matches_map(&meta.labels)
+        };
+        match contents.labels.as_ref().and_then(|labels| labels.candidates(namespace, selector)) {
+            Some(keys) => keys.into_iter().filter_map(|key| contents.objects.get(key)).filter(matches).cloned().collect(),
+            None => contents.objects.values().filter(matches).cloned().collect(),
+        }
+    }
+
+    /// The objects whose selectors match an object of the same namespace with these labels, in no order. None if they are not indexed by
+    /// their selectors.
+    pub fn selecting(&self, meta: &ObjectMeta) -> Vec<Arc<T>> {
+        let contents = self.0.read();
+        let Some((selector, selectors)) = &contents.selectors else { return Vec::new() };
+        // One that stands under two of the labels comes once.
+        let keys: HashSet<_> = selectors.candidates(meta).collect();
+        let candidates = keys.into_iter().filter_map(|key| contents.objects.get(key));
+        candidates.filter(|object| selector(object).matches_map(&meta.labels)).cloned().collect()
+    }
+
     /// Puts an object in, or takes it out; returns what was there.
     pub(super) fn put(&self, key: &ObjectKey, object: Option<Arc<T>>) -> Option<Arc<T>> {
         let mut contents = self.0.write();
-        let Contents { objects, indexes } = &mut *contents;
         let former = match &object {
-            Some(object) => objects.insert(key.clone(), object.clone()),
-            None => objects.remove(key),
+            Some(object) => contents.objects.insert(key.clone(), object.clone()),
+            None => contents.objects.remove(key),
         };
-        for index in indexes.values_mut() {
-            if let Some(former) = &former {
-                index.remove(key, former);
-            }
-            if let Some(object) = &object {
-                index.insert(key, object);
-            }
+        if let Some(former) = &former {
+            contents.unindex(key, former);
+        }
+        if let Some(object) = &object {
+            contents.index(key, object);
         }
         former
     }
@@ -114,13 +163,29 @@ impl<T: Item> Store<T> {
     /// Replaces everything at once; returns what was there.
     pub(super) fn swap(&self, objects: HashMap<ObjectKey, Arc<T>>) -> HashMap<ObjectKey, Arc<T>> {
         let mut contents = self.0.write();
-        for index in contents.indexes.values_mut() {
-            index.keys.clear();
-            for (key, object) in &objects {
-                index.insert(key, object);
-            }
+        contents.indexes.values_mut().for_each(|index| index.keys.clear());
+        contents.labels.iter_mut().for_each(|labels| *labels = Labels::default());
+        contents.selectors.iter_mut().for_each(|(_, selectors)| *selectors = Selectors::default());
+        for (key, object) in &objects {
+            contents.index(key, object);
         }
         std::mem::replace(&mut contents.objects, objects)
+    }
+}
+
+// === impl Contents ===
+
+impl<T: Item> Contents<T> {
+    fn index(&mut self, key: &ObjectKey, object: &T) {
+        self.indexes.values_mut().for_each(|index| index.insert(key, object));
+        self.labels.iter_mut().for_each(|labels| labels.insert(key, object.meta()));
+        self.selectors.iter_mut().for_each(|(selector, selectors)| selectors.insert(key, &selector(object)));
+    }
+
+    fn unindex(&mut self, key: &ObjectKey, object: &T) {
+        self.indexes.values_mut().for_each(|index| index.remove(key, object));
+        self.labels.iter_mut().for_each(|labels| labels.remove(key, object.meta()));
+        self.selectors.iter_mut().for_each(|(selector, selectors)| selectors.remove(key, &selector(object)));
     }
 }
 
@@ -177,5 +242,44 @@ mod tests {
         assert_eq!((on(&store, "x"), on(&store, "y").len()), (vec!["b".to_owned(), "c".to_owned()], 0));
         store.put(&ObjectKey::new("", "b"), None);
         assert_eq!(on(&store, "x"), ["c"]);
+    }
+
+    fn labelled(name: &str, labels: &str) -> (ObjectKey, Arc<Pod>) {
+        let (key, pod) = pod(name, "n");
+        let mut pod = (*pod).clone();
+        pod.metadata_mut().labels =
+            labels.split_terminator(',').filter_map(|l| l.split_once('=')).map(|(k, v)| (k.into(), v.into())).collect();
+        (key, Arc::new(pod))
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_the_indexes_find_is_what_a_walk_finds(
+            puts in proptest::collection::vec((0..6_usize, "(a=[xy],)?(b=[xy],)?(c=[xy],)?", proptest::bool::ANY), 0..20),
+            selector in "a=[xy]|a in \\(x,z\\)|a in \\(x,y\\),b=x|b|!a|a!=x|b,c!=y|a notin \\(x\\)|",
+        ) {
+            let of = |pod: &Pod| Selector::parse(pod.metadata().labels.get("a").map_or("", |v| if v == "x" { "a=x,!c" } else { "b in (x,y)" }));
+            let store = Store::new();
+            store.index_labels();
+            store.index_selectors(move |pod: &Pod| of(pod).unwrap_or_default());
+            for (n, labels, there) in puts {
+                let (key, object) = labelled(&n.to_string(), &labels);
+                store.put(&key, there.then_some(object));
+                let names = |mut found: Vec<Arc<Pod>>| {
+                    found.sort_by(|a, b| a.name().cmp(b.name()));
+                    found.iter().map(|pod| pod.name().to_owned()).collect::<Vec<_>>()
+                };
+                let selector = Selector::parse(&selector).unwrap();
+                let walk = store.list().into_iter().filter(|pod| selector.matches_map(&pod.metadata().labels)).collect();
+                proptest::prop_assert_eq!(names(store.selected("", &selector)), names(walk));
+                let (_, probe) = labelled("probe", &labels);
+                let walk = store.list().into_iter().filter(|pod| of(pod).unwrap().matches_map(&probe.metadata().labels)).collect();
+                proptest::prop_assert_eq!(names(store.selecting(probe.metadata())), names(walk));
+            }
+            store.swap(HashMap::new());
+            proptest::prop_assert!(store.selected("", &Selector::everything()).is_empty());
+            let contents = store.0.read();
+            proptest::prop_assert_eq!(format!("{:?}", contents.labels), format!("{:?}", Some(Labels::default())));
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Endpoints that somebody else wrote, mirrored to EndpointSlices: those of a Service that selects no pods. Slices are what kube-proxy reads.
 
 use api::{
-    core::v1::{EndpointAddress, EndpointSubset, Endpoints, Service},
+    core::v1::{EndpointAddress, EndpointSubset, Endpoints},
     discovery::v1::{Endpoint, EndpointConditions, EndpointSlice},
 };
 use client::{Controller, Error, EventRecorder, EventType, Informer, ObjectKey, Reconcile, Requeue};
@@ -11,7 +11,7 @@ use super::{
     slices::{Plan, Wanted, describe_as, plan},
     writer::{self, Slices},
 };
-use crate::Context;
+use crate::{Context, reads::SeenService};
 
 /// Our name in the label of slices that names who writes them.
 const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";
@@ -27,7 +27,7 @@ const MOST_ADDRESSES: usize = 1000;
 /// Mirrors. Keys are Services, and the Endpoints of the same name.
 struct Mirror {
     recorder: EventRecorder,
-    services: Informer<Service>,
+    services: Informer<SeenService>,
     endpoints: Informer<Endpoints>,
     slices: Slices,
 }
@@ -44,7 +44,7 @@ struct Skipped {
 /// Starts the controller.
 pub(super) fn start(
     context: &Context,
-    services: &Informer<Service>,
+    services: &Informer<SeenService>,
     endpoints: &Informer<Endpoints>,
     slices: &Informer<EndpointSlice>,
 ) {
@@ -57,7 +57,7 @@ pub(super) fn start(
     Controller::new("endpoint-slice-mirroring", mirror, &context.metrics)
         .watches(services, |changed| {
             let (old, new) = (changed.old, changed.new);
-            let says = |service: &std::sync::Arc<Service>| selects_pods(service) || !is_answered(service);
+            let says = |service: &std::sync::Arc<SeenService>| selects_pods(service) || !is_answered(service);
             (old.map(says) != new.map(says)).then(|| changed.newest().map(|service| ObjectKey::of(service.metadata()))).flatten()
         })
         .watches(endpoints, |changed| changed.newest().map(|endpoints| ObjectKey::of(endpoints.metadata())))
@@ -76,7 +76,7 @@ impl Reconcile for Mirror {
     type Error = Error;
 
     async fn reconcile(&self, key: &ObjectKey) -> Result<Requeue, Error> {
-        let Some(current) = self.slices.of(key) else { return Ok(Requeue::After(writer::CATCH_UP)) };
+        let current = self.slices.of(key).await?;
         let service = self.services.store().get(key).filter(|service| !selects_pods(service) && is_answered(service));
         let endpoints = self.endpoints.store().get(key).filter(|endpoints| service.is_some() && is_mirrored(endpoints));
         let Some(endpoints) = endpoints else {
@@ -156,7 +156,7 @@ fn endpoint(address: &EndpointAddress, ready: bool) -> Endpoint {
 mod tests {
     use std::collections::BTreeMap;
 
-    use api::core::v1::Event;
+    use api::core::v1::{Event, Service};
     use client::testing::MemoryServer;
     use serde_json::{Value, json};
 

@@ -16,10 +16,9 @@ use api::{
     meta::v1::ObjectMeta,
 };
 use jiff::Timestamp;
+use workload::Owner;
 
-use super::{
-    HEADLESS, SERVICE_NAME, SLICE_MANAGED_BY, SLICE_MANAGER, Target, is_headless, owner, pod_reference, port_of, protocol,
-};
+use super::{HEADLESS, SERVICE_NAME, SLICE_MANAGED_BY, SLICE_MANAGER, Target, is_headless, pod_reference, port_of, protocol};
 
 /// Most pods of one slice.
 const MOST_PODS: usize = 100;
@@ -176,7 +175,7 @@ pub(super) fn describe_as<K: Resource>(meta: &mut ObjectMeta, from: &K, manager:
     meta.labels.clone_from(&from.metadata().labels);
     meta.labels.insert(SERVICE_NAME.to_owned(), from.name().to_owned());
     meta.labels.insert(SLICE_MANAGED_BY.to_owned(), manager.to_owned());
-    let owner = owner(from);
+    let owner = Owner::of(from).reference();
     if !meta.owner_references.contains(&owner) {
         meta.owner_references = vec![owner];
     }
@@ -227,7 +226,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::testing::{object, running_pod};
+    use crate::testing::{object, running_pod, seen};
 
     fn service() -> Service {
         object(json!({
@@ -240,16 +239,7 @@ mod tests {
         let ip = format!("10.0.0.{n}");
         let mut pod = running_pod("d", &format!("p{n}"), "node", &ip);
         pod.metadata_mut().uid = format!("u{n}");
-        Target {
-            ip,
-            family: "IPv4",
-            pod: Arc::new(pod),
-            ready: true,
-            serving: true,
-            terminating: false,
-            hostname: None,
-            zone: None,
-        }
+        Target { ip, family: "IPv4", pod: seen(&pod), ready: true, serving: true, terminating: false, hostname: None, zone: None }
     }
 
     fn plan(service: &Service, targets: &[Target], current: Vec<EndpointSlice>) -> Plan {
@@ -273,7 +263,7 @@ mod tests {
     #[test]
     fn a_slice_tells_when_that_happened_of_which_it_tells() {
         let ready_at = |mut target: Target, second: i64| {
-            let mut pod = (*target.pod).clone();
+            let mut pod = api::core::v1::Pod::clone(&target.pod);
             let conditions = &mut pod.status_mut().conditions;
             conditions.retain(|known| known.r#type != "Ready");
             let time = Some(jiff::Timestamp::from_second(second).unwrap().into());
@@ -283,7 +273,7 @@ mod tests {
                 last_transition_time: time,
                 ..Default::default()
             });
-            target.pod = Arc::new(pod);
+            target.pod = seen(&pod);
             target
         };
         let mut service = service();
@@ -328,9 +318,9 @@ mod tests {
         let mut service = service();
         service.spec_mut().ports[0].target_port = Some("http".into());
         let mut odd = target(9);
-        let mut pod = (*odd.pod).clone();
+        let mut pod = api::core::v1::Pod::clone(&odd.pod);
         pod.spec_mut().containers[0].ports[0].container_port = 9090;
-        odd.pod = Arc::new(pod);
+        odd.pod = seen(&pod);
         let slices = after(Vec::new(), &plan(&service, &[target(1), odd], Vec::new()));
         let ports: BTreeSet<_> = slices.iter().map(|slice| slice.ports[0].port).collect();
         assert_eq!(ports, [Some(8080), Some(9090)].into());

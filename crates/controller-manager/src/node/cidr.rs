@@ -14,12 +14,16 @@ use ipnet::Ipv4Net;
 use parking_lot::Mutex;
 use serde_json::json;
 
-use crate::{Context, config::NODE_PREFIX};
+use crate::{
+    Context,
+    config::NODE_PREFIX,
+    reads::{ReadsNode, SeenNode},
+};
 
 /// Gives ranges. Keys are nodes.
 struct Ranges {
     context: Context,
-    nodes: Informer<Node>,
+    nodes: Informer<SeenNode>,
     pool: Mutex<Pool>,
 }
 
@@ -35,7 +39,7 @@ struct Pool {
 
 /// Starts the controller.
 pub(super) fn start(context: &Context, cluster: Ipv4Net) {
-    let nodes = context.informers.of::<Node>();
+    let nodes = context.informers.trimmed::<ReadsNode>();
     let reconciler =
         Ranges { context: context.recording_as("cidrAllocator"), nodes: nodes.clone(), pool: Mutex::new(Pool::new(cluster)) };
     let others = nodes.clone();
@@ -43,7 +47,7 @@ pub(super) fn start(context: &Context, cluster: Ipv4Net) {
     Controller::new("node-ipam", reconciler, &context.metrics)
         .workers(1)
         .watches(&nodes, move |changed| {
-            let range = |node: &Arc<Node>| node.spec().pod_cidr.clone();
+            let range = |node: &Arc<SeenNode>| node.spec().pod_cidr.clone();
             let same =
                 changed.old.map(range) == changed.new.map(range) && changed.new.is_some_and(|node| !range(node).is_empty());
             let own = changed.newest().filter(|_| !same).map(|node| node.name().to_owned());
@@ -81,7 +85,7 @@ impl Reconcile for Ranges {
         };
         let Some(range) = range else {
             let message = format!("Node {name} status is now: CIDRNotAvailable");
-            self.context.recorder.event(&*node, EventType::Normal, "CIDRNotAvailable", message);
+            self.context.recorder.event(&**node, EventType::Normal, "CIDRNotAvailable", message);
             tracing::error!(node = name, "no range of pod addresses is left");
             return Ok(Requeue::Done);
         };

@@ -15,13 +15,14 @@ use crate::{
     Context,
     context::{NODE, by_node},
     pods,
+    reads::{ReadsNode, ReadsPod, SeenNode, SeenPod},
 };
 
 /// Evicts. Keys are pods.
 struct Eviction {
     context: Context,
-    nodes: Informer<Node>,
-    pods: Informer<Pod>,
+    nodes: Informer<SeenNode>,
+    pods: Informer<SeenPod>,
 }
 
 /// What becomes of a pod.
@@ -34,7 +35,7 @@ enum Verdict {
 
 /// Starts the controller.
 pub(super) fn start(context: &Context) {
-    let (nodes, pods) = (context.informers.of::<Node>(), context.informers.of::<Pod>());
+    let (nodes, pods) = (context.informers.trimmed::<ReadsNode>(), context.informers.trimmed::<ReadsPod>());
     pods.add_index(NODE, by_node);
     let (known_nodes, known_pods) = (nodes.clone(), pods.clone());
     let reconciler =
@@ -49,7 +50,7 @@ pub(super) fn start(context: &Context) {
             concerned.map(|pod| ObjectKey::of(pod.metadata()))
         })
         .watches(&nodes, move |changed| {
-            let taints = |node: Option<&Arc<Node>>| -> Vec<Taint> {
+            let taints = |node: Option<&Arc<SeenNode>>| -> Vec<Taint> {
                 node.map(|node| evicting(node).cloned().collect()).unwrap_or_default()
             };
             let name = changed.new.filter(|_| taints(changed.old) != taints(changed.new)).map(|node| node.name().to_owned());
@@ -90,7 +91,7 @@ impl Reconcile for Eviction {
             Verdict::Goes(0) => {
                 tracing::info!(pod = %key, node = node.name(), "evicting");
                 let message = format!("Marking for deletion Pod {key}");
-                self.context.recorder.event(&*pod, EventType::Normal, "TaintManagerEviction", message);
+                self.context.recorder.event(&**pod, EventType::Normal, "TaintManagerEviction", message);
                 let condition = PodCondition {
                     r#type: "DisruptionTarget".to_owned(),
                     status: "True".to_owned(),

@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use api::{
     Resource,
     coordination::v1::Lease,
-    core::v1::{Node, Pod, PodCondition},
+    core::v1::{Node, PodCondition},
     meta::v1::Time,
     names::LEASE_NAMESPACE,
 };
@@ -22,6 +22,7 @@ use crate::{
     Context, NodeArgs,
     context::{NODE, by_node},
     pods,
+    reads::{ReadsNode, ReadsPod, SeenNode, SeenPod},
 };
 
 /// How long changes of other nodes are gathered before a lost one is judged anew: many may be lost together.
@@ -35,8 +36,8 @@ const ZONE: &str = "topology.kubernetes.io/zone";
 
 struct Lifecycle {
     context: Context,
-    nodes: Informer<Node>,
-    pods: Informer<Pod>,
+    nodes: Informer<SeenNode>,
+    pods: Informer<SeenPod>,
     args: NodeArgs,
     heard: Arc<Mutex<HashMap<String, Instant>>>,
     zones: Mutex<Zones>,
@@ -53,7 +54,7 @@ struct Zones {
 
 /// Starts the controller.
 pub(super) fn start(context: &Context, args: &NodeArgs) {
-    let (nodes, pods) = (context.informers.of::<Node>(), context.informers.of::<Pod>());
+    let (nodes, pods) = (context.informers.trimmed::<ReadsNode>(), context.informers.trimmed::<ReadsPod>());
     pods.add_index(NODE, by_node);
     let leases = context.informers.with::<Lease>(Scope { namespace: LEASE_NAMESPACE.to_owned(), ..Scope::default() });
     let heard = Arc::<Mutex<HashMap<String, Instant>>>::default();
@@ -87,8 +88,8 @@ pub(super) fn start(context: &Context, args: &NodeArgs) {
         .spawn(&context.kit);
 }
 
-fn note_heartbeat(heard: &Mutex<HashMap<String, Instant>>, changed: Changed<'_, Node>) {
-    let beats = |node: &Arc<Node>| -> Vec<i64> {
+fn note_heartbeat(heard: &Mutex<HashMap<String, Instant>>, changed: Changed<'_, SeenNode>) {
+    let beats = |node: &Arc<SeenNode>| -> Vec<i64> {
         node.status().conditions.iter().map(|condition| condition.last_heartbeat_time().seconds).collect()
     };
     match (changed.old, changed.new) {
@@ -117,7 +118,7 @@ impl Reconcile for Lifecycle {
         let posted = node.status().conditions.iter().any(|condition| condition.r#type == "Ready");
         let grace = if posted { self.args.node_monitor_grace_period } else { self.args.node_startup_grace_period };
         let silence = self.heard.lock().entry(name.clone()).or_insert_with(Instant::now).elapsed();
-        let mut node = (*node).clone();
+        let mut node: Node = (**node).clone();
         if silence >= grace {
             self.declare_silent(&mut node).await?;
         }
@@ -158,7 +159,7 @@ impl Lifecycle {
             }
             let condition = PodCondition { r#type: "Ready".to_owned(), status: "False".to_owned(), ..PodCondition::default() };
             match pods::set_condition(&self.context.client, &pod, condition).await {
-                Ok(()) => self.context.recorder.event(&*pod, EventType::Warning, "NodeNotReady", "Node is not ready"),
+                Ok(()) => self.context.recorder.event(&**pod, EventType::Warning, "NodeNotReady", "Node is not ready"),
                 // The others do not wait for this one.
                 Err(error) => failure = Some(error),
             }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use api::{core::v1::Pod, pod::is_terminal};
 
-use crate::pods;
+use crate::{pods, reads::SeenPod};
 
 /// A pod that lasted so many seconds lived.
 const LIFE: i64 = 60;
@@ -20,7 +20,7 @@ const WAIT: (i64, i64) = (1, 300);
 #[derive(Debug)]
 pub(super) struct Failing {
     count: usize,
-    last: Arc<Pod>,
+    last: Arc<SeenPod>,
     /// When another one may be created, in seconds since 1970.
     next: i64,
     /// One that was made since the first failure is on its way: it may yet live.
@@ -29,7 +29,7 @@ pub(super) struct Failing {
 
 /// Looks for pods that failed at once among all pods of a controller that wants so many. Those made up to `since` say nothing: they were
 /// made from another template. Times are in seconds since 1970. `None` if too few failed to speak of.
-pub(super) fn failing(pods: &[Arc<Pod>], wanted: usize, since: i64, now: i64) -> Option<Failing> {
+pub(super) fn failing(pods: &[Arc<SeenPod>], wanted: usize, since: i64, now: i64) -> Option<Failing> {
     let lived = pods.iter().filter(|pod| lives(pod, now)).map(|pod| created(pod)).max();
     let since = lived.map_or(since, |lived| lived.max(since));
     let failed = || pods.iter().filter(|pod| created(pod) > since && lasted(pod).is_some_and(|lasted| lasted < LIFE));
@@ -108,29 +108,27 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::testing::object;
+    use crate::testing::{object, seen};
 
     fn time(seconds: i64) -> Value {
         jiff::Timestamp::from_second(seconds).unwrap().to_string().into()
     }
 
-    fn pod(created: i64, status: Value) -> Arc<Pod> {
-        Arc::new(object(
-            json!({"metadata": {"name": format!("p{created}"), "creationTimestamp": time(created)}, "status": status}),
-        ))
+    fn pod(created: i64, status: Value) -> Arc<SeenPod> {
+        seen(&object(json!({"metadata": {"name": format!("p{created}"), "creationTimestamp": time(created)}, "status": status})))
     }
 
-    fn refused(created: i64) -> Arc<Pod> {
+    fn refused(created: i64) -> Arc<SeenPod> {
         pod(created, json!({"phase": "Failed", "reason": "OutOfcpu", "message": "no CPU left"}))
     }
 
-    fn ran(created: i64, seconds: i64) -> Arc<Pod> {
+    fn ran(created: i64, seconds: i64) -> Arc<SeenPod> {
         let state = json!({"terminated": {"finishedAt": time(created + seconds)}});
         let containers = json!([{"name": "c", "state": state}]);
         pod(created, json!({"phase": "Failed", "startTime": time(created), "containerStatuses": containers}))
     }
 
-    fn waits(pods: &[Arc<Pod>], since: i64) -> Option<i64> {
+    fn waits(pods: &[Arc<SeenPod>], since: i64) -> Option<i64> {
         failing(pods, 0, since, 10_000).map(|failing| failing.next)
     }
 
@@ -179,10 +177,10 @@ mod tests {
         assert_eq!(waits(&[pod(1000, json!({"phase": "Succeeded"}))], 0), None);
         let driven = json!({"conditions": [{"type": "DisruptionTarget", "status": "True", "message": "a taint"}]});
         for (status, expected) in [(json!({}), None), (driven, Some(1001))] {
-            let mut gone = (*pod(1000, status)).clone();
+            let mut gone = Pod::clone(&pod(1000, status));
             gone.metadata_mut().deletion_timestamp = Some(api::meta::v1::Time { seconds: 1032, nanos: 0 });
             gone.metadata_mut().deletion_grace_period_seconds = Some(30);
-            assert_eq!(waits(&[Arc::new(gone)], 0), expected);
+            assert_eq!(waits(&[seen(&gone)], 0), expected);
         }
     }
 

@@ -4,10 +4,10 @@ use std::{cmp::Ordering, collections::HashMap, sync::Arc};
 
 use api::core::v1::{Pod, ReplicationController};
 
-use crate::pods;
+use crate::{pods, reads::SeenPod};
 
 /// Annotation by which a pod says how much it would be missed; the cheapest go first.
-pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 /// Most pods to create or delete in one go.
 const BURST: usize = 500;
 
@@ -19,14 +19,12 @@ pub(super) enum Plan {
     /// Create so many.
     Create(usize),
     /// Delete these.
-    Delete(Vec<Arc<Pod>>),
+    Delete(Vec<Arc<SeenPod>>),
 }
 
-/// Compares what is asked for with the active pods. `unseen` more were created that are not among them yet; `neighbours` says how many
-/// related pods each node has.
-pub(super) fn plan(rc: &ReplicationController, active: &[Arc<Pod>], unseen: usize, neighbours: &HashMap<String, usize>) -> Plan {
-    let wanted = super::wanted(rc);
-    let existing = active.len() + unseen;
+/// Compares what is asked for with the active pods. `neighbours` says how many related pods each node has.
+pub(super) fn plan(rc: &ReplicationController, active: &[Arc<SeenPod>], neighbours: &HashMap<String, usize>) -> Plan {
+    let (wanted, existing) = (super::wanted(rc), active.len());
     match wanted.cmp(&existing) {
         Ordering::Equal => Plan::Nothing,
         Ordering::Greater => Plan::Create((wanted - existing).min(BURST)),
@@ -34,9 +32,8 @@ pub(super) fn plan(rc: &ReplicationController, active: &[Arc<Pod>], unseen: usiz
             let mut ranked = active.to_vec();
             let now = jiff::Timestamp::now().as_second();
             ranked.sort_by(|a, b| first_to_go(a, b, neighbours, now));
-            // What is not seen yet cannot be chosen; the next look will see it.
             ranked.truncate((existing - wanted).min(BURST));
-            if ranked.is_empty() { Plan::Nothing } else { Plan::Delete(ranked) }
+            Plan::Delete(ranked)
         }
     }
 }
@@ -85,16 +82,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::testing::{object, running_pod};
+    use crate::testing::{object, running_pod, seen};
 
     fn rc(replicas: i32) -> ReplicationController {
         object(json!({"metadata": {"name": "r", "namespace": "d"}, "spec": {"replicas": replicas}}))
     }
 
     fn deleted(wanted: i32, pods: &[Pod], neighbours: &[(&str, usize)]) -> Vec<String> {
-        let pods: Vec<_> = pods.iter().cloned().map(Arc::new).collect();
+        let pods: Vec<_> = pods.iter().map(seen).collect();
         let neighbours = neighbours.iter().map(|(node, count)| ((*node).to_owned(), *count)).collect();
-        match plan(&rc(wanted), &pods, 0, &neighbours) {
+        match plan(&rc(wanted), &pods, &neighbours) {
             Plan::Delete(pods) => pods.iter().map(|pod| pod.name().to_owned()).collect(),
             other => panic!("{other:?}"),
         }
@@ -123,13 +120,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn creating_and_deleting_lead_to_what_is_asked_for(wanted in 0..40i32, active in 0..40usize, unseen in 0..40usize) {
-            let pods: Vec<_> = (0..active).map(|n| Arc::new(running_pod("d", &n.to_string(), "n", ""))).collect();
-            let (want, have) = (usize::try_from(wanted).unwrap(), active + unseen);
-            match plan(&rc(wanted), &pods, unseen, &HashMap::new()) {
-                Plan::Nothing => prop_assert!(have == want || active == 0),
-                Plan::Create(count) => prop_assert_eq!(have + count, want),
-                Plan::Delete(surplus) => prop_assert_eq!(surplus.len(), (have - want).min(active)),
+        fn creating_and_deleting_lead_to_what_is_asked_for(wanted in 0..40i32, active in 0..40usize) {
+            let pods: Vec<_> = (0..active).map(|n| seen(&running_pod("d", &n.to_string(), "n", ""))).collect();
+            let want = usize::try_from(wanted).unwrap();
+            match plan(&rc(wanted), &pods, &HashMap::new()) {
+                Plan::Nothing => prop_assert_eq!(active, want),
+                Plan::Create(count) => prop_assert_eq!(active + count, want),
+                Plan::Delete(surplus) => prop_assert_eq!(surplus.len(), active - want),
             }
         }
     }

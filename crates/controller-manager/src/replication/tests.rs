@@ -1,5 +1,6 @@
 use api::StatusError;
 use client::testing::MemoryServer;
+use serde_json::json;
 
 use super::*;
 use crate::testing::{context, object, running_pod};
@@ -94,7 +95,7 @@ async fn pods_are_adopted_and_let_go_by_their_labels() {
     start(&context);
     server.eventually(|server| status(server).ready_replicas == 1).await;
     let mut pod = server.find::<Pod>("d", "orphan").unwrap();
-    assert_eq!(pods::controller(&pod).unwrap().uid, "rc-uid");
+    assert_eq!(controller_of(pod.metadata()).unwrap().uid, "rc-uid");
     pod.metadata_mut().labels.insert("app".into(), "debug".into());
     server.put(pod);
     let let_go = |server: &MemoryServer| {
