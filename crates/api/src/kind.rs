@@ -19,6 +19,7 @@ pub type Text = Cow<'static, str>;
 pub type List<T> = Cow<'static, [T]>;
 
 /// How a kind is named, stored, served and printed. Carried about as a [`KindRef`].
+#[derive(Clone)]
 pub struct Kind {
     /// API group; empty for the core group.
     pub group: Text,

@@ -246,17 +246,7 @@ impl Bootstrap {
     }
 
     fn request<K: Resource>(&self, verb: Verb, object: &K) -> Request {
-        Request {
-            user: self.user.clone(),
-            verb,
-            kind: K::HANDLE.clone(),
-            subresource: String::new(),
-            namespace: object.namespace().to_owned(),
-            name: object.name().to_owned(),
-            dry_run: false,
-            selected_name: None,
-            selected_node: None,
-        }
+        Request::new(self.user.clone(), verb, K::HANDLE, object.namespace(), object.name())
     }
 
     /// The object as stored, if there is one.

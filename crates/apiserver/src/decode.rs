@@ -2,7 +2,6 @@
 
 use api::{
     KindRef, Object, Resource, StatusError,
-    google::protobuf::Any,
     rules::{FieldErrors, Path},
     status::Reason,
     strict::{self, Problem},
@@ -11,6 +10,8 @@ use bytes::Bytes;
 use serde_json::Value;
 use store::wire::{self, object_meta};
 
+use crate::call::Body;
+
 /// Largest object a request may carry, encoded: upstream's limit.
 const MAX_OBJECT: usize = 3 << 20;
 /// Numbers of `metadata.name` and `metadata.namespace`.
@@ -18,9 +19,10 @@ const NAME: u32 = 1;
 const NAMESPACE: u32 = 3;
 
 /// What becomes of unknown fields in JSON, and of fields that stand in it twice, of which the last counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FieldValidation {
     /// They are refused.
+    #[default]
     Strict,
     /// They are dropped and the client is told.
     Warn,
@@ -64,16 +66,20 @@ pub struct Named {
 }
 
 impl Named {
-    /// Reads it, of JSON if there is any. What cannot be read says nothing: decoding it tells why.
-    pub fn of(any: &Option<Any>, json: &Bytes) -> Self {
-        if !json.is_empty() {
-            let value: Value = serde_json::from_slice(json).unwrap_or_default();
-            let text = |key: &str| value["metadata"][key].as_str().unwrap_or_default().to_owned();
-            return Self { namespace: text("namespace"), name: text("name") };
+    /// Reads it. What cannot be read says nothing: decoding it tells why.
+    pub fn of(body: &Body) -> Self {
+        match body {
+            Body::Json(json) => {
+                let value: Value = serde_json::from_slice(json).unwrap_or_default();
+                let text = |key: &str| value["metadata"][key].as_str().unwrap_or_default().to_owned();
+                Self { namespace: text("namespace"), name: text("name") }
+            }
+            Body::Protobuf { bytes, .. } => {
+                let text = |number| wire::text(bytes, &[object_meta::IN_OBJECT, number]).to_owned();
+                Self { namespace: text(NAMESPACE), name: text(NAME) }
+            }
+            Body::Missing | Body::Awaited => Self::default(),
         }
-        let bytes = any.as_ref().map_or(&[][..], |any| &any.value);
-        let text = |number| wire::text(bytes, &[object_meta::IN_OBJECT, number]).to_owned();
-        Self { namespace: text(NAMESPACE), name: text(NAME) }
     }
 }
 
@@ -85,34 +91,29 @@ pub(crate) fn expect<K: Resource>(object: &dyn Object) -> Result<&K, StatusError
     object.downcast_ref().ok_or_else(|| StatusError::bad_request(format!("object: a {} is wanted here", K::KIND.kind)))
 }
 
-/// Decodes an object of a kind, from JSON if there is any, with remarks for the client.
+/// Decodes an object of a kind, with remarks for the client.
 ///
 /// # Errors
 /// When it is missing, too large, of another kind, or malformed.
-pub fn object(
-    kind: &KindRef,
-    any: Option<Any>,
-    json: &Bytes,
-    validation: FieldValidation,
-) -> Result<(Box<dyn Object>, Vec<String>), StatusError> {
-    let size = if json.is_empty() { any.as_ref().map_or(0, |any| any.value.len()) } else { json.len() };
-    if size > MAX_OBJECT {
+pub fn object(kind: &KindRef, body: Body, validation: FieldValidation) -> Result<(Box<dyn Object>, Vec<String>), StatusError> {
+    let (Body::Json(bytes) | Body::Protobuf { bytes, .. }) = &body else {
+        return Err(StatusError::bad_request("object: an object is wanted here, as object or as json"));
+    };
+    if bytes.len() > MAX_OBJECT {
+        let size = bytes.len();
         let message = format!(
             "Request entity too large: the object has {size} bytes, the limit is {MAX_OBJECT}; split it into several objects"
         );
         return Err(StatusError::new(Reason::RequestEntityTooLarge, message));
     }
-    if !json.is_empty() {
-        return from_json(kind, json, validation);
-    }
-    let any = any.ok_or_else(|| StatusError::bad_request("object: an object is wanted here, as object or as json"))?;
-    if any.type_url.rsplit('/').next() != kind.type_url.rsplit('/').next() {
-        let message = format!("object: {:?} is not what is wanted here: {:?}", any.type_url, kind.type_url);
+    let Body::Protobuf { type_url, bytes } = &body else { return from_json(kind, bytes, validation) };
+    if type_url.rsplit('/').next() != kind.type_url.rsplit('/').next() {
+        let message = format!("object: {type_url:?} is not what is wanted here: {:?}", kind.type_url);
         return Err(StatusError::bad_request(message));
     }
-    strict::check_protobuf(kind, &any.value).map_err(|why| StatusError::new(Reason::RequestEntityTooLarge, why))?;
+    strict::check_protobuf(kind, bytes).map_err(|why| StatusError::new(Reason::RequestEntityTooLarge, why))?;
     let object = kind
-        .decode(any.value)
+        .decode(bytes.clone())
         .map_err(|e| StatusError::bad_request(format!("object: the protobuf encoding of a {} is broken: {e}", kind.kind)))?;
     Ok((object, Vec::new()))
 }
@@ -169,7 +170,7 @@ mod tests {
     use super::*;
 
     fn read(json: &'static str, validation: FieldValidation) -> Result<Vec<String>, String> {
-        let read = object(Pod::HANDLE, None, &Bytes::from_static(json.as_bytes()), validation);
+        let read = object(Pod::HANDLE, Body::Json(Bytes::from_static(json.as_bytes())), validation);
         read.map(|(_, warnings)| warnings).map_err(|error| error.message().to_owned())
     }
 
@@ -186,16 +187,16 @@ mod tests {
 
     #[test]
     fn an_objects_place_is_read_before_the_object() {
-        let json = Bytes::from_static(br#"{"spec": {"x": [1]}, "metadata": {"name": "a", "namespace": "b"}}"#);
-        let read = Named::of(&None, &json);
+        let json = |json: &'static [u8]| Named::of(&Body::Json(Bytes::from_static(json)));
+        let read = json(br#"{"spec": {"x": [1]}, "metadata": {"name": "a", "namespace": "b"}}"#);
         assert_eq!((read.name.as_str(), read.namespace.as_str()), ("a", "b"));
         let mut pod = Pod::default();
         pod.metadata_mut().name = "a".to_owned();
         pod.metadata_mut().namespace = "b".to_owned();
-        let any = Any { type_url: Pod::KIND.type_url.to_string(), value: api::Object::encode(&pod) };
-        assert_eq!(Named::of(&Some(any), &Bytes::new()), read);
+        let body = Body::Protobuf { type_url: Pod::KIND.type_url.to_string(), bytes: api::Object::encode(&pod) };
+        assert_eq!(Named::of(&body), read);
         for nothing in ["{", "[]", r#"{"metadata": 5}"#, r#"{"metadata": {"name": 5}}"#] {
-            assert_eq!(Named::of(&None, &Bytes::from_static(nothing.as_bytes())), Named::default());
+            assert_eq!(json(nothing.as_bytes()), Named::default());
         }
     }
 

@@ -16,13 +16,14 @@ use prometheus_client::{
 };
 use store::{Stats, Store};
 
-use crate::request::{Action, Verb};
+use crate::{
+    call::Nature,
+    request::{Action, Verb},
+    subresource::Subresource,
+};
 
 /// Upper bounds of the buckets of request times, seconds.
 const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
-/// Methods that change nothing.
-const READ_ONLY: &[&str] = &["/Get", "/List", "/Version", "/Kinds", "/Check"];
-
 /// A number of a kind's cache.
 type Reading = fn(&Stats) -> usize;
 
@@ -42,7 +43,7 @@ struct Labels {
     group: Text,
     version: Text,
     resource: Text,
-    subresource: String,
+    subresource: &'static str,
     scope: &'static str,
 }
 
@@ -52,7 +53,7 @@ struct Answered {
     group: Text,
     version: Text,
     resource: Text,
-    subresource: String,
+    subresource: &'static str,
     scope: &'static str,
     code: u16,
 }
@@ -90,11 +91,10 @@ impl RequestMetrics {
         this
     }
 
-    /// A request begins, of a method that is served. Streams count as long-running once it is known what they do.
-    pub(crate) fn begin(&self, path: &str, stream: bool) -> InFlight {
-        let read_only = READ_ONLY.iter().any(|method| path.ends_with(method));
-        let labels = KindLabels { request_kind: if read_only { "readOnly" } else { "mutating" } };
-        InFlight::new((!stream).then(|| self.in_flight.get_or_create_owned(&labels)), self.clone())
+    /// A request begins. What lasts count as long-running once it is known what they do.
+    pub(crate) fn begin(&self, nature: Nature) -> InFlight {
+        let labels = KindLabels { request_kind: if nature.reads_only { "readOnly" } else { "mutating" } };
+        InFlight::new((!nature.lasts).then(|| self.in_flight.get_or_create_owned(&labels)), self.clone())
     }
 
     /// A request was answered; `took` is nothing for a stream, and for what was refused before it was handled.
@@ -143,8 +143,8 @@ impl Drop for InFlight {
 impl Labels {
     fn of(action: Option<&Action>) -> Self {
         let Some(Action { verb, kind, subresource, scope }) = action else { return Self::default() };
-        let verb = match (verb, subresource.as_str()) {
-            (_, "exec" | "attach" | "portforward") => "CONNECT",
+        let verb = match (verb, subresource.and_then(Subresource::stream)) {
+            (_, Some(stream)) if stream.both_ways => "CONNECT",
             (Verb::Get, _) => "GET",
             (Verb::List, _) => "LIST",
             (Verb::Watch, _) => "WATCH",
@@ -155,7 +155,7 @@ impl Labels {
             (Verb::DeleteCollection, _) => "DELETECOLLECTION",
         };
         let (group, version, resource) = (kind.group.clone(), kind.version.clone(), kind.plural.clone());
-        Self { verb, group, version, resource, subresource: subresource.clone(), scope }
+        Self { verb, group, version, resource, subresource: subresource.map_or("", |part| part.name), scope }
     }
 }
 

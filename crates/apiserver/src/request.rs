@@ -6,7 +6,13 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use api::KindRef;
+use api::{KindRef, StatusError};
+
+use crate::{
+    call::Nature,
+    gate::{Queue, Turn},
+    subresource::Subresource,
+};
 
 /// Who makes a request, as authentication found it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,6 +45,7 @@ pub struct Asked {
     /// Who is asking, or is impersonated.
     pub user: Arc<User>,
     action: OnceLock<Action>,
+    queue: Option<Queue>,
 }
 
 /// What a request does, for metrics.
@@ -48,16 +55,32 @@ pub struct Action {
     pub verb: Verb,
     /// On objects of which kind.
     pub kind: KindRef,
-    /// On which part of them; one that is served.
-    pub subresource: String,
+    /// On which part of them; `None` for the object itself.
+    pub subresource: Option<&'static Subresource>,
     /// `resource` for one object, `namespace` for the objects of one, `cluster` for all; upstream's words.
     pub scope: &'static str,
 }
 
 impl Asked {
-    /// A request of which only the user is known.
+    /// A request of which only the user is known. It waits for no turn.
     pub fn new(user: Arc<User>) -> Self {
-        Self { user, action: OnceLock::new() }
+        Self { user, action: OnceLock::new(), queue: None }
+    }
+
+    /// The same, which takes its turn in this queue.
+    pub(crate) fn in_queue(self, queue: Queue) -> Self {
+        Self { queue: Some(queue), ..self }
+    }
+
+    /// The request's turn to be handled, over when dropped.
+    ///
+    /// # Errors
+    /// `TooManyRequests` when it would have to wait too long.
+    pub(crate) async fn turn(&self) -> Result<Option<Turn>, StatusError> {
+        match &self.queue {
+            Some(queue) => queue.turn().await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// What the request does has become known.
@@ -65,7 +88,7 @@ impl Asked {
         self.action.get_or_init(|| Action {
             verb: request.verb,
             kind: request.kind.clone(),
-            subresource: request.subresource.clone(),
+            subresource: request.subresource,
             scope: match (request.name.is_empty(), request.namespace.is_empty()) {
                 (false, _) => "resource",
                 (true, false) => "namespace",
@@ -115,17 +138,6 @@ impl Verb {
             Self::DeleteCollection => "deletecollection",
         }
     }
-
-    /// Whether this verb can be used on a subresource as an object. What is not listed here, such as `log` and `exec`, is a stream of the
-    /// Pods service or is not served: a permission on it must never open the object itself.
-    pub fn applies_to(self, subresource: &str) -> bool {
-        match subresource {
-            "status" | "scale" | "ephemeralcontainers" => matches!(self, Self::Get | Self::Update | Self::Patch),
-            "finalize" => self == Self::Update,
-            "binding" | "eviction" | "token" => self == Self::Create,
-            _ => false,
-        }
-    }
 }
 
 impl fmt::Display for Verb {
@@ -143,14 +155,16 @@ pub struct Request {
     pub verb: Verb,
     /// On objects of which kind.
     pub kind: KindRef,
-    /// On which part of the object; empty for the object itself.
-    pub subresource: String,
+    /// On which part of the object; `None` for the object itself.
+    pub subresource: Option<&'static Subresource>,
     /// Namespace; empty for cluster-scoped kinds and for all namespaces.
     pub namespace: String,
     /// Name; empty for collections and for creation under a generated name.
     pub name: String,
     /// Run every check, but store nothing.
     pub dry_run: bool,
+    /// Who makes the change, for the record of who owns which field.
+    pub field_manager: String,
     /// Only objects with this `metadata.name` are listed or watched (from the field selector); what a node may do can depend on it.
     pub selected_name: Option<String>,
     /// Only objects with this `spec.nodeName` are listed or watched (from the field selector).
@@ -158,12 +172,42 @@ pub struct Request {
 }
 
 impl Request {
+    /// A request on an object or, without a name, a collection; on the object itself, for good, and selecting everything.
+    pub fn new(user: Arc<User>, verb: Verb, kind: impl Into<KindRef>, namespace: &str, name: &str) -> Self {
+        Self {
+            user,
+            verb,
+            kind: kind.into(),
+            subresource: None,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            dry_run: false,
+            field_manager: String::new(),
+            selected_name: None,
+            selected_node: None,
+        }
+    }
+
+    /// Name of the subresource; empty for the object itself.
+    pub fn part(&self) -> &'static str {
+        self.subresource.map_or("", |subresource| subresource.name)
+    }
+
+    /// The kind of what is sent.
+    pub fn body_kind(&self) -> &KindRef {
+        self.subresource.and_then(|subresource| subresource.body).unwrap_or(&self.kind)
+    }
+
+    /// True if it lasts as long as its client likes.
+    pub(crate) fn lasts(&self) -> bool {
+        Nature::of(self.verb, self.subresource).lasts
+    }
+
     /// `resource` or `resource/subresource`, as RBAC rules write it.
     pub fn resource(&self) -> String {
-        if self.subresource.is_empty() {
-            self.kind.plural.to_string()
-        } else {
-            format!("{}/{}", self.kind.plural, self.subresource)
+        match self.part() {
+            "" => self.kind.plural.to_string(),
+            part => format!("{}/{part}", self.kind.plural),
         }
     }
 }

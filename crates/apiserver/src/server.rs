@@ -1,7 +1,7 @@
 //! Wiring: store, identity, pipeline and services behind one TLS port.
 //!
 //! ```text
-//! TLS ─► gate: authenticate, limit, read ─► tonic services ─► authorise ─► pipeline ─► store
+//! TLS ─► gate: authenticate, count, read ─► front end: parse ─► call: resolve, authorise, turn, decode ─► pipeline ─► store
 //! ```
 
 use std::{
@@ -26,12 +26,14 @@ use crate::{
     args::Args,
     auth::{Identity, IdentityConfig},
     bootstrap,
+    call::Server,
     gate::{Gate, MAX_MESSAGE, admit},
-    grpc::{Kubelets, KubeletsConfig, Server, Services},
+    grpc::Services,
+    kubelets::{Kubelets, KubeletsConfig},
     layout,
     metrics::StoreMetrics,
     pipeline::Pipeline,
-    strategies,
+    strategies, subresource,
 };
 
 /// Starts the API server: spawns its tasks and returns once they run.
@@ -87,10 +89,10 @@ pub async fn run(args: Args, kit: Kit) -> anyhow::Result<()> {
     kit.tasks.spawn_infallible("bootstrap", using(store_in_use.clone(), bootstrap));
     kit.tasks.spawn_infallible("allocations", admission::repair(store.clone(), shutdown.token().clone()));
 
-    let server = Arc::new(Server { pipeline, identity: identity.clone(), kubelets, shutdown: shutdown.clone() });
+    let server = Arc::new(Server { pipeline, identity: identity.clone(), kubelets, subresources: subresource::ALL });
     let (health, follow) = daemon::rpc::health(&kit.health, &["ferrokube.v1.Objects", "ferrokube.v1.Pods"], shutdown.clone());
     kit.tasks.spawn_infallible("health", follow);
-    let services = Services(server.clone());
+    let services = Services { server: server.clone(), shutdown: shutdown.clone() };
     let routes = Routes::new(health)
         .add_service(daemon::rpc::reflection(&[api::FILE_DESCRIPTOR_SET])?)
         .add_service(daemon::rpc::reflection_v1alpha(&[api::FILE_DESCRIPTOR_SET])?)

@@ -5,7 +5,7 @@
 
 use std::marker::PhantomData;
 
-use api::{Kind, Object, Resource, StatusError, meta::v1::DeleteOptions, rules::FieldErrors, status::Reason};
+use api::{Kind, Object, Resource, meta::v1::DeleteOptions, rules::FieldErrors};
 
 /// What becomes of an object's dependents when the request does not say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,24 +80,6 @@ pub trait Strategy: Send + Sync + 'static {
     fn warnings(&self, _object: &Self::Kind) -> Vec<String> {
         Vec::new()
     }
-
-    /// The body of a subresource that has a kind of its own, such as `scale`; `None` if its body is the object.
-    fn read_subresource(&self, _subresource: &str, _object: &Self::Kind) -> Option<Box<dyn Object>> {
-        None
-    }
-
-    /// Applies the body of such a subresource to the object.
-    ///
-    /// # Errors
-    /// When the body is of the wrong kind or not valid.
-    fn write_subresource(&self, subresource: &str, _body: &dyn Object, _object: &mut Self::Kind) -> Result<(), StatusError> {
-        Err(not_writable(Self::Kind::KIND, subresource))
-    }
-}
-
-/// The answer where a subresource has no body that could be applied.
-pub(crate) fn not_writable(kind: &Kind, subresource: &str) -> StatusError {
-    StatusError::new(Reason::MethodNotAllowed, format!("{}/{subresource} cannot be written", kind.plural))
 }
 
 /// A strategy with its kind erased. Objects of other kinds are left alone.
@@ -130,13 +112,6 @@ pub trait AnyStrategy: Send + Sync {
     fn creates_on_update(&self) -> bool;
     /// See [`Strategy::warnings`].
     fn warnings(&self, object: &dyn Object) -> Vec<String>;
-    /// See [`Strategy::read_subresource`].
-    fn read_subresource(&self, subresource: &str, object: &dyn Object) -> Option<Box<dyn Object>>;
-    /// See [`Strategy::write_subresource`].
-    ///
-    /// # Errors
-    /// When the body is of the wrong kind or not valid.
-    fn write_subresource(&self, subresource: &str, body: &dyn Object, object: &mut dyn Object) -> Result<(), StatusError>;
 }
 
 impl<S: Strategy> AnyStrategy for S {
@@ -211,17 +186,6 @@ impl<S: Strategy> AnyStrategy for S {
 
     fn warnings(&self, object: &dyn Object) -> Vec<String> {
         object.downcast_ref().map(|object| Strategy::warnings(self, object)).unwrap_or_default()
-    }
-
-    fn read_subresource(&self, subresource: &str, object: &dyn Object) -> Option<Box<dyn Object>> {
-        Strategy::read_subresource(self, subresource, object.downcast_ref()?)
-    }
-
-    fn write_subresource(&self, subresource: &str, body: &dyn Object, object: &mut dyn Object) -> Result<(), StatusError> {
-        match object.downcast_mut() {
-            Some(object) => Strategy::write_subresource(self, subresource, body, object),
-            None => Err(StatusError::internal("the object is of another kind than its strategy")),
-        }
     }
 }
 

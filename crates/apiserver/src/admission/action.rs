@@ -38,6 +38,6 @@ impl Write<'_> {
 
     /// The object, if the write creates it and it is of this kind.
     pub(super) fn created<'o, K: Resource>(&self, object: &'o mut dyn Object) -> Option<&'o mut K> {
-        (self.action() == Action::Create && self.request.subresource.is_empty()).then(|| object.downcast_mut())?
+        (self.action() == Action::Create && self.request.subresource.is_none()).then(|| object.downcast_mut())?
     }
 }

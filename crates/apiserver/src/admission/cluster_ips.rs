@@ -69,7 +69,7 @@ impl Plugin for ClusterIps {
     fn admit<'a>(&'a self, write: &'a Write<'a>, object: &'a mut dyn Object, effects: &'a mut Effects) -> Admitted<'a> {
         Box::pin(async move {
             match object.downcast_mut::<Service>() {
-                Some(service) if write.request.subresource.is_empty() => {
+                Some(service) if write.request.subresource.is_none() => {
                     self.service(write.old.and_then(|old| old.downcast_ref()), service, effects).await
                 }
                 _ => Ok(()),

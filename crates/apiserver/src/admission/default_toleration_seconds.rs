@@ -23,7 +23,7 @@ impl Plugin for DefaultTolerationSeconds {
     fn admit<'a>(&'a self, write: &'a Write<'a>, object: &'a mut dyn Object, _effects: &'a mut Effects) -> Admitted<'a> {
         if let Some(pod) = object.downcast_mut::<Pod>()
             && write.action() != Action::Delete
-            && write.request.subresource.is_empty()
+            && write.request.subresource.is_none()
         {
             tolerate(pod);
         }

@@ -51,7 +51,7 @@ impl Plugin for LimitRanger {
 
     fn check<'a>(&'a self, write: &'a Write<'a>, object: &'a dyn Object, _effects: &'a mut Effects) -> Admitted<'a> {
         Box::pin(async move {
-            let created = write.action() == Action::Create && write.request.subresource.is_empty();
+            let created = write.action() == Action::Create && write.request.subresource.is_none();
             let Some(pod) = object.downcast_ref::<Pod>().filter(|_| created) else { return Ok(()) };
             let mut wrong = Vec::new();
             for item in &self.items(&write.request.namespace).await? {

@@ -59,7 +59,7 @@ impl<'a> Attributes<'a> {
         let target = ResourceAttributes {
             group: &request.kind.group,
             resource: &request.kind.plural,
-            subresource: &request.subresource,
+            subresource: request.part(),
             namespace: &request.namespace,
             name: selected.unwrap_or(&request.name),
             selected_node: request.selected_node.as_deref().filter(|_| many),

@@ -69,7 +69,7 @@ impl Plugin for NodeRestriction {
             if let Some(pod) = object.downcast_ref::<Pod>() {
                 match write.old.and_then(|old| old.downcast_ref::<Pod>()) {
                     None => self.mirror_pod(node, pod).await?,
-                    Some(old) => pod_status(node, &write.request.subresource, pod, old)?,
+                    Some(old) => pod_status(node, write.request.part(), pod, old)?,
                 }
             } else if let Some(new) = object.downcast_ref::<Node>() {
                 own_name(node, object)?;

@@ -23,6 +23,7 @@ use crate::{
     admission::{Chain, Effects, Write},
     layout::layouts,
     request::{Request, User, Verb},
+    subresource,
 };
 
 /// An etcd, a store and an identity over it that is ready.
@@ -77,7 +78,8 @@ impl World {
     }
 
     async fn token(&self, user: &User, name: &str, spec: TokenRequestSpec) -> Result<TokenRequest, StatusError> {
-        let request = Request { subresource: "token".into(), ..on(user, Verb::Create, ServiceAccount::KIND, "blue", name) };
+        let request =
+            Request { subresource: Some(&subresource::TOKEN), ..on(user, Verb::Create, ServiceAccount::KIND, "blue", name) };
         self.identity.issue_token(&request, TokenRequest { spec: Some(spec), ..TokenRequest::default() }).await
     }
 
@@ -133,17 +135,7 @@ fn admin() -> User {
 }
 
 fn on(user: &User, verb: Verb, kind: &'static Kind, namespace: &str, name: &str) -> Request {
-    Request {
-        user: Arc::new(user.clone()),
-        verb,
-        kind: kind.into(),
-        subresource: String::new(),
-        namespace: namespace.into(),
-        name: name.into(),
-        dry_run: false,
-        selected_name: None,
-        selected_node: None,
-    }
+    Request::new(Arc::new(user.clone()), verb, kind, namespace, name)
 }
 
 fn pod(name: &str, node: &str) -> Value {
@@ -199,7 +191,7 @@ async fn two_servers_bring_in_the_default_roles_once() {
 
     // The default identities can do what they are for, and nothing else.
     let scheduler = user("system:kube-scheduler", &["system:authenticated"]);
-    let bind = Request { subresource: "binding".into(), ..on(&scheduler, Verb::Create, Pod::KIND, "blue", "web") };
+    let bind = Request { subresource: Some(&subresource::BINDING), ..on(&scheduler, Verb::Create, Pod::KIND, "blue", "web") };
     assert!(world.allowed(&bind).await);
     assert!(!world.allowed(&on(&scheduler, Verb::Get, Secret::KIND, "blue", "x")).await);
     let lease = |name| on(&scheduler, Verb::Update, Lease::KIND, "kube-system", name);
@@ -396,7 +388,7 @@ async fn a_kubelet_changes_only_itself_and_its_pods() {
     assert!(world.admit(&create, greedy, None).await.unwrap_err().message().ends_with("create pods that reference secrets"));
 
     let foreign: Pod = json::from_value(pod("far", "n2")).unwrap();
-    let status = |name| Request { subresource: "status".into(), ..on(&n1, Verb::Update, Pod::KIND, "blue", name) };
+    let status = |name| Request { subresource: Some(&subresource::STATUS), ..on(&n1, Verb::Update, Pod::KIND, "blue", name) };
     assert!(world.admit(&status("web"), plain.clone(), Some(&plain)).await.is_ok());
     assert!(world.admit(&status("far"), foreign.clone(), Some(&foreign)).await.is_err());
     let chain = Chain::default().with_all(world.identity.plugins());

@@ -1,7 +1,7 @@
 //! What every request passes before anything is done for it.
 //!
 //! ```text
-//! who asks ─► may it ask at all ─► room for a call ─► its body, in time, as room allows ─► a turn ─► the service
+//! who asks ─► may it ask at all ─► room for a call ─► its body, in time, as room allows ─► the front end
 //! ```
 //!
 //! Long watches, logs and the like take no turn, so one connection can have more of them open than there are turns: a kubelet has a watch
@@ -47,6 +47,7 @@ use http_body::Frame;
 use tokio_util::task::AbortOnDropHandle;
 use tower::ServiceExt as _;
 
+pub(crate) use self::turns::{Queue, Turn};
 use self::{
     body::{Incoming, PACE, PREFIX, no_room},
     caller::Caller,
@@ -55,7 +56,8 @@ use self::{
 };
 use crate::{
     auth::{AUTHENTICATED, Attributes, Credentials, Target},
-    grpc::{Server, answers, authorize_head},
+    call::{Nature, Server},
+    grpc::{self, answers},
     metrics::{InFlight, RequestMetrics},
     request::{Asked, User},
 };
@@ -64,14 +66,6 @@ use crate::{
 pub(crate) const MAX_MESSAGE: usize = 8 << 20;
 /// Largest message that is taken from everyone, and by every method.
 const SMALL: usize = 64 << 10;
-/// What needs no credentials: health and version.
-const PUBLIC: &[&str] = &["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch", "/ferrokube.v1.Objects/Version"];
-/// Methods whose requests may be large: those that carry an object.
-const LARGE: &[&str] = &["/ferrokube.v1.Objects/Create", "/ferrokube.v1.Objects/Update", "/ferrokube.v1.Objects/Patch"];
-/// Methods that last as long as their client likes; they take no turn.
-const STREAMS: &[&str] = &["/Watch", "/Logs", "/Exec", "/Attach", "/PortForward", "/ServerReflectionInfo"];
-/// Those of them whose requests are streams too.
-const TWO_WAY: &[&str] = &["/Exec", "/Attach", "/PortForward", "/ServerReflectionInfo"];
 /// How long a client without credentials may take to take an answer.
 const ANONYMOUS_TAKES: Duration = Duration::from_secs(10);
 /// How long after something large has ended its memory is given back.
@@ -81,7 +75,7 @@ const SETTLE: Duration = Duration::from_secs(2);
 pub(crate) struct Gate {
     server: Arc<Server>,
     ledgers: Ledgers,
-    turns: Turns,
+    turns: Arc<Turns>,
     metrics: RequestMetrics,
     admin: Router,
 }
@@ -109,7 +103,7 @@ impl Gate {
         Self {
             server,
             ledgers: Ledgers::new(streams_per_user),
-            turns: Turns::new(turns),
+            turns: Arc::new(Turns::new(turns)),
             metrics: RequestMetrics::register(&kit.metrics),
             admin: daemon::admin_router(kit.health.clone(), kit.metrics.clone()),
         }
@@ -135,31 +129,24 @@ impl Gate {
     async fn pass(&self, request: Request, next: Next) -> Result<Response, StatusError> {
         let (mut parts, mut body) = request.into_parts();
         let path = parts.uri.path().to_owned();
-        let (user, caller) = self.who(&parts, &path).await?;
+        let nature = grpc::nature(&path);
+        let (user, caller) = self.who(&parts, nature).await?;
         claim(&parts, &caller)?;
-        let asked = Arc::new(Asked::new(user));
-        let is = |methods: &[&str]| methods.iter().any(|method| path.ends_with(method));
-        let stream = is(STREAMS);
-        let amount = if stream { Amount { streams: 1, ..Amount::default() } } else { Amount { calls: 1, ..Amount::default() } };
+        let asked = Arc::new(Asked::new(user).in_queue(Queue::new(&self.turns, &caller)));
+        let amount =
+            if nature.lasts { Amount { streams: 1, ..Amount::default() } } else { Amount { calls: 1, ..Amount::default() } };
         let mut charge = self.ledgers.charge(caller.accounts(), amount).map_err(|full| no_room(&full))?;
-        if !is(TWO_WAY) {
-            body = self.read(body, &path, &asked, &mut charge).await?;
+        if !nature.both_ways {
+            body = self.read(body, &path, nature, &asked, &mut charge).await?;
         }
-        let deadline = (caller.class == Class::Anonymous && !stream).then(|| seat(&parts)).flatten();
+        let deadline = (caller.class == Class::Anonymous && !nature.lasts).then(|| seat(&parts)).flatten();
         parts.extensions.insert(asked.clone());
         let request = Request::from_parts(parts, body);
 
-        let in_flight = self.metrics.begin(&path, stream);
-        let turn = match stream {
-            true => None,
-            false => Some(self.turns.take(&caller).await.ok_or_else(|| {
-                StatusError::too_many_requests("the server has too many requests to handle; please try again later", 1)
-            })?),
-        };
+        let in_flight = self.metrics.begin(nature);
         let begun = Instant::now();
         let response = answers::presentable(next.run(request).await);
-        drop(turn);
-        let took = (!stream).then(|| begun.elapsed());
+        let took = (!nature.lasts).then(|| begun.elapsed());
         let code = answers::code(&response);
         self.metrics.answered(asked.action(), code, took);
         if code == 500 {
@@ -196,11 +183,11 @@ impl Gate {
     }
 
     /// The user that a request is made as, and whom it counts for.
-    async fn who(&self, request: &Parts, path: &str) -> Result<(Arc<User>, Caller), StatusError> {
+    async fn who(&self, request: &Parts, nature: Nature) -> Result<(Arc<User>, Caller), StatusError> {
         let identity = &self.server.identity;
         let user = identity.authenticate(&credentials(request)).await?;
         let caller = Caller::new(&user, address(request));
-        if !user.in_group(AUTHENTICATED) && !PUBLIC.contains(&path) {
+        if !user.in_group(AUTHENTICATED) && !nature.public {
             let message = "Unauthorized: a client certificate or bearer token is wanted here";
             return Err(StatusError::new(Reason::Unauthorized, message));
         }
@@ -209,14 +196,21 @@ impl Gate {
     }
 
     /// The whole of a body. What is large is read only for those who may do with it what its head says.
-    async fn read(&self, body: Body, path: &str, asked: &Arc<Asked>, charge: &mut Charge) -> Result<Body, StatusError> {
+    async fn read(
+        &self,
+        body: Body,
+        path: &str,
+        nature: Nature,
+        asked: &Asked,
+        charge: &mut Charge,
+    ) -> Result<Body, StatusError> {
         let mut body = Incoming::new(body, PACE);
         let ended = body.read_to(SMALL + PREFIX + 1, charge).await?;
-        let most = if LARGE.contains(&path) { MAX_MESSAGE } else { SMALL };
+        let most = if nature.carries_object { MAX_MESSAGE } else { SMALL };
         body.at_most(most)?;
         if !ended {
             let head = body.message();
-            authorize_head(&self.server, asked, path, &head).await?;
+            self.server.authorize_head(asked, &grpc::head(path, &head)?).await?;
             body.read_to(most + PREFIX + 1, charge).await?;
             body.at_most(most)?;
         }

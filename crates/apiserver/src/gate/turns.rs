@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use api::StatusError;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -33,9 +34,35 @@ pub(super) struct Turns {
 
 /// A request's turn, over when dropped.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(crate) struct Turn {
     _permits: Vec<OwnedSemaphorePermit>,
     _users: Vec<Arc<Semaphore>>,
+}
+
+/// Where a request waits for its turn: the turns of its server, and whom it counts for.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    turns: Arc<Turns>,
+    caller: Caller,
+}
+
+// === impl Queue ===
+
+impl Queue {
+    /// The queue of a caller.
+    pub(super) fn new(turns: &Arc<Turns>, caller: &Caller) -> Self {
+        Self { turns: turns.clone(), caller: caller.clone() }
+    }
+
+    /// Waits for a turn, but not for long. Cancel safe.
+    ///
+    /// # Errors
+    /// `TooManyRequests` when it takes too long.
+    pub(crate) async fn turn(&self) -> Result<Turn, StatusError> {
+        self.turns.take(&self.caller).await.ok_or_else(|| {
+            StatusError::too_many_requests("the server has too many requests to handle; please try again later", 1)
+        })
+    }
 }
 
 // === impl Turns ===

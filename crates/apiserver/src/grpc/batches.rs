@@ -34,6 +34,18 @@ impl Form {
     }
 }
 
+/// Computed objects in one message.
+pub(super) fn computed(objects: Vec<Stored>, as_json: bool) -> ListResponse {
+    let mut answer = ListResponse { metadata: Some(ListMeta::default()), ..ListResponse::default() };
+    for object in objects {
+        match Rendered::object(object, as_json, &mut answer.warnings) {
+            Rendered { object: Some(object), .. } => answer.items.push(object),
+            Rendered { json, .. } => answer.json_items.push(json),
+        }
+    }
+    answer
+}
+
 /// The page in chunks; the last one carries the metadata.
 pub(super) fn list(form: Form, page: Page) -> impl Iterator<Item = ListResponse> + Send {
     let metadata = ListMeta {

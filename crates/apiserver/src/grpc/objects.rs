@@ -1,266 +1,166 @@
-//! The Objects service.
-
-use std::pin::Pin;
+//! The Objects service: what it is sent as calls, and what came of them as messages.
 
 use api::{
-    Kind, KindRef, Object, Resource, StatusError,
-    authentication::v1::TokenRequest,
-    core::v1::{Pod, ServiceAccount},
+    Kind, StatusError,
     ferrokube::v1::{self as proto, objects_server::Objects},
-    meta::v1::DeleteOptions,
-    policy::v1::Eviction,
-    rules::{FieldErrors, Path},
-    status::Reason,
+    google::protobuf::Any,
+    patch::PatchType,
 };
-use futures::{Stream, StreamExt, TryStreamExt, stream};
-use tokio::time::{Duration, Instant};
+use bytes::Bytes;
+use futures::stream;
+use tokio::time::Instant;
 use tonic::{Response, Status};
 
-use super::{
-    Asked, Services, asked, batches, check_namespace, check_verb, fence,
-    render::{self, Rendered},
-};
+use super::{Answers, Services, asked, batches, fence, render, sent};
 use crate::{
-    decode::{self, FieldValidation},
-    pipeline::{Fence, Selectors, Stored},
-    request::{Request, Verb},
+    call::{Action, Answer, Body, Call, Following, Options, Paging, ResourceName, Selected},
+    decode::FieldValidation,
+    pipeline::Deleted,
+    request::Asked,
 };
 
-type Streaming<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+pub(super) fn resource(named: Option<proto::ResourceName>) -> ResourceName {
+    let proto::ResourceName { group, version, resource } = named.unwrap_or_default();
+    ResourceName { group, version, plural: resource }
+}
 
-/// A watch whose client names no time lasts between half as long and this, so that they do not all come back at once.
-const LONGEST_WATCH: Duration = Duration::from_secs(3600);
-
-/// A request on one object or a collection, before it is authorised.
-pub(super) fn request(
-    user: std::sync::Arc<crate::request::User>,
-    verb: Verb,
-    kind: impl Into<KindRef>,
-    namespace: &str,
-    name: &str,
-) -> Request {
-    Request {
-        user,
-        verb,
-        kind: kind.into(),
-        subresource: String::new(),
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-        dry_run: false,
-        selected_name: None,
-        selected_node: None,
+/// An object as it was sent: as JSON, if there is any.
+fn body(object: Option<Any>, json: Bytes) -> Body {
+    match object {
+        _ if !json.is_empty() => Body::Json(json),
+        Some(Any { type_url, value }) => Body::Protobuf { type_url, bytes: value },
+        None => Body::Missing,
     }
 }
 
-fn select(request: &mut Request, labels: &str, fields: &str) -> Result<Selectors, StatusError> {
-    let selectors = Selectors::parse(labels, fields)?;
-    request.selected_name = selectors.exact("metadata.name").map(str::to_owned);
-    request.selected_node = selectors.exact("spec.nodeName").map(str::to_owned);
-    Ok(selectors)
+/// The options of a write, and whether the answer is to be JSON.
+fn options(sent: Option<proto::WriteOptions>) -> Result<(Options, bool), StatusError> {
+    let proto::WriteOptions { dry_run, field_manager, field_validation, as_json } = sent.unwrap_or_default();
+    Ok((Options { dry_run, field_manager, validation: FieldValidation::parse(&field_validation)? }, as_json))
 }
 
-/// How long a watch lasts. What its client may see was decided when it began, so that none goes on for good.
-fn watch_time(seconds: i64) -> Result<Duration, StatusError> {
-    match u64::try_from(seconds) {
-        Ok(0) => Ok(rand::random_range(LONGEST_WATCH / 2..LONGEST_WATCH)),
-        Ok(seconds) => Ok(Duration::from_secs(seconds.min(86_400))),
-        Err(_) => {
-            let (mut errors, root) = (FieldErrors::default(), Path::root());
-            errors.invalid(&root.field("timeoutSeconds"), seconds, "must be greater than or equal to 0");
-            Err(decode::invalid("WatchRequest", &errors))
+fn patch_type(sent: proto::patch_request::Type) -> Result<PatchType, StatusError> {
+    use proto::patch_request::Type;
+    match sent {
+        Type::Json => Ok(PatchType::Json),
+        Type::Merge => Ok(PatchType::Merge),
+        Type::Strategic => Ok(PatchType::Strategic),
+        Type::Unspecified => Err(StatusError::bad_request("type: JSON, MERGE or STRATEGIC is wanted here")),
+    }
+}
+
+impl Services {
+    /// Carries out a call whose answer is one object.
+    async fn object(&self, asked: &Asked, call: Call, as_json: bool) -> Result<Response<proto::Object>, Status> {
+        match self.server.call(asked, call).await? {
+            Answer::Object(stored, warnings) => Ok(Response::new(render::answer(stored, as_json, warnings))),
+            other => Err(other.unexpected().into()),
         }
-    }
-}
-
-fn named(kind: &Kind, name: &str) -> Result<(), StatusError> {
-    if name.is_empty() {
-        Err(StatusError::bad_request(format!("name: the name of one of the {} is wanted here", kind.plural)))
-    } else {
-        Ok(())
     }
 }
 
 #[tonic::async_trait]
 impl Objects for Services {
-    type ListStream = Streaming<proto::ListResponse>;
-    type WatchStream = Streaming<proto::WatchResponse>;
+    type ListStream = Answers<proto::ListResponse>;
+    type WatchStream = Answers<proto::WatchResponse>;
 
-    async fn get(&self, call: tonic::Request<proto::GetRequest>) -> Result<Response<proto::Object>, Status> {
-        let asked = asked(&call)?;
-        let r = call.into_inner();
-        let kind = self.0.resolve(r.resource.as_ref())?;
-        check_verb(&kind, Verb::Get, &r.subresource)?;
-        check_namespace(&kind, &r.namespace, false)?;
-        named(&kind, &r.name)?;
-        let request =
-            Request { subresource: r.subresource, ..request(asked.user.clone(), Verb::Get, &kind, &r.namespace, &r.name) };
-        self.0.authorize(&asked, &request).await?;
-        let object = if kind.storage.is_some() {
-            self.0.pipeline.get(&request).await?
-        } else {
-            let mut items = self.0.measure(&request, &Selectors::default()).await?;
-            items.pop().ok_or_else(|| StatusError::not_found(&kind, &r.name))?
-        };
-        Ok(Response::new(render::answer(object, r.as_json, Vec::new())))
+    async fn get(&self, request: tonic::Request<proto::GetRequest>) -> Result<Response<proto::Object>, Status> {
+        let asked = asked(&request)?;
+        let r = request.into_inner();
+        let call = Call::new(resource(r.resource), Action::Get).on(r.namespace, r.name, r.subresource);
+        self.object(&asked, call, r.as_json).await
     }
 
-    async fn list(&self, call: tonic::Request<proto::ListRequest>) -> Result<Response<Self::ListStream>, Status> {
-        let asked = asked(&call)?;
-        let r = call.into_inner();
-        let kind = self.0.resolve(r.resource.as_ref())?;
-        check_verb(&kind, Verb::List, "")?;
-        check_namespace(&kind, &r.namespace, true)?;
-        let mut request = request(asked.user.clone(), Verb::List, &kind, &r.namespace, "");
-        let selectors = select(&mut request, &r.label_selector, &r.field_selector)?;
-        self.0.authorize(&asked, &request).await?;
-        if kind.storage.is_none() {
-            let mut answer = proto::ListResponse { metadata: Some(Default::default()), ..Default::default() };
-            for item in self.0.measure(&request, &selectors).await? {
-                match Rendered::object(item, r.as_json, &mut answer.warnings) {
-                    Rendered { object: Some(object), .. } => answer.items.push(object),
-                    Rendered { json, .. } => answer.json_items.push(json),
-                }
+    async fn list(&self, request: tonic::Request<proto::ListRequest>) -> Result<Response<Self::ListStream>, Status> {
+        let asked = asked(&request)?;
+        let r = request.into_inner();
+        let paging = Paging { limit: r.limit, continue_token: r.continue_token, resource_version: r.resource_version };
+        let action = Action::List(Selected { labels: r.label_selector, fields: r.field_selector }, paging);
+        match self.server.call(&asked, Call::new(resource(r.resource), action).within(r.namespace)).await? {
+            Answer::List(kind, page) => {
+                let form = batches::Form { kind, metadata_only: r.metadata_only, as_json: r.as_json };
+                Ok(sent(stream::iter(batches::list(form, page).map(Ok))))
             }
-            return Ok(Response::new(stream::iter([Ok(answer)]).boxed()));
+            Answer::Computed(objects) => Ok(sent(stream::iter([Ok(batches::computed(objects, r.as_json))]))),
+            other => Err(other.unexpected().into()),
         }
-        let form = batches::Form { kind, metadata_only: r.metadata_only, as_json: r.as_json };
-        let page = self.0.pipeline.list(&request, &selectors, &r.resource_version, r.limit, &r.continue_token).await?;
-        Ok(Response::new(stream::iter(batches::list(form, page)).map(Ok).boxed()))
     }
 
-    async fn watch(&self, call: tonic::Request<proto::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let asked = asked(&call)?;
-        let r = call.into_inner();
-        let kind = self.0.resolve(r.resource.as_ref())?;
-        let lasts = watch_time(r.timeout_seconds)?;
-        check_verb(&kind, Verb::Watch, "")?;
-        check_namespace(&kind, &r.namespace, true)?;
-        let mut request = request(asked.user.clone(), Verb::Watch, &kind, &r.namespace, "");
-        let selectors = select(&mut request, &r.label_selector, &r.field_selector)?;
-        self.0.authorize(&asked, &request).await?;
-        let watch = self.0.pipeline.watch(&request, &selectors, &r.resource_version, r.send_initial_events).await?;
-        let options = batches::WatchOptions {
-            form: batches::Form { kind, metadata_only: r.metadata_only, as_json: r.as_json },
-            bookmarks: r.allow_bookmarks,
-            tell_initial_end: r.send_initial_events,
-            deadline: Instant::now() + lasts,
-        };
-        let events = batches::watch(watch, options, self.0.shutdown.clone());
-        Ok(Response::new(events.map_err(Status::from).boxed()))
-    }
-
-    async fn create(&self, call: tonic::Request<proto::CreateRequest>) -> Result<Response<proto::Object>, Status> {
-        let (asked, fence) = (asked(&call)?, fence(call.metadata())?);
-        let r = call.into_inner();
-        let kind = self.0.resolve(r.resource.as_ref())?;
-        check_verb(&kind, Verb::Create, &r.subresource)?;
-        let options = r.options.unwrap_or_default();
-        let validation = FieldValidation::parse(&options.field_validation)?;
-        let body_kind = body_kind(&kind, &r.subresource, true);
-        let of_object = decode::Named::of(&r.object, &r.json);
-        let namespace = if r.namespace.is_empty() && kind.namespaced { of_object.namespace } else { r.namespace };
-        check_namespace(&kind, &namespace, false)?;
-        let request = Request {
-            subresource: r.subresource,
-            dry_run: options.dry_run,
-            ..request(asked.user.clone(), Verb::Create, &kind, &namespace, &r.name)
-        };
-        self.0.authorize_write(&asked, &request, fence.as_ref()).await?;
-        let (object, mut warnings) = decode::object(body_kind, r.object, &r.json, validation)?;
-        warnings.extend(self.0.pipeline.warnings(&*object));
-        let object = self.0.create(&request, object, fence.as_ref()).await?;
-        Ok(Response::new(render::answer(object, options.as_json, warnings)))
-    }
-
-    async fn update(&self, call: tonic::Request<proto::UpdateRequest>) -> Result<Response<proto::Object>, Status> {
-        let (asked, fence) = (asked(&call)?, fence(call.metadata())?);
-        let r = call.into_inner();
-        let kind = self.0.resolve(r.resource.as_ref())?;
-        check_verb(&kind, Verb::Update, &r.subresource)?;
-        let options = r.options.unwrap_or_default();
-        let validation = FieldValidation::parse(&options.field_validation)?;
-        let body_kind = body_kind(&kind, &r.subresource, false);
-        let of_object = decode::Named::of(&r.object, &r.json);
-        let or = |given: String, own: String| if given.is_empty() { own } else { given };
-        let namespace = if kind.namespaced { or(r.namespace, of_object.namespace) } else { r.namespace };
-        let name = or(r.name, of_object.name);
-        check_namespace(&kind, &namespace, false)?;
-        named(&kind, &name)?;
-        let request = Request {
-            subresource: r.subresource,
-            dry_run: options.dry_run,
-            ..request(asked.user.clone(), Verb::Update, &kind, &namespace, &name)
-        };
-        self.0.authorize_write(&asked, &request, fence.as_ref()).await?;
-        let (object, mut warnings) = decode::object(body_kind, r.object, &r.json, validation)?;
-        if request.subresource.is_empty() {
-            warnings.extend(self.0.pipeline.warnings(&*object));
+    async fn watch(&self, request: tonic::Request<proto::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let asked = asked(&request)?;
+        let r = request.into_inner();
+        let (resource_version, timeout_seconds) = (r.resource_version, r.timeout_seconds);
+        let following = Following { resource_version, initial_events: r.send_initial_events, timeout_seconds };
+        let action = Action::Watch(Selected { labels: r.label_selector, fields: r.field_selector }, following);
+        match self.server.call(&asked, Call::new(resource(r.resource), action).within(r.namespace)).await? {
+            Answer::Watch(kind, watch, lasts) => {
+                let options = batches::WatchOptions {
+                    form: batches::Form { kind, metadata_only: r.metadata_only, as_json: r.as_json },
+                    bookmarks: r.allow_bookmarks,
+                    tell_initial_end: r.send_initial_events,
+                    deadline: Instant::now() + lasts,
+                };
+                Ok(sent(batches::watch(watch, options, self.shutdown.clone())))
+            }
+            other => Err(other.unexpected().into()),
         }
-        let stored = self.0.replace(&asked, request, object, fence.as_ref()).await?;
-        Ok(Response::new(render::answer(stored, options.as_json, warnings)))
     }
 
-    async fn patch(&self, call: tonic::Request<proto::PatchRequest>) -> Result<Response<proto::Object>, Status> {
-        let (asked, fence) = (asked(&call)?, fence(call.metadata())?);
-        let r = call.into_inner();
-        let kind = self.0.resolve(r.resource.as_ref())?;
-        check_verb(&kind, Verb::Patch, &r.subresource)?;
-        check_namespace(&kind, &r.namespace, false)?;
-        named(&kind, &r.name)?;
-        let patch_type = r.r#type();
-        let options = r.options.unwrap_or_default();
-        let validation = FieldValidation::parse(&options.field_validation)?;
-        let request = Request {
-            subresource: r.subresource,
-            dry_run: options.dry_run,
-            ..request(asked.user.clone(), Verb::Patch, &kind, &r.namespace, &r.name)
-        };
-        self.0.authorize_write(&asked, &request, fence.as_ref()).await?;
-        let (stored, warnings) = self.0.pipeline.patch(&request, patch_type, &r.patch, validation, fence.as_ref()).await?;
-        Ok(Response::new(render::answer(stored, options.as_json, warnings)))
+    async fn create(&self, request: tonic::Request<proto::CreateRequest>) -> Result<Response<proto::Object>, Status> {
+        let (asked, fence) = (asked(&request)?, fence(request.metadata())?);
+        let r = request.into_inner();
+        let (options, as_json) = options(r.options)?;
+        let call = Call::new(resource(r.resource), Action::Create(body(r.object, r.json)));
+        self.object(&asked, call.on(r.namespace, r.name, r.subresource).with(options, fence), as_json).await
     }
 
-    async fn delete(&self, call: tonic::Request<proto::DeleteRequest>) -> Result<Response<proto::DeleteResponse>, Status> {
-        let (asked, fence) = (asked(&call)?, fence(call.metadata())?);
-        let r = call.into_inner();
-        let kind = self.0.resolve(r.resource.as_ref())?;
-        check_verb(&kind, Verb::Delete, "")?;
-        check_namespace(&kind, &r.namespace, false)?;
-        named(&kind, &r.name)?;
-        let options = r.options.unwrap_or_default();
-        let request = Request {
-            dry_run: !options.dry_run.is_empty(),
-            ..request(asked.user.clone(), Verb::Delete, &kind, &r.namespace, &r.name)
-        };
-        self.0.authorize_write(&asked, &request, fence.as_ref()).await?;
-        let deleted = self.0.pipeline.delete(&request, &options, fence.as_ref()).await?;
-        let mut warnings = Vec::new();
-        let Rendered { object, json } = Rendered::object(deleted.object, r.as_json, &mut warnings);
-        Ok(Response::new(proto::DeleteResponse { object, deleted: deleted.gone, json, warnings }))
+    async fn update(&self, request: tonic::Request<proto::UpdateRequest>) -> Result<Response<proto::Object>, Status> {
+        let (asked, fence) = (asked(&request)?, fence(request.metadata())?);
+        let r = request.into_inner();
+        let (options, as_json) = options(r.options)?;
+        let call = Call::new(resource(r.resource), Action::Update(body(r.object, r.json)));
+        self.object(&asked, call.on(r.namespace, r.name, r.subresource).with(options, fence), as_json).await
+    }
+
+    async fn patch(&self, request: tonic::Request<proto::PatchRequest>) -> Result<Response<proto::Object>, Status> {
+        let (asked, fence) = (asked(&request)?, fence(request.metadata())?);
+        let r = request.into_inner();
+        let patch_type = patch_type(r.r#type())?;
+        let (options, as_json) = options(r.options)?;
+        let call = Call::new(resource(r.resource), Action::Patch(patch_type, r.patch));
+        self.object(&asked, call.on(r.namespace, r.name, r.subresource).with(options, fence), as_json).await
+    }
+
+    async fn delete(&self, request: tonic::Request<proto::DeleteRequest>) -> Result<Response<proto::DeleteResponse>, Status> {
+        let (asked, fence) = (asked(&request)?, fence(request.metadata())?);
+        let r = request.into_inner();
+        let call = Call::new(resource(r.resource), Action::Delete(r.options.unwrap_or_default()));
+        let call = call.on(r.namespace, r.name, String::new()).with(Options::default(), fence);
+        match self.server.call(&asked, call).await? {
+            Answer::Deleted(Deleted { object, gone }) => {
+                let proto::Object { object, warnings, json } = render::answer(object, r.as_json, Vec::new());
+                Ok(Response::new(proto::DeleteResponse { object, deleted: gone, json, warnings }))
+            }
+            other => Err(other.unexpected().into()),
+        }
     }
 
     async fn delete_collection(
         &self,
-        call: tonic::Request<proto::DeleteCollectionRequest>,
+        request: tonic::Request<proto::DeleteCollectionRequest>,
     ) -> Result<Response<proto::DeleteCollectionResponse>, Status> {
-        let (asked, fence) = (asked(&call)?, fence(call.metadata())?);
-        let r = call.into_inner();
-        let kind = self.0.resolve(r.resource.as_ref())?;
-        check_verb(&kind, Verb::DeleteCollection, "")?;
-        check_namespace(&kind, &r.namespace, true)?;
-        let options = r.options.unwrap_or_default();
-        let mut request = Request {
-            dry_run: !options.dry_run.is_empty(),
-            ..request(asked.user.clone(), Verb::DeleteCollection, &kind, &r.namespace, "")
-        };
-        let selectors = select(&mut request, &r.label_selector, &r.field_selector)?;
-        self.0.authorize_write(&asked, &request, fence.as_ref()).await?;
-        let count = self.0.pipeline.delete_collection(&request, &selectors, &options, fence.as_ref()).await?;
-        Ok(Response::new(proto::DeleteCollectionResponse { count }))
+        let (asked, fence) = (asked(&request)?, fence(request.metadata())?);
+        let r = request.into_inner();
+        let selected = Selected { labels: r.label_selector, fields: r.field_selector };
+        let call = Call::new(resource(r.resource), Action::DeleteCollection(selected, r.options.unwrap_or_default()));
+        match self.server.call(&asked, call.within(r.namespace).with(Options::default(), fence)).await? {
+            Answer::DeletedMany(count) => Ok(Response::new(proto::DeleteCollectionResponse { count })),
+            other => Err(other.unexpected().into()),
+        }
     }
 
     async fn kinds(&self, _: tonic::Request<proto::KindsRequest>) -> Result<Response<proto::KindsResponse>, Status> {
-        let kinds = self.0.pipeline.kinds().resources().map(|kind| kind_info(kind)).collect();
+        let kinds = self.server.pipeline.kinds().resources().map(|kind| kind_info(kind)).collect();
         Ok(Response::new(proto::KindsResponse { kinds }))
     }
 
@@ -270,92 +170,6 @@ impl Objects for Services {
             api_level: api::API_LEVEL.to_owned(),
             platform: daemon::platform(),
         }))
-    }
-}
-
-impl super::Server {
-    /// Creates an object, or does what creating a subresource stands for.
-    pub(super) async fn create(
-        &self,
-        request: &Request,
-        object: Box<dyn Object>,
-        fence: Option<&Fence>,
-    ) -> Result<Stored, StatusError> {
-        let of = |object: Box<dyn Object>| Stored { kind: object.kind().clone(), bytes: object.encode() };
-        match (&*request.kind.plural, request.subresource.as_str()) {
-            ("pods", "eviction") => {
-                let eviction =
-                    object.downcast_ref::<Eviction>().ok_or_else(|| StatusError::internal("an Eviction is wanted here"))?;
-                let name = if request.name.is_empty() { eviction.name() } else { &request.name };
-                if !eviction.name().is_empty() && eviction.name() != name {
-                    return Err(StatusError::bad_request("name in URL does not match name in Eviction object"));
-                }
-                self.evict(&Request { name: name.to_owned(), ..request.clone() }, eviction.delete_options(), fence).await?;
-                Ok(of(object))
-            }
-            ("serviceaccounts", "token") => {
-                let token = object
-                    .downcast_ref::<TokenRequest>()
-                    .ok_or_else(|| StatusError::internal("a TokenRequest is wanted here"))?;
-                Ok(of(Box::new(self.identity.issue_token(request, token.clone()).await?)))
-            }
-            (_, "") if request.kind.storage.is_none() => match &*request.kind.plural {
-                "bindings" => {
-                    let name = object.meta().name.clone();
-                    let binding =
-                        Request { kind: Pod::HANDLE.clone(), subresource: "binding".to_owned(), name, ..request.clone() };
-                    self.pipeline.act(&binding, &*object, fence).await
-                }
-                _ => Ok(of(self.identity.review(request, object).await?)),
-            },
-            (_, "") => self.pipeline.create(request, object, fence).await,
-            _ => {
-                let name = if request.name.is_empty() { object.meta().name.clone() } else { request.name.clone() };
-                self.pipeline.act(&Request { name, ..request.clone() }, &*object, fence).await
-            }
-        }
-    }
-
-    /// Replaces an object, or creates it where that is how the kind is put.
-    async fn replace(
-        &self,
-        asked: &Asked,
-        request: Request,
-        object: Box<dyn Object>,
-        fence: Option<&Fence>,
-    ) -> Result<Stored, StatusError> {
-        match self.pipeline.update(&request, object.boxed_clone(), fence).await {
-            Err(e) if e.is_not_found() && self.pipeline.creates_on_update(&request, &*object) => {
-                let creation = Request { verb: Verb::Create, ..request };
-                self.authorize_write(asked, &creation, fence).await?;
-                self.pipeline.create(&creation, object, fence).await
-            }
-            answer => answer,
-        }
-    }
-
-    /// Deletes a pod because its place is wanted. The place for disruption budgets.
-    pub(super) async fn evict(
-        &self,
-        request: &Request,
-        options: &DeleteOptions,
-        fence: Option<&Fence>,
-    ) -> Result<(), StatusError> {
-        named(&request.kind, &request.name)?;
-        let dry_run = request.dry_run || !options.dry_run.is_empty();
-        let deletion = Request { subresource: String::new(), dry_run, ..request.clone() };
-        self.pipeline.delete(&deletion, options, fence).await.map(drop)
-    }
-}
-
-/// The kind of what is sent to a subresource.
-fn body_kind<'a>(kind: &'a KindRef, subresource: &str, create: bool) -> &'a KindRef {
-    match (&*kind.plural, subresource) {
-        (_, "scale") => api::autoscaling::v1::Scale::HANDLE,
-        ("pods", "binding") if create => api::core::v1::Binding::HANDLE,
-        ("pods", "eviction") if create => Eviction::HANDLE,
-        (plural, "token") if create && plural == ServiceAccount::KIND.plural => TokenRequest::HANDLE,
-        _ => kind,
     }
 }
 
@@ -376,9 +190,4 @@ fn kind_info(kind: &Kind) -> proto::KindInfo {
         message: kind.type_url.rsplit('/').next().unwrap_or_default().to_owned(),
         subresources: owned(&kind.subresources),
     }
-}
-
-/// A kind that is computed cannot be read like this.
-pub(super) fn not_readable(kind: &Kind) -> StatusError {
-    StatusError::new(Reason::MethodNotAllowed, format!("{} can only be created", kind.qualified_plural()))
 }

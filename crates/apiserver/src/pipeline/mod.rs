@@ -23,6 +23,7 @@ use bytes::Bytes;
 use store::{Collection, Entry, Guard, Outcome, ReadAt, Store, Txn};
 
 pub(crate) use self::read::watch_error;
+pub(crate) use self::update::with_status_of;
 pub use self::{delete::Deleted, fence::Fence, read::Page, select::Selectors};
 use crate::{
     admission::{Chain, Effects},

@@ -7,7 +7,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use store::{Entry, ListOptions, ReadAt, Watch, WatchStart};
 
 use super::{Pipeline, Selectors, Stored, decode};
-use crate::{reader::store_error, request::Request};
+use crate::{reader::store_error, request::Request, subresource::Handler};
 
 /// A list, or one chunk of it.
 #[derive(Debug)]
@@ -31,13 +31,14 @@ impl Pipeline {
         let kind = &request.kind;
         let entry = self.collection(kind)?.get(&request.namespace, &request.name, ReadAt::Latest).await;
         let entry = entry.map_err(|e| store_error(kind, &request.name, e))?;
-        if !matches!(request.subresource.as_str(), "" | "status") {
-            let object = decode(kind, &entry)?;
-            if let Some(body) = self.strategy(kind).read_subresource(&request.subresource, &*object) {
-                return Ok(Stored { kind: body.kind().clone(), bytes: body.encode() });
+        match request.subresource.map(|subresource| subresource.handler) {
+            Some(Handler::View(view)) => {
+                let object = decode(kind, &entry)?;
+                let body = (view.read)(&*object).ok_or_else(|| StatusError::not_found(kind, &request.name))?;
+                Ok(Stored { kind: body.kind().clone(), bytes: body.encode() })
             }
+            _ => Ok(Stored { kind: kind.clone(), bytes: entry.object() }),
         }
-        Ok(Stored { kind: kind.clone(), bytes: entry.object() })
     }
 
     /// Lists objects, all as of one revision.

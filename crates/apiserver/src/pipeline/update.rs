@@ -2,9 +2,9 @@
 
 use api::{
     Object, StatusError,
-    ferrokube::v1::patch_request,
     patch::{Patch, PatchType},
     rules::{FieldErrors, Path},
+    status::Reason,
 };
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -16,6 +16,7 @@ use crate::{
     decode::{self, FieldValidation},
     request::{Request, Verb},
     strategies::metadata,
+    subresource::Handler,
 };
 
 impl Pipeline {
@@ -41,7 +42,7 @@ impl Pipeline {
     /// there and is gone.
     pub fn creates_on_update(&self, request: &Request, object: &dyn Object) -> bool {
         let anew = is_unversioned(object) && object.meta().uid.is_empty();
-        request.subresource.is_empty() && anew && self.strategy(&request.kind).creates_on_update()
+        request.subresource.is_none() && anew && self.strategy(&request.kind).creates_on_update()
     }
 
     /// Changes parts of an object and returns it as stored, with remarks for the client.
@@ -51,17 +52,16 @@ impl Pipeline {
     pub async fn patch(
         &self,
         request: &Request,
-        patch_type: patch_request::Type,
+        patch_type: PatchType,
         patch: &[u8],
         validation: FieldValidation,
         fence: Option<&Fence>,
     ) -> Result<(Stored, Vec<String>), StatusError> {
         let sent = patch;
-        let (patch, twice) = Patch::parse(patch_type_of(patch_type)?, sent)?;
+        let (patch, twice) = Patch::parse(patch_type, sent)?;
         let warnings = Mutex::default();
         let changed = self.change(request, fence, |old| {
-            let strategy = self.strategy(&request.kind);
-            let body = strategy.read_subresource(&request.subresource, old);
+            let body = request.subresource.and_then(|subresource| subresource.read(old));
             let current = body.as_deref().unwrap_or(old);
             let kind = current.kind();
             let current = current.to_value().map_err(|e| StatusError::internal(e.to_string()))?;
@@ -82,10 +82,13 @@ impl Pipeline {
     /// # Errors
     /// As [`Pipeline::update`].
     pub async fn act(&self, request: &Request, body: &dyn Object, fence: Option<&Fence>) -> Result<Stored, StatusError> {
-        let strategy = self.strategy(&request.kind);
+        let Some(Handler::Apply(apply)) = request.subresource.map(|subresource| subresource.handler) else {
+            let message = format!("{} cannot be written by creating it", request.resource());
+            return Err(StatusError::new(Reason::MethodNotAllowed, message));
+        };
         self.change(request, fence, |old| {
             let mut object = old.boxed_clone();
-            strategy.write_subresource(&request.subresource, body, &mut *object)?;
+            apply(body, &mut *object)?;
             Ok(object)
         })
         .await
@@ -93,13 +96,10 @@ impl Pipeline {
 
     /// The whole object as it would be with this body.
     fn replacement(&self, request: &Request, old: &dyn Object, body: Box<dyn Object>) -> Result<Box<dyn Object>, StatusError> {
-        let strategy = self.strategy(&request.kind);
-        if strategy.read_subresource(&request.subresource, old).is_none() {
-            return Ok(body);
-        }
+        let Some(Handler::View(view)) = request.subresource.map(|subresource| subresource.handler) else { return Ok(body) };
         let mut object = old.boxed_clone();
         object.meta_mut().resource_version.clone_from(&body.meta().resource_version);
-        strategy.write_subresource(&request.subresource, &*body, &mut *object)?;
+        (view.write)(&*body, &mut *object)?;
         Ok(object)
     }
 
@@ -133,17 +133,14 @@ impl Pipeline {
         old: &Old,
         make: &(impl Fn(&dyn Object) -> Result<Box<dyn Object>, StatusError> + Send + Sync),
     ) -> Result<Attempt<Stored>, StatusError> {
-        let (kind, subresource) = (&request.kind, request.subresource.as_str());
+        let (kind, subresource) = (&request.kind, request.part());
         let mut new = make(&*old.object)?;
         keep_identity(request, &mut *new, &*old.object)?;
         let strategy = self.strategy(kind);
-        if subresource == "status" {
-            let mut object = old.object.boxed_clone();
-            object.copy_status_from(&*new);
-            metadata::take_over(object.meta_mut(), new.meta_mut());
-            new = object;
-        } else if subresource.is_empty() {
-            new.copy_status_from(&*old.object);
+        match request.subresource.map(|subresource| subresource.handler) {
+            None => new.copy_status_from(&*old.object),
+            Some(Handler::Part(part)) => new = part(new, &*old.object),
+            Some(_) => {}
         }
         new.set_defaults();
         strategy.set_defaults(&mut *new);
@@ -188,11 +185,19 @@ impl Pipeline {
     /// The object, or the subresource's own body.
     fn answer(&self, request: &Request, mut object: Box<dyn Object>, bytes: Bytes, revision: i64) -> Result<Stored, StatusError> {
         object.meta_mut().resource_version = revision.to_string();
-        match self.strategy(&request.kind).read_subresource(&request.subresource, &*object) {
+        match request.subresource.and_then(|subresource| subresource.read(&*object)) {
             Some(body) => Ok(Stored { kind: body.kind().clone(), bytes: body.encode() }),
             None => Ok(Stored::at(&request.kind, &bytes, revision)),
         }
     }
+}
+
+/// The stored object with the status of the one that was sent, and with what of the metadata may be written along.
+pub(crate) fn with_status_of(mut sent: Box<dyn Object>, stored: &dyn Object) -> Box<dyn Object> {
+    let mut object = stored.boxed_clone();
+    object.copy_status_from(&*sent);
+    metadata::take_over(object.meta_mut(), sent.meta_mut());
+    object
 }
 
 /// The answer to a patch that makes an object which is none.
@@ -239,13 +244,4 @@ fn keep_identity(request: &Request, new: &mut dyn Object, old: &dyn Object) -> R
     meta.managed_fields.clear();
     metadata::remove_duplicates(meta);
     Ok(())
-}
-
-fn patch_type_of(wire: patch_request::Type) -> Result<PatchType, StatusError> {
-    match wire {
-        patch_request::Type::Json => Ok(PatchType::Json),
-        patch_request::Type::Merge => Ok(PatchType::Merge),
-        patch_request::Type::Strategic => Ok(PatchType::Strategic),
-        patch_request::Type::Unspecified => Err(StatusError::bad_request("type: JSON, MERGE or STRATEGIC is wanted here")),
-    }
 }

@@ -12,18 +12,19 @@ mod limit_range;
 pub mod metadata;
 pub mod namespace;
 mod node;
-mod pod;
+pub mod pod;
 mod pod_template;
 pub mod priority_class;
 mod rbac;
 mod replication_controller;
 mod resource_quota;
+pub mod scale;
 mod secret;
 pub mod service;
 #[cfg(test)]
 mod testing;
 
-use api::{Resource, rules::Path};
+use api::{Object, Resource, rules::Path};
 
 use crate::strategy::Strategies;
 
@@ -61,11 +62,12 @@ pub fn all() -> Strategies {
         .with(service::ServiceStrategy)
 }
 
-/// Makes `new` the old object with what `copy` takes over from the object as sent, and the resource version that was sent.
-fn take_over<K: Resource>(new: &mut K, old: &K, copy: impl FnOnce(&mut K, &K)) {
-    let sent = std::mem::replace(new, old.clone());
-    new.metadata_mut().resource_version.clone_from(&sent.metadata().resource_version);
-    copy(new, &sent);
+/// The stored object with what `copy` takes of the one that was sent.
+fn taking<K: Resource>(sent: Box<dyn Object>, stored: &dyn Object, copy: impl FnOnce(&mut K, &K)) -> Box<dyn Object> {
+    let (Some(old), Some(sent)) = (stored.downcast_ref::<K>(), sent.downcast_ref::<K>()) else { return stored.boxed_clone() };
+    let mut new = old.clone();
+    copy(&mut new, sent);
+    Box::new(new)
 }
 
 /// Counts a change of what is desired.

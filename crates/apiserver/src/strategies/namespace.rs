@@ -1,8 +1,8 @@
 //! Namespaces: held by `spec.finalizers` until they are empty, and marked Terminating meanwhile.
 
-use api::{Resource, core::v1::Namespace, finalizers::KUBERNETES, names::Format, rules::FieldErrors};
+use api::{Object, Resource, core::v1::Namespace, finalizers::KUBERNETES, names::Format, rules::FieldErrors};
 
-use super::{SPEC, STATUS, take_over};
+use super::{SPEC, STATUS};
 use crate::strategy::Strategy;
 
 /// Label that every namespace carries its name under, for selectors.
@@ -32,9 +32,8 @@ impl Strategy for NamespaceStrategy {
         new.spec.clone_from(&old.spec);
     }
 
-    fn prepare_for_subresource_update(&self, subresource: &str, new: &mut Namespace, old: &Namespace) {
+    fn prepare_for_subresource_update(&self, subresource: &str, new: &mut Namespace, _old: &Namespace) {
         if subresource == "finalize" {
-            take_over(new, old, |new, sent| new.spec_mut().finalizers.clone_from(&sent.spec().finalizers));
             name_label(new);
         }
     }
@@ -68,6 +67,11 @@ impl Strategy for NamespaceStrategy {
     }
 }
 
+/// The stored namespace with the finalizers of the one that was sent.
+pub fn with_finalizers_of(sent: Box<dyn Object>, stored: &dyn Object) -> Box<dyn Object> {
+    super::taking(sent, stored, |new: &mut Namespace, sent| new.spec_mut().finalizers.clone_from(&sent.spec().finalizers))
+}
+
 /// Selectors rely on this label: it says the true name, whatever was sent.
 fn name_label(object: &mut Namespace) {
     let name = object.name().to_owned();
@@ -90,7 +94,7 @@ mod tests {
     use api::meta::v1::Time;
 
     use super::*;
-    use crate::strategies::testing;
+    use crate::{strategies::testing, subresource::FINALIZE};
 
     fn namespace() -> Namespace {
         testing::created(NamespaceStrategy, testing::json(r#"{"metadata": {"name": "shop"}}"#))
@@ -116,8 +120,7 @@ mod tests {
         assert_eq!(testing::updated(&NamespaceStrategy, new, &old).metadata().labels[NAME_LABEL], "shop");
         let mut stored = old;
         lie(&mut stored);
-        let mut finalized = stored.clone();
-        NamespaceStrategy.prepare_for_subresource_update("finalize", &mut finalized, &stored);
+        let finalized = testing::part_updated(&NamespaceStrategy, &FINALIZE, stored.clone(), &stored);
         assert_eq!(finalized.metadata().labels[NAME_LABEL], "shop");
     }
 
@@ -130,7 +133,7 @@ mod tests {
         assert_eq!(new.spec().finalizers, [KUBERNETES]);
         new.spec_mut().finalizers.clear();
         new.metadata_mut().labels.clear();
-        NamespaceStrategy.prepare_for_subresource_update("finalize", &mut new, &old);
+        let new = testing::part_updated(&NamespaceStrategy, &FINALIZE, new, &old);
         assert!(!NamespaceStrategy.is_held(&new));
         assert_eq!(new.metadata().labels, old.metadata().labels);
     }

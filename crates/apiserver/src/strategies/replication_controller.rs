@@ -1,7 +1,6 @@
 //! ReplicationControllers: the selector picks the template's pods, and the count can be read and set as a Scale.
 
 use api::{
-    Object, StatusError,
     autoscaling::v1::{Scale, ScaleSpec, ScaleStatus},
     core::v1::ReplicationController,
     meta::v1::ObjectMeta,
@@ -106,44 +105,29 @@ impl Strategy for ReplicationControllerStrategy {
     fn default_propagation(&self) -> DefaultPropagation {
         DefaultPropagation::Orphan
     }
+}
 
-    fn read_subresource(&self, subresource: &str, object: &ReplicationController) -> Option<Box<dyn Object>> {
-        if subresource != "scale" {
-            return None;
-        }
-        let (meta, spec) = (object.metadata(), object.spec());
-        let selector: Vec<String> = spec.selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        Some(Box::new(Scale {
-            metadata: Some(ObjectMeta {
-                name: meta.name.clone(),
-                namespace: meta.namespace.clone(),
-                uid: meta.uid.clone(),
-                resource_version: meta.resource_version.clone(),
-                creation_timestamp: meta.creation_timestamp,
-                ..ObjectMeta::default()
-            }),
-            spec: Some(ScaleSpec { replicas: spec.replicas() }),
-            status: Some(ScaleStatus { replicas: object.status().replicas, selector: selector.join(",") }),
-        }))
+/// The controller's Scale.
+pub(super) fn scale(object: &ReplicationController) -> Scale {
+    let (meta, spec) = (object.metadata(), object.spec());
+    let selector: Vec<String> = spec.selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    Scale {
+        metadata: Some(ObjectMeta {
+            name: meta.name.clone(),
+            namespace: meta.namespace.clone(),
+            uid: meta.uid.clone(),
+            resource_version: meta.resource_version.clone(),
+            creation_timestamp: meta.creation_timestamp,
+            ..ObjectMeta::default()
+        }),
+        spec: Some(ScaleSpec { replicas: spec.replicas() }),
+        status: Some(ScaleStatus { replicas: object.status().replicas, selector: selector.join(",") }),
     }
+}
 
-    fn write_subresource(
-        &self,
-        subresource: &str,
-        body: &dyn Object,
-        object: &mut ReplicationController,
-    ) -> Result<(), StatusError> {
-        match body.downcast_ref::<Scale>() {
-            Some(scale) if subresource == "scale" => {
-                object.spec_mut().replicas = Some(scale.spec().replicas);
-                Ok(())
-            }
-            _ => Err(StatusError::bad_request(format!(
-                "replicationcontrollers/{subresource}: expected a Scale of autoscaling/v1, found {}",
-                body.kind().kind
-            ))),
-        }
-    }
+/// Makes the controller as large as the Scale says.
+pub(super) fn set_scale(object: &mut ReplicationController, scale: &Scale) {
+    object.spec_mut().replicas = Some(scale.spec().replicas);
 }
 
 #[cfg(test)]
@@ -198,11 +182,11 @@ mod tests {
     #[test]
     fn scaling_changes_the_count_and_nothing_else() {
         let old = controller("");
-        let mut scale = STRATEGY.read_subresource("scale", &old).unwrap();
+        let mut scale = crate::strategies::scale::read(&old).unwrap();
         assert_eq!(scale.downcast_ref::<Scale>().unwrap().status().selector, "app=web");
         scale.downcast_mut::<Scale>().unwrap().spec_mut().replicas = 5;
         let mut new = old.clone();
-        STRATEGY.write_subresource("scale", &*scale, &mut new).unwrap();
+        crate::strategies::scale::write(&*scale, &mut new).unwrap();
         STRATEGY.prepare_for_subresource_update("scale", &mut new, &old);
         assert_eq!((new.spec().replicas(), new.metadata().generation), (5, 2));
         assert_eq!(new.spec().template, old.spec().template);

@@ -3,7 +3,10 @@
 use api::{Object, Resource, rules::FieldErrors};
 
 use super::metadata;
-use crate::strategy::Strategy;
+use crate::{
+    strategy::Strategy,
+    subresource::{Handler, Subresource},
+};
 
 /// An object from JSON without `apiVersion` and `kind`.
 pub fn json<K: Resource>(text: &str) -> K {
@@ -33,6 +36,14 @@ pub fn updated<S: Strategy>(strategy: &S, mut new: S::Kind, old: &S::Kind) -> S:
     new
 }
 
+/// The object after an update of a subresource that is a part of it, as it would be validated.
+pub fn part_updated<S: Strategy>(strategy: &S, part: &Subresource, sent: S::Kind, old: &S::Kind) -> S::Kind {
+    let Handler::Part(of) = part.handler else { panic!("{part:?} is no part of an object") };
+    let mut new = of(Box::new(sent), old).downcast_ref::<S::Kind>().unwrap().clone();
+    strategy.prepare_for_subresource_update(part.name, &mut new, old);
+    new
+}
+
 /// Everything wrong with a new object, as `field: message`.
 pub fn errors<S: Strategy>(strategy: &S, object: &S::Kind) -> Vec<String> {
     let mut errors = FieldErrors::default();
@@ -51,8 +62,10 @@ pub fn errors<S: Strategy>(strategy: &S, object: &S::Kind) -> Vec<String> {
 
 /// What the strategy finds wrong with a change.
 pub fn update_errors<S: Strategy>(strategy: &S, subresource: &str, new: &S::Kind, old: &S::Kind) -> Vec<String> {
-    let mut errors = FieldErrors::default();
+    let (mut errors, mut of_itself) = (FieldErrors::default(), FieldErrors::default());
     Object::validate(new, Some(old), &mut errors);
+    Object::validate(new, None, &mut of_itself);
+    errors.forgive(&of_itself);
     strategy.validate_update(subresource, new, old, &mut errors);
     texts(errors)
 }

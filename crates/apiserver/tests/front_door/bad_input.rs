@@ -4,8 +4,8 @@ use api::{
     Object, Resource,
     core::v1::{ConfigMap, Container, EnvVar, Pod, PodTemplate},
     ferrokube::v1::{
-        CreateRequest, DeleteRequest, GetRequest, ListRequest, LogsRequest, PatchRequest, PortForwardRequest, ResourceName,
-        UpdateRequest, WatchRequest, WriteOptions, patch_request::Type, pods_client::PodsClient,
+        CreateRequest, DeleteRequest, GetRequest, ListRequest, LogsRequest, PatchRequest, PodRef, PortForwardRequest,
+        ResourceName, UpdateRequest, WatchRequest, WriteOptions, patch_request::Type, pods_client::PodsClient,
     },
     google::protobuf::Any,
     meta::v1::DeleteOptions,
@@ -161,11 +161,12 @@ async fn what_is_wrong_with_a_request_itself_is_invalid_and_names_the_field() {
     let world = World::new().await;
     let (mut objects, mut pods) = (world.objects(), PodsClient::new(world.transport()));
     let mut refusals = Vec::new();
+    let pod_ref = || Some(PodRef { namespace: "default".to_owned(), name: "a".to_owned(), uid: String::new() });
     for (tail_lines, limit_bytes) in [(Some(-1), 0), (None, -1)] {
-        let request = LogsRequest { tail_lines, limit_bytes, ..LogsRequest::default() };
+        let request = LogsRequest { pod: pod_ref(), tail_lines, limit_bytes, ..LogsRequest::default() };
         refusals.push((if limit_bytes < 0 { "limitBytes" } else { "tailLines" }, pods.logs(request).await.err().unwrap()));
     }
-    let forward = stream::iter([PortForwardRequest { port: 70_000, ..PortForwardRequest::default() }]);
+    let forward = stream::iter([PortForwardRequest { pod: pod_ref(), port: 70_000, ..PortForwardRequest::default() }]);
     refusals.push(("port", pods.port_forward(forward).await.err().unwrap()));
     let watch = WatchRequest { resource: resource("pods"), timeout_seconds: -1, ..WatchRequest::default() };
     refusals.push(("timeoutSeconds", objects.watch(watch).await.err().unwrap()));

@@ -3,7 +3,7 @@
 use api::{
     Resource, StatusError,
     core::v1::{ConfigMap, Pod, ReplicationController, Secret, Service},
-    ferrokube::v1::patch_request::Type,
+    patch::PatchType as Type,
     rbac::v1::RoleBinding,
     status::Reason,
 };

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use api::{
     KINDS, Kind, KindRef, Object,
-    ferrokube::v1::patch_request::Type,
     meta::v1::DeleteOptions,
+    patch::PatchType as Type,
     sample::Sampler,
     schema::{Cardinality, FieldType, Message},
 };
 use apiserver::{
     decode::FieldValidation,
-    request::{Request, User, Verb},
+    request::{Request, Verb},
 };
 use bytes::Bytes;
 use serde_json::Value;
@@ -85,17 +85,7 @@ fn bad(kind: &'static Kind) -> Box<dyn Object> {
 }
 
 fn request(verb: Verb, object: &dyn Object) -> Request {
-    Request {
-        user: Arc::new(User::default()),
-        verb,
-        kind: object.kind().clone(),
-        subresource: String::new(),
-        namespace: object.meta().namespace.clone(),
-        name: object.meta().name.clone(),
-        dry_run: false,
-        selected_name: None,
-        selected_node: None,
-    }
+    Request::new(Arc::default(), verb, object.kind(), &object.meta().namespace, &object.meta().name)
 }
 
 async fn put(server: &Server, object: &dyn Object) {

@@ -2,8 +2,8 @@
 
 use api::{
     core::v1::{ConfigMap, Pod, ReplicationController},
-    ferrokube::v1::patch_request::Type,
     meta::v1::{DeleteOptions, Preconditions},
+    patch::PatchType as Type,
 };
 use apiserver::{
     pipeline::Selectors,

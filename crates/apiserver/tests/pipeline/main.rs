@@ -7,6 +7,7 @@ mod admission;
 mod bad_input;
 mod bad_objects;
 mod bootstrap;
+mod calls;
 mod deletion;
 mod services;
 mod support;

@@ -4,16 +4,17 @@ use std::{sync::Arc, time::Duration};
 
 use api::{
     Object, Resource, StatusError,
-    ferrokube::v1::patch_request::Type,
     meta::v1::{DeleteOptions, Preconditions},
+    patch::PatchType as Type,
 };
 use apiserver::{
     admission::{self, AdmissionConfig},
     decode::FieldValidation,
     layout,
     pipeline::Pipeline,
-    request::{Request, User, Verb},
+    request::{Request, Verb},
     strategies,
+    subresource::{self, Subresource},
 };
 use store::{Store, testing::EtcdCluster};
 use tokio_util::sync::CancellationToken;
@@ -83,7 +84,7 @@ impl Server {
     }
 
     pub async fn update_part<K: Resource>(&self, subresource: &str, object: K) -> Result<K, StatusError> {
-        let request = Request { subresource: subresource.to_owned(), ..request::<K>(Verb::Update, &object) };
+        let request = Request { subresource: part(subresource), ..request::<K>(Verb::Update, &object) };
         let stored = self.pipeline.update(&request, Box::new(object), None).await?;
         Ok(K::decode(stored.bytes).unwrap())
     }
@@ -132,18 +133,13 @@ impl Server {
     }
 }
 
+/// The subresource of that name; none for the object itself.
+pub fn part(name: &str) -> Option<&'static Subresource> {
+    subresource::ALL.iter().copied().find(|subresource| subresource.name == name)
+}
+
 pub fn request<K: Resource>(verb: Verb, object: &K) -> Request {
-    Request {
-        user: Arc::new(User::default()),
-        verb,
-        kind: K::HANDLE.clone(),
-        subresource: String::new(),
-        namespace: object.namespace().to_owned(),
-        name: object.name().to_owned(),
-        dry_run: false,
-        selected_name: None,
-        selected_node: None,
-    }
+    Request::new(Arc::default(), verb, K::HANDLE, object.namespace(), object.name())
 }
 
 /// An object from JSON without `apiVersion` and `kind`.

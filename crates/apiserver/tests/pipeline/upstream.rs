@@ -5,9 +5,9 @@ use api::{
     Object, Resource, StatusError,
     coordination::v1::Lease,
     core::v1::{Endpoints, Namespace, Node, Pod, ReplicationController, ResourceQuota, Service, ServiceAccount},
-    ferrokube::v1::patch_request::Type,
     meta::v1::{DeleteOptions, Time},
     names::Format,
+    patch::PatchType as Type,
     status::Reason,
 };
 use apiserver::{

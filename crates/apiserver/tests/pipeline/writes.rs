@@ -7,7 +7,7 @@ use api::{
     autoscaling::v1::Scale,
     coordination::v1::Lease,
     core::v1::{ConfigMap, Pod, ReplicationController},
-    ferrokube::v1::patch_request::Type,
+    patch::PatchType as Type,
     status::Reason,
 };
 use apiserver::{
@@ -17,7 +17,7 @@ use apiserver::{
 use client::fence::Guard;
 use prost::Message;
 
-use crate::support::{Cluster, Server, config, object, request};
+use crate::support::{Cluster, Server, config, object, part, request};
 
 async fn cluster(servers: usize) -> Cluster {
     Cluster::start(servers, &config("10.96.0.0/16", 30000..=32767)).await
@@ -64,7 +64,7 @@ async fn object_and_status_are_written_apart_and_only_wishes_are_counted() {
         scale.spec_mut().replicas = replicas;
         Box::new(scale) as Box<dyn Object>
     };
-    let request = Request { subresource: "scale".to_owned(), ..request(Verb::Update, &labelled) };
+    let request = Request { subresource: part("scale"), ..request(Verb::Update, &labelled) };
     let stale = server.pipeline.update(&request, scale(5, &spec.metadata().resource_version), None).await.unwrap_err();
     assert!(stale.is_conflict(), "{stale}");
     let scaled = server.pipeline.update(&request, scale(5, &labelled.metadata().resource_version), None).await.unwrap();
@@ -144,7 +144,7 @@ async fn a_pod_is_bound_once_and_only_while_it_waits() {
         let binding: api::core::v1::Binding = object(&format!(
             r#"{{"metadata": {{"name": "web", "namespace": "default"}}, "target": {{"kind": "Node", "name": "{node}"}}}}"#
         ));
-        let request = Request { subresource: "binding".to_owned(), ..request::<Pod>(Verb::Create, &made) };
+        let request = Request { subresource: part("binding"), ..request::<Pod>(Verb::Create, &made) };
         server.pipeline.act(&request, &binding as &dyn Object, None).await
     };
     let (a, b) = tokio::join!(bind(one, "n1"), bind(other, "n2"));

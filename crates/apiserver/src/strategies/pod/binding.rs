@@ -6,13 +6,16 @@ use api::{
     meta::v1::Time,
 };
 
+use crate::decode::expect;
+
 /// Puts the pod on the binding's node. Only a pod that waits for a node can be bound, and only once.
 ///
 /// # Errors
 /// When the body is no Binding of this pod to a node, or the pod is assigned, gated or going.
-pub(super) fn bind(body: &dyn Object, pod: &mut Pod) -> Result<(), StatusError> {
+pub(crate) fn bind(body: &dyn Object, pod: &mut dyn Object) -> Result<(), StatusError> {
     const KIND: &Kind = <Pod as Resource>::KIND;
-    let binding = body.downcast_ref::<Binding>().ok_or_else(|| StatusError::bad_request("a Binding is wanted here"))?;
+    let binding = expect::<Binding>(body)?;
+    let Some(pod) = pod.downcast_mut::<Pod>() else { return Err(StatusError::internal("what is to be bound is no Pod")) };
     let (target, name) = (binding.target(), pod.name().to_owned());
     if !matches!(target.kind.as_str(), "" | "Node") || target.name.is_empty() {
         let message = format!("target: a Node with a name is wanted here, found kind {:?}, name {:?}", target.kind, target.name);

@@ -15,7 +15,7 @@ mod update;
 mod volumes;
 
 use api::{
-    Object, Resource, StatusError,
+    Object,
     core::v1::{HostIp, Pod, PodCondition, PodIp, PodTemplateSpec},
     meta::v1::DeleteOptions,
     pod::{Qos, is_terminal},
@@ -23,8 +23,9 @@ use api::{
     unsupported,
 };
 
+pub(crate) use self::binding::bind;
 pub(super) use self::{affinity::selector as label_selector, resources::name as resource_name};
-use super::{META, SPEC, raise_generation, take_over};
+use super::{META, SPEC, raise_generation};
 use crate::strategy::Strategy;
 
 /// Annotation of a pod that stands for one which a kubelet runs from a file.
@@ -81,14 +82,7 @@ impl Strategy for PodStrategy {
     fn prepare_for_subresource_update(&self, subresource: &str, new: &mut Pod, old: &Pod) {
         match subresource {
             "status" => prepare_status(new, old),
-            "ephemeralcontainers" => {
-                take_over(new, old, |new, sent| {
-                    new.spec_mut().ephemeral_containers.clone_from(&sent.spec().ephemeral_containers);
-                });
-                if new.spec != old.spec {
-                    raise_generation(new);
-                }
-            }
+            "ephemeralcontainers" if new.spec != old.spec => raise_generation(new),
             _ => {}
         }
     }
@@ -134,13 +128,13 @@ impl Strategy for PodStrategy {
         let seconds = options.grace_period_seconds.or(object.spec().termination_grace_period_seconds).unwrap_or(0);
         Some(if seconds < 0 { 1 } else { seconds.min(LONGEST_GRACE) })
     }
+}
 
-    fn write_subresource(&self, subresource: &str, body: &dyn Object, object: &mut Pod) -> Result<(), StatusError> {
-        match subresource {
-            "binding" => binding::bind(body, object),
-            _ => Err(crate::strategy::not_writable(Pod::KIND, subresource)),
-        }
-    }
+/// The stored pod with the ephemeral containers of the one that was sent.
+pub fn with_ephemeral_containers_of(sent: Box<dyn Object>, stored: &dyn Object) -> Box<dyn Object> {
+    super::taking(sent, stored, |new: &mut Pod, sent| {
+        new.spec_mut().ephemeral_containers.clone_from(&sent.spec().ephemeral_containers);
+    })
 }
 
 /// Sets what the schema's defaults leave open in a template.

@@ -1,7 +1,7 @@
 use api::core::v1::{ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStatus};
 
 use super::*;
-use crate::strategies::testing;
+use crate::{strategies::testing, subresource};
 
 /// A pod of one container that has what is given besides.
 fn pod(container: &str, spec: &str) -> Pod {
@@ -236,7 +236,7 @@ fn a_status_keeps_its_class_and_its_addresses_agree() {
     let mut new = old.clone();
     new.status_mut().qos_class.clear();
     new.status_mut().pod_ip = "10.244.1.2".into();
-    PodStrategy.prepare_for_subresource_update("status", &mut new, &old);
+    let new = testing::part_updated(&PodStrategy, &subresource::STATUS, new, &old);
     assert_eq!((new.status().qos_class.as_str(), new.status().pod_ips[0].ip.as_str()), ("BestEffort", "10.244.1.2"));
 }
 
@@ -251,7 +251,7 @@ fn ephemeral_containers_are_added_and_stay() {
     .ephemeral_containers
     .clone();
     new.spec_mut().node_name = "sneaked-in".into();
-    PodStrategy.prepare_for_subresource_update("ephemeralcontainers", &mut new, &old);
+    let new = testing::part_updated(&PodStrategy, &subresource::EPHEMERAL_CONTAINERS, new, &old);
     assert_eq!(new.spec().node_name, "");
     assert_eq!(testing::update_errors(&PodStrategy, "ephemeralcontainers", &new, &old), [""; 0]);
     let found = testing::update_errors(&PodStrategy, "ephemeralcontainers", &old, &new);

@@ -11,11 +11,12 @@ use api::{
     metrics::v1beta1::{ContainerMetrics, NodeMetrics, PodMetrics},
     quantity,
     resource::Quantity,
+    status::Reason,
 };
 use futures::{StreamExt, stream};
 use store::ReadAt;
 
-use super::{Server, objects::not_readable};
+use super::Server;
 use crate::{
     pipeline::{Selectors, Stored},
     reader::Reader,
@@ -37,7 +38,8 @@ impl Server {
             return Ok(measured.iter().filter_map(|(node, stats)| Some(node_metrics(node, stats.node.as_ref()?))).collect());
         }
         if *kind != PodMetrics::KIND {
-            return Err(not_readable(kind));
+            let message = format!("{} can only be created", kind.qualified_plural());
+            return Err(StatusError::new(Reason::MethodNotAllowed, message));
         }
         let mut pods: BTreeMap<String, Pod> = BTreeMap::new();
         for pod in self.selected::<Pod>(request, selectors).await? {
