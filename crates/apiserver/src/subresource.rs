@@ -33,16 +33,22 @@ pub struct Subresource {
 pub enum Handler {
     /// Its body is the whole object, of which an update changes a part: the function makes the object to be from the one that was sent and
     /// the stored one.
-    Part(fn(sent: Box<dyn Object>, stored: &dyn Object) -> Box<dyn Object>),
+    Part(Part),
     /// Its body is an object of its own kind that shows a part of the object and can be written back.
     View(View),
     /// It is only created; its body says how to change the object.
-    Apply(fn(body: &dyn Object, object: &mut dyn Object) -> Result<(), StatusError>),
+    Apply(Apply),
     /// It is only created; its body says what to do, and comes back with what was done.
     Run(Run),
     /// It lasts, and the object's node serves it.
     Stream(Stream),
 }
+
+/// Makes the object to be from the one that was sent and the stored one.
+pub type Part = fn(sent: Box<dyn Object>, stored: &dyn Object) -> Box<dyn Object>;
+
+/// Changes an object as a body says.
+pub type Apply = fn(body: &dyn Object, object: &mut dyn Object) -> Result<(), StatusError>;
 
 /// A part of an object as an object of its own.
 #[derive(Clone, Copy)]
@@ -50,7 +56,7 @@ pub struct View {
     /// Shows the part; `None` for an object that has none.
     pub read: fn(object: &dyn Object) -> Option<Box<dyn Object>>,
     /// Writes the part.
-    pub write: fn(body: &dyn Object, object: &mut dyn Object) -> Result<(), StatusError>,
+    pub write: Apply,
 }
 
 /// Carries out what a body says. The request has been authorised, and names the object.

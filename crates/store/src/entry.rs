@@ -5,7 +5,7 @@
 //! *Invariant:* the object holds at most one `metadata` field before the appended one.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
@@ -28,7 +28,6 @@ pub enum EntryError {
 pub struct Entry {
     buffer: Bytes,
     revision: i64,
-    json: OnceLock<Box<Bytes>>,
     metadata: (u32, u32),
     key_len: u16,
     prefix_len: u16,
@@ -65,7 +64,6 @@ impl Entry {
             suffix_len: suffix.len() as u8,
             buffer: Bytes::from(Vec::from(buffer).into_boxed_slice()),
             revision,
-            json: OnceLock::new(),
         })
     }
 
@@ -75,13 +73,7 @@ impl Entry {
         let mut buffer = Vec::with_capacity(stored + MAX_RESOURCE_VERSION);
         buffer.extend_from_slice(&self.buffer[..stored]);
         wire::put_resource_version(&mut buffer, revision);
-        Self {
-            suffix_len: (buffer.len() - stored) as u8,
-            buffer: Bytes::from(buffer.into_boxed_slice()),
-            revision,
-            json: OnceLock::new(),
-            ..*self
-        }
+        Self { suffix_len: (buffer.len() - stored) as u8, buffer: Bytes::from(buffer.into_boxed_slice()), revision, ..*self }
     }
 
     /// The etcd key.
@@ -170,19 +162,7 @@ impl Entry {
         field.value(self.stored())
     }
 
-    /// The JSON of this version: made by `encode` the first time, then shared for as long as the entry lives.
-    ///
-    /// # Errors
-    /// What `encode` answers; a failure is not kept.
-    pub fn json<E>(&self, encode: impl FnOnce(&Self) -> Result<Bytes, E>) -> Result<Bytes, E> {
-        if let Some(json) = self.json.get() {
-            return Ok(Bytes::clone(json));
-        }
-        let json = encode(self)?;
-        Ok(Bytes::clone(self.json.get_or_init(|| Box::new(json))))
-    }
-
-    /// Bytes this entry holds on the heap, its JSON and the allocator's own needs aside.
+    /// Bytes this entry holds on the heap, the allocator's own needs aside.
     pub fn heap_size(&self) -> usize {
         self.buffer.len() + size_of::<Self>() + 2 * size_of::<usize>()
     }
@@ -271,14 +251,6 @@ mod tests {
         assert_eq!((later.revision(), later.key(), later.stored()), (1_000_000, entry.key(), entry.stored()));
         assert_eq!(wire::text(&later.object(), &[1, 6]), "1000000");
         assert_eq!((later.namespace(), later.name()), ("", "a"));
-    }
-
-    #[test]
-    fn json_is_made_once() {
-        let entry = Entry::new("/registry/nodes/a", 16, &object(), 9).unwrap();
-        assert_eq!(entry.json(|_| Err("broken")), Err("broken"));
-        assert_eq!(entry.json(|_| Ok::<_, ()>(Bytes::from_static(b"{}"))), Ok(Bytes::from_static(b"{}")));
-        assert_eq!(entry.json(|_| Err("not called")), Ok(Bytes::from_static(b"{}")));
     }
 
     proptest! {

@@ -46,8 +46,6 @@ pub enum FieldKind {
     Text,
     /// A bool; reads `true` or `false`.
     Bool,
-    /// A signed integer in decimal; absent reads `0`.
-    Int,
 }
 
 // === impl KindLayout ===
@@ -93,8 +91,6 @@ impl FieldLayout {
             (FieldKind::Text, None) => Cow::Borrowed(""),
             (FieldKind::Bool, Some(Value::Varint(v))) if v != 0 => Cow::Borrowed("true"),
             (FieldKind::Bool, _) => Cow::Borrowed("false"),
-            (FieldKind::Int, Some(Value::Varint(v))) => Cow::Owned((v as i64).to_string()),
-            (FieldKind::Int, _) => Cow::Borrowed("0"),
         }
     }
 }

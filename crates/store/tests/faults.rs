@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use store::testing::EtcdCluster;
-use store::{Change, Collection, Entry, Error, EtcdError, EventKind, ListOptions, ReadAt, Selection, WatchStart};
+use store::{
+    Change, Collection, Entry, Error, EtcdError, EventKind, Guard, ListOptions, Outcome, ReadAt, Selection, Txn, WatchStart,
+};
 use support::proxy::Proxy;
 use support::{Running, pod, unwrap_next};
 use tokio::time::{sleep, timeout};
@@ -200,6 +202,37 @@ async fn a_write_whose_answer_is_lost_is_found_by_reading_back() {
     let ours = timeout(Duration::from_secs(15), ours).await.unwrap().unwrap().unwrap();
     let now = direct.pods().get("a", "y", ReadAt::Latest).await.unwrap();
     assert!(now.revision() > ours.revision());
+    running.stop().await;
+    direct.stop().await;
+}
+
+#[tokio::test]
+async fn what_another_wrote_beside_it_does_not_make_a_write_done() {
+    let cluster = EtcdCluster::start(1).await.unwrap();
+    let proxy = Proxy::start(&cluster.endpoint(0)).await;
+    let mut config = cluster.config();
+    config.endpoints = vec![proxy.endpoint.clone()];
+    let (running, direct) = (Running::start(config).await, Running::start(cluster.config()).await);
+    let Outcome::Committed(at) = direct.store.commit(&Txn::new().put("/quota", "0", None)).await.unwrap() else { panic!() };
+    // Both put the same figure beside an object of their own, as creations under one quota do.
+    let create = |name: &str| {
+        let own = format!("/own/{name}");
+        let guarded = Txn::new().guard(&own, Guard::Absent).guard("/quota", Guard::At(at));
+        guarded.put(&own, name.to_owned(), None).put("/quota", "1", None)
+    };
+    running.store.etcd().get("/quota").await.unwrap();
+    assert!(matches!(direct.store.commit(&create("theirs")).await.unwrap(), Outcome::Committed(_)));
+
+    // Refused, which is not heard, and refused again.
+    proxy.swallow_answers();
+    let (store, ours) = (running.store.clone(), create("ours"));
+    let ours = tokio::spawn(async move { store.commit(&ours).await });
+    sleep(Duration::from_millis(500)).await;
+    proxy.restore();
+    let ours = timeout(Duration::from_secs(15), ours).await.unwrap().unwrap().unwrap();
+    assert!(matches!(ours, Outcome::Refused(_)), "{ours:?}");
+    assert!(running.store.counters().etcd_read_backs.get() >= 1);
+    assert!(direct.store.etcd().get("/own/ours").await.unwrap().is_none());
     running.stop().await;
     direct.stop().await;
 }

@@ -137,7 +137,6 @@ impl KindCache {
     }
 
     /// Throws everything away, history included, and begins with a list as of `revision`.
-    #[expect(clippy::mutable_key_type, reason = "a key never changes, only the JSON beside it is filled in")]
     pub(crate) fn reset(&self, listed: Vec<Listed>, revision: i64) {
         let mut wakes = vec![self.wake.clone()];
         let entries: BTreeSet<_> = listed.into_iter().map(|listed| ByKey(listed.entry)).collect();
@@ -233,7 +232,6 @@ impl State {
     }
 
     /// The changes that lead from the present state to what a list found, in the order of their revisions.
-    #[expect(clippy::mutable_key_type, reason = "a key never changes, only the JSON beside it is filled in")]
     fn difference(&self, listed: Vec<Listed>, revision: i64) -> Vec<Change> {
         let mut changes = Vec::new();
         let mut found = BTreeSet::new();

@@ -282,7 +282,13 @@ impl Etcd {
             };
             match before {
                 _ if follows && version.value() == ours => {
-                    return Ok(Outcome::Committed(version.mod_revision()));
+                    // Others may have written the same there, such as the figures of a quota: all of the transaction must be.
+                    let committed = version.mod_revision();
+                    return match self.is_whole(txn, committed).await {
+                        Ok(true) => Ok(Outcome::Committed(committed)),
+                        Ok(false) => Ok(Outcome::Refused(states)),
+                        Err(_) => Err(unknown()),
+                    };
                 }
                 _ if follows => return Ok(Outcome::Refused(states)),
                 Some(before) => revision = before.mod_revision(),
@@ -290,6 +296,18 @@ impl Etcd {
             }
         }
         Err(unknown())
+    }
+
+    /// Whether everything that a transaction writes was written at this revision.
+    async fn is_whole(&self, txn: &Txn, revision: i64) -> Result<bool, EtcdError> {
+        for op in &txn.ops {
+            let Op::Put { key, value, .. } = op else { continue };
+            let (found, _) = self.get_at(key, revision).await?;
+            if !found.is_some_and(|found| found.mod_revision() == revision && found.value() == value) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 
