@@ -45,6 +45,8 @@ fn run_shows_all_that_a_short_command_writes_once_and_ends_with_its_code() {
     };
     let (code, output, errors) = run("words", &["wc", "-w"], "one two three\n");
     assert_eq!((code, output.trim(), errors.as_str()), (0, "3", ""));
+    let (code, output, errors) = run("both", &["sh", "-c", "echo out; echo err >&2"], "");
+    assert_eq!((code, output.as_str(), errors.as_str()), (0, "out\n", "err\n"));
     let slowly = "for i in 1 2 3 4 5; do echo $i; sleep 0.2; done; exit 7";
     let (code, output, errors) = run("slowly", &["sh", "-c", slowly], "");
     assert_eq!((code, output.as_str()), (7, "1\n2\n3\n4\n5\n"), "{errors}");

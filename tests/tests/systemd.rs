@@ -196,6 +196,7 @@ fn the_deployment_guide_works_as_it_is_written() {
     it.read_volumes();
     let pods = containers(&it.wait_pods("app=guestbook", 3));
 
+    it.follow("## 5. Keep it");
     certificates_are_renewed(&mut it, &since);
 
     every_daemon_comes_back(&it);
@@ -203,6 +204,11 @@ fn the_deployment_guide_works_as_it_is_written() {
     it.read_volumes();
 
     backup_and_restore(&mut it);
+    it.follow("### Replace a member of etcd");
+    it.wait_ready();
+    it.operator.run("kctl get configmap kept").unwrap();
+    let members = it.operator.run("etcdctl_on cp-1 member list").unwrap();
+    assert_eq!(members.lines().filter(|line| line.contains(", started,")).count(), 3, "{members}");
     it.follow("### Upgrade");
     it.wait_ready();
     it.read_volumes();
@@ -224,6 +230,18 @@ fn the_deployment_guide_works_as_it_is_written() {
     let pods = it.wait_pods("app=guestbook", 5);
     assert!(pods.iter().any(|pod| pod.node == "node-2"), "{pods:?}");
     it.wait_guestbook(&nodes);
+
+    it.follow("### Add a host to the control plane");
+    it.wait_ready();
+    // The new one is enough: people, nodes and leaders know it.
+    for host in ["cp-1", "cp-2"] {
+        let host = it.hosts.cluster.host_named(host).unwrap();
+        it.hosts.run(&host, "systemctl stop ferrokube-{apiserver,scheduler,controller-manager}").unwrap();
+    }
+    it.operator.run("kctl scale rc guestbook --replicas=4").unwrap();
+    it.wait_pods("app=guestbook", 4);
+    let lease = it.json("get lease kube-scheduler -n kube-system").unwrap();
+    assert!(lease["spec"]["holderIdentity"].as_str().is_some_and(|holder| holder.starts_with("cp-3_")), "{lease}");
 }
 
 /// Servers show their new certificates without a restart, nobody has complained of anything since all were ready, and after a restart every

@@ -157,7 +157,7 @@ pub(crate) mod base64_map {
 
 impl Serialize for Time {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(&Self { seconds: self.seconds, nanos: 0 }.timestamp())
+        s.collect_str(self)
     }
 }
 
@@ -170,7 +170,7 @@ impl<'de> Deserialize<'de> for Time {
 
 impl Serialize for MicroTime {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(&format_args!("{:.6}", self.timestamp()))
+        s.collect_str(self)
     }
 }
 

@@ -32,6 +32,7 @@ pub mod names;
 pub mod pod;
 pub mod quantity;
 pub mod quota;
+pub mod quote;
 pub mod registry;
 pub mod resource;
 pub mod rules;

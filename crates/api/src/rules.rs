@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Why a number of seconds is no time.
-const NO_TIME: &str = "must be the seconds since 1970 of a time in the years 1 to 9999, and 0 to 999999999 nanoseconds";
+const NO_TIME: &str = "must be the seconds since 1970 of a time in the years 0 to 9999, and 0 to 999999999 nanoseconds";
 
 /// What the schema says a message's fields must be.
 pub trait Rules {

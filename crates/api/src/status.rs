@@ -121,6 +121,13 @@ impl StatusError {
         error
     }
 
+    /// What an HTTP status code stands for, with a message.
+    pub fn of_code(code: u16, message: impl Into<String>) -> Self {
+        let code = i32::from(code);
+        let reason = REASONS.iter().find(|row| row.2 == code).map_or(Reason::InternalError, |row| row.0);
+        Self::new(reason, message)
+    }
+
     /// The request cannot be understood.
     pub fn bad_request(message: impl Into<String>) -> Self {
         Self::new(Reason::BadRequest, message)

@@ -49,6 +49,17 @@ pub struct List<T> {
     pub metadata: ListMeta,
 }
 
+/// Objects as of one resource version, and why others that exist are not among them. What is not here need not be gone.
+#[derive(Debug)]
+pub struct Readable<T> {
+    /// The objects that could be read, ordered by namespace and name.
+    pub items: Vec<T>,
+    /// One [`Error::Unreadable`] for each that could not; it names the object.
+    pub unreadable: Vec<Error>,
+    /// Resource version, continue token and remaining count.
+    pub metadata: ListMeta,
+}
+
 /// What became of a deleted object.
 #[derive(Clone, Debug)]
 pub struct Deleted<T> {
@@ -235,16 +246,27 @@ impl<T: Item> Api<T> {
         }
     }
 
-    /// Reads the objects that match, up to the limit if there is one.
+    /// Reads the objects that match, up to the limit if there is one: all of them or none, so that what is not among them does not exist.
+    ///
+    /// # Errors
+    /// [`Error::Unreadable`] if one of them cannot be read; expired if the continue token is too old; see [`Error`].
+    pub async fn list(&self, params: &ListParams) -> Result<List<T>> {
+        let Readable { items, unreadable, metadata } = self.list_readable(params).await?;
+        unreadable.into_iter().next().map_or(Ok(List { items, metadata }), Err)
+    }
+
+    /// Reads the objects that match, up to the limit if there is one, and passes over those that cannot be read. For who shows or
+    /// changes what there is; who decides on what is missing wants [`Self::list`].
     ///
     /// # Errors
     /// Expired if the continue token is too old; see [`Error`].
-    pub async fn list(&self, params: &ListParams) -> Result<List<T>> {
+    pub async fn list_readable(&self, params: &ListParams) -> Result<Readable<T>> {
         let attempt = || async {
-            let mut list = List { items: Vec::new(), metadata: ListMeta::default() };
+            let mut list = Readable { items: Vec::new(), unreadable: Vec::new(), metadata: ListMeta::default() };
             let mut chunks = std::pin::pin!(self.list_chunks(params).await?);
             while let Some(chunk) = chunks.try_next().await? {
                 list.items.extend(chunk.items);
+                list.unreadable.extend(chunk.unreadable);
                 list.metadata = chunk.metadata;
             }
             Ok(list)
@@ -253,10 +275,7 @@ impl<T: Item> Api<T> {
     }
 
     /// Reads the objects that match chunk by chunk as the server sends them. Only the last chunk's metadata is set.
-    ///
-    /// # Errors
-    /// As those of [`Self::list`]; a broken connection ends the stream with an error.
-    pub async fn list_chunks(&self, params: &ListParams) -> Result<impl Stream<Item = Result<List<T>>> + Send + use<T>> {
+    async fn list_chunks(&self, params: &ListParams) -> Result<impl Stream<Item = Result<Readable<T>>> + Send + use<T>> {
         let request = self.client.request(ListRequest {
             resource: self.resource(),
             namespace: self.namespace.clone(),
@@ -272,8 +291,18 @@ impl<T: Item> Api<T> {
         let chunks = self.client.objects().list(request).await?.into_inner();
         Ok(chunks.map(move |chunk| {
             let ListResponse { items, metadata, .. } = chunk?;
-            let items = items.into_iter().map(|any| read_one(&kind, any)).collect::<Result<_>>()?;
-            Ok(List { items, metadata: metadata.unwrap_or_default() })
+            let mut chunk = Readable {
+                items: Vec::with_capacity(items.len()),
+                unreadable: Vec::new(),
+                metadata: metadata.unwrap_or_default(),
+            };
+            for any in items {
+                match read_one(&kind, any) {
+                    Ok(object) => chunk.items.push(object),
+                    Err(error) => chunk.unreadable.push(error),
+                }
+            }
+            Ok(chunk)
         }))
     }
 

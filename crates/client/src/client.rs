@@ -138,20 +138,6 @@ impl Client {
         .await
     }
 
-    /// True if a server answers that it serves. Needs no credentials.
-    ///
-    /// # Errors
-    /// When no server answers.
-    pub async fn is_serving(&self) -> Result<bool> {
-        use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
-        self.read(|| async {
-            let mut health = HealthClient::new(self.transport.clone());
-            let answer = self.within(health.check(self.request(HealthCheckRequest::default()))).await?;
-            Ok(answer.into_inner().status() == ServingStatus::Serving)
-        })
-        .await
-    }
-
     /// The kinds that are served.
     ///
     /// # Errors
@@ -172,6 +158,10 @@ impl Client {
             options: WriteOptions { field_manager: (*self.field_manager).to_owned(), ..WriteOptions::default() },
             item: PhantomData,
         }
+    }
+
+    pub(crate) fn transport(&self) -> Transport {
+        self.transport.clone()
     }
 
     pub(crate) fn objects(&self) -> ObjectsClient<Transport> {

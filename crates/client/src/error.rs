@@ -31,6 +31,12 @@ pub enum Error {
         #[source]
         source: Box<Error>,
     },
+    /// Whether an object is gone is not known, since one that exists cannot be read.
+    #[error("{key} may exist and be unreadable, so it does not count as gone")]
+    InDoubt {
+        /// Which one.
+        key: crate::ObjectKey,
+    },
     /// An object has no JSON form, or JSON is not an object.
     #[error("cannot convert between JSON and an object")]
     Json(#[source] json::Error),

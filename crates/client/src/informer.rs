@@ -27,7 +27,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tracing::Instrument;
 
-use self::reflector::Reflector;
+use self::reflector::{Reflector, Snapshot};
 pub use self::{
     store::Store,
     subscription::{ObjectChange, Subscription},
@@ -221,10 +221,11 @@ impl<T: Item> Informer<T> {
     }
 
     /// The reflector: replaces everything.
-    fn replace(&self, objects: HashMap<ObjectKey, Arc<T>>, revision: i64) {
+    fn replace(&self, snapshot: Snapshot<T>, revision: i64) {
+        let objects = snapshot.objects.clone();
         {
             let mut handlers = self.0.handlers.lock();
-            let mut former = self.0.store.swap(objects.clone());
+            let mut former = self.0.store.swap(snapshot);
             self.advance(revision);
             for (key, object) in &objects {
                 let old = former.remove(key);

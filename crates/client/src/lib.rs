@@ -21,6 +21,7 @@ pub mod kubeconfig;
 mod leader;
 mod metrics;
 mod observe;
+mod path;
 mod pods;
 mod queue;
 #[cfg(feature = "testing")]
@@ -29,8 +30,8 @@ mod transport;
 
 pub use self::{
     api::{
-        Api, Body, Change, Deleted, Dynamic, Item, List, ListParams, Metadata, Patch, Reads, Trimmed, WatchEvent, WatchParams,
-        WatchStream, delete,
+        Api, Body, Change, Deleted, Dynamic, Item, List, ListParams, Metadata, Patch, Readable, Reads, Trimmed, WatchEvent,
+        WatchParams, WatchStream, delete,
     },
     backoff::Backoff,
     client::Client,
@@ -43,6 +44,7 @@ pub use self::{
     leader::{LeaderElection, LeaderError, Leadership},
     metrics::{ControllerMetrics, QueueMetrics},
     observe::Observer,
+    path::PathAnswer,
     pods::Pods,
     queue::{Key, Work, WorkQueue},
     transport::{OwnConnection, Transport},

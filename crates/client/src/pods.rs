@@ -4,7 +4,7 @@ use api::{
     Bytes,
     core::v1::Binding,
     ferrokube::v1::{
-        BindRequest, EvictRequest, ExecRequest, ExecResponse, ExecStart, LogsRequest, PodRef, PortForwardRequest,
+        BindRequest, EvictRequest, ExecRequest, ExecResponse, ExecStart, LogsRequest, LogsResponse, PodRef, PortForwardRequest,
         exec_request::Message,
     },
     policy::v1::Eviction,
@@ -53,8 +53,16 @@ impl Pods {
     /// # Errors
     /// When there is no such pod or container, or its node does not answer.
     pub async fn logs(&self, request: LogsRequest) -> Result<BoxStream<'static, Result<Bytes>>> {
+        Ok(self.output(request).await?.map_ok(|piece| piece.data).boxed())
+    }
+
+    /// As [`Self::logs`], each piece with the stream that it was written to.
+    ///
+    /// # Errors
+    /// As those of [`Self::logs`].
+    pub async fn output(&self, request: LogsRequest) -> Result<BoxStream<'static, Result<LogsResponse>>> {
         let pieces = self.client.pods_service().logs(self.client.request(request)).await?.into_inner();
-        Ok(pieces.map_ok(|piece| piece.data).map_err(Error::from).boxed())
+        Ok(pieces.map_err(Error::from).boxed())
     }
 
     /// Runs a command in a container. `input` is what goes to it after `start`; its end does not close standard input, which

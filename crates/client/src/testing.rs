@@ -15,6 +15,7 @@ use api::{
 };
 use daemon::Kit;
 use futures::future::BoxFuture;
+use http_body_util::BodyExt as _;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, body::Body};
@@ -22,6 +23,9 @@ use tower::Service;
 
 use self::state::State;
 use crate::{Client, Informers, transport::Transport};
+
+/// An object with this annotation travels as bytes that cannot be decoded, all but its metadata.
+pub const UNREADABLE: &str = "test/unreadable";
 
 /// The server. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -204,6 +208,9 @@ impl Service<http::Request<Body>> for Routes {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        if request.method() == http::Method::GET {
+            return Box::pin(std::future::ready(Ok(plain(request.uri()))));
+        }
         let answer: BoxFuture<'static, Result<Self::Response, Infallible>> =
             if request.uri().path().starts_with("/ferrokube.v1.Pods/") {
                 self.pods.call(request)
@@ -212,4 +219,25 @@ impl Service<http::Request<Body>> for Routes {
             };
         Box::pin(async move { answer.await.map_err(|never| match never {}) })
     }
+}
+
+/// What is answered without gRPC.
+fn plain(uri: &http::Uri) -> http::Response<Body> {
+    let status = |code: u16, reason: &str, message: &str| {
+        let status =
+            serde_json::json!({"kind": "Status", "apiVersion": "v1", "reason": reason, "message": message, "code": code});
+        (code, "application/json", status.to_string())
+    };
+    let (code, media_type, text) = match (uri.path(), uri.query()) {
+        ("/livez" | "/readyz" | "/healthz", Some("verbose")) => (200, "text/plain", "[+]ping ok\ncheck passed\n".to_owned()),
+        ("/livez" | "/healthz/ping", _) => (200, "text/plain", "ok".to_owned()),
+        ("/readyz", _) => (500, "text/plain", "[-]etcd failed: it is away\nreadyz check failed\n".to_owned()),
+        ("/metrics", _) => status(403, "Forbidden", "forbidden: User \"test\" cannot get path \"/metrics\""),
+        _ => status(404, "NotFound", "the server could not find the requested resource"),
+    };
+    let body = http_body_util::Full::new(api::Bytes::from(text)).map_err(|never: Infallible| match never {});
+    let mut response = http::Response::new(Body::new(body));
+    *response.status_mut() = http::StatusCode::from_u16(code).unwrap_or_default();
+    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(media_type));
+    response
 }

@@ -12,6 +12,7 @@ use std::{
 use daemon::tls::{ClientTls, client_tls};
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use http::{HeaderMap, HeaderValue, Uri, header};
+use http_body_util::BodyExt as _;
 use hyper::{
     client::conn::http2::{Builder, SendRequest},
     rt::Executor as _,
@@ -21,10 +22,7 @@ use parking_lot::Mutex;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
-use tokio_util::{
-    sync::{CancellationToken, DropGuard},
-    task::AbortOnDropHandle,
-};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::{Status, body::Body};
 use tower::{Service, util::BoxCloneSyncService};
 use tracing::Instrument;
@@ -127,15 +125,6 @@ struct Live {
 /// as a request's body is on its way.
 #[derive(Clone)]
 struct Tasks(CancellationToken);
-
-pin_project_lite::pin_project! {
-    /// An answer whose connection is closed with it.
-    struct Owner {
-        #[pin]
-        body: Body,
-        _open: DropGuard,
-    }
-}
 
 pin_project_lite::pin_project! {
     /// An answer that fails if it has not ended in time.
@@ -285,7 +274,12 @@ impl Shared {
         lead_to(&live.server, &mut request);
         let broken = |source| TransportError::Broken { server: live.server.to_string(), source };
         let response = live.sender.send_request(request).await.map_err(broken)?;
-        Ok(response.map(|body| Body::new(Owner { body: Body::new(body), _open: open })))
+        // The connection is closed with the answer.
+        let held = move |frame| {
+            let _open = &open;
+            frame
+        };
+        Ok(response.map(|body| Body::new(body.map_frame(held))))
     }
 
     /// An open connection; a new one if need be.
@@ -424,24 +418,6 @@ impl Shared {
 impl<F: Future<Output: Send> + Send + 'static> hyper::rt::Executor<F> for Tasks {
     fn execute(&self, task: F) {
         tokio::spawn(self.0.clone().run_until_cancelled_owned(task));
-    }
-}
-
-// === impl Owner ===
-
-impl http_body::Body for Owner {
-    type Data = bytes::Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        self: std::pin::Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Self::Data>, Status>>> {
-        self.project().body.poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
     }
 }
 

@@ -11,9 +11,9 @@ use std::{
 
 use anyhow::{Context, bail};
 use nix::{
-    sched::{CloneFlags, setns},
+    sched::{CloneFlags, setns, unshare},
     sys::signal::Signal,
-    unistd::{Pid, setsid},
+    unistd::{Pid, sethostname, setsid},
 };
 
 use crate::{
@@ -31,7 +31,8 @@ pub struct Process {
     start: u64,
 }
 
-/// Starts `command` as `daemon` of `host`: in the host's network namespace and cgroup, in a session of its own, writing to its log.
+/// Starts `command` as `daemon` of `host`: in the host's network namespace and cgroup, under the host's name, in a
+/// session of its own, writing to its log.
 ///
 /// # Errors
 /// When it cannot be started.
@@ -56,13 +57,16 @@ pub fn spawn(cluster: &Cluster, host: &Host, daemon: Daemon, mut command: Comman
             command.env(name, value);
         }
     }
+    let name = host.name.clone();
     let enter = move || {
         group.write_all(b"0")?;
         setns(&namespace, CloneFlags::CLONE_NEWNET)?;
+        unshare(CloneFlags::CLONE_NEWUTS)?;
+        sethostname(&name)?;
         setsid()?;
         Ok::<(), io::Error>(())
     };
-    // SAFETY: between fork and exec only three system calls are made, on descriptors opened before.
+    // SAFETY: between fork and exec only system calls are made, on what was opened and allocated before.
     unsafe { command.pre_exec(enter) };
     let mut child = command.spawn().with_context(what)?;
     let pid = i32::try_from(child.id())?;

@@ -231,7 +231,7 @@ impl Reconcile for EndpointsWriter {
     async fn reconcile(&self, key: &ObjectKey) -> Result<Requeue, Error> {
         let api = self.context.client.namespaced::<Endpoints>(&key.namespace);
         let current = self.endpoints.store().get(key);
-        let Some(service) = self.lookup.services.store().get(key) else {
+        let Some(service) = self.lookup.services.store().find(key)? else {
             // Only what we wrote goes with the Service.
             if let Some(current) =
                 current.filter(|current| current.metadata().labels.get(MANAGED_BY).is_some_and(|by| by == MANAGER))
@@ -259,7 +259,7 @@ impl Reconcile for SliceWriter {
 
     async fn reconcile(&self, key: &ObjectKey) -> Result<Requeue, Error> {
         let current = self.slices.of(key).await?;
-        let Some(service) = self.lookup.services.store().get(key).filter(|service| is_answered(service)) else {
+        let Some(service) = self.lookup.services.store().find(key)?.filter(|service| is_answered(service)) else {
             self.slices.clear(key, &current).await?;
             return Ok(Requeue::Done);
         };

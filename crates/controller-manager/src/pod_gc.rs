@@ -130,7 +130,7 @@ impl PodGc {
             }
             return Ok(Requeue::Done);
         }
-        if let Some(node) = self.nodes.store().get(&ObjectKey::new("", &**name)) {
+        if let Some(node) = self.nodes.store().find(&ObjectKey::new("", &**name))? {
             if pods::is_terminating(pod) && is_out_of_service(&node) {
                 self.forsake(pod, "PodGC: node out of service").await?;
             }

@@ -18,6 +18,7 @@ use crate::{
     console::Console,
     error, kinds,
     session::{GlobalArgs, Session},
+    trace,
 };
 
 /// Controls a Ferrokube cluster
@@ -114,7 +115,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// Runs a command, reports what goes wrong, and returns the exit code.
 pub async fn execute(session: &Session, command: Command) -> u8 {
     match dispatch(session, command).await {
-        Ok(()) => 0,
+        Ok(()) => u8::from(session.passed_over()),
         Err(error) => error::report(&session.console, &error),
     }
 }
@@ -288,7 +289,8 @@ fn start_logging(verbosity: u8) {
     };
     let filter = tracing_subscriber::EnvFilter::new(format!("warn,kctl={level},client={level}"));
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
+    log.with_timer(trace::Clock).with_level(false).with_target(false).init();
 }
 
 /// The definition of the command line.
@@ -321,6 +323,29 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    /// The terminal's width decides where a paragraph breaks, and nothing else.
+    #[test]
+    fn paragraphs_of_help_are_wrapped_once() {
+        fn check(command: &clap::Command) {
+            for text in [command.get_about(), command.get_long_about(), command.get_after_help()].into_iter().flatten() {
+                let text = text.to_string();
+                let lines: Vec<&str> = text.lines().collect();
+                for pair in lines.windows(2) {
+                    let prose = |line: &str| !line.is_empty() && !line.starts_with(' ');
+                    assert!(
+                        pair[0].ends_with(':') || !(prose(pair[0]) && prose(pair[1])),
+                        "{}: {:?} is broken before {:?}",
+                        command.get_name(),
+                        pair[0],
+                        pair[1]
+                    );
+                }
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
     }
 
     #[test]

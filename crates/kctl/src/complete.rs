@@ -17,7 +17,7 @@ use api::{
 };
 use clap::{ArgMatches, Command, FromArgMatches as _};
 use clap_complete::{CompleteEnv, CompletionCandidate, Shell, engine::ArgValueCompleter, env::Shells};
-use client::{Item as _, List, ListParams, Metadata};
+use client::{Item as _, ListParams};
 
 use crate::{
     console::Console,
@@ -116,7 +116,6 @@ fn what(command: &str, arg: &str) -> Option<What> {
         (_, "cluster") => What::Clusters,
         (_, "user") => What::Users,
         (_, "resources") => What::Objects("resources"),
-        (_, "words") if command != "taint" => What::Objects("words"),
         ("can-i", "object") => What::Objects("object"),
         (_, "pod") => What::Pod,
         ("logs" | "exec" | "attach", "container" | "container_word") => What::Container,
@@ -201,7 +200,7 @@ impl Line {
     fn names(&self, kind: &'static Kind) -> Vec<String> {
         let question = async {
             let api = self.session.client()?.metadata(kind, &self.session.scope(kind, false)?);
-            let list: List<Metadata> = api.list(&ListParams::default().limit(MAX_NAMES)).await?;
+            let list = api.list_readable(&ListParams::default().limit(MAX_NAMES)).await?;
             anyhow::Ok(list.items.iter().map(|item| item.meta().name.clone()).collect())
         };
         ask(question).unwrap_or_default()

@@ -21,11 +21,17 @@ struct Follower {
     backoff: Backoff,
 }
 
-/// Every object that matches (unless `only_changes`), then every change. Ends with an error that trying again does not cure.
+/// Every object that matches (unless `only_changes`), then every change. An object that cannot be read is an error, after which the others
+/// go on; ends with an error that trying again does not cure.
 pub fn changes(api: Api<Dynamic>, select: ListParams, only_changes: bool) -> impl Stream<Item = client::Result<Seen>> + Send {
     let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     let follower = Follower { api, select, stream: None, revision: 0, initial: true, only_changes, backoff };
-    stream::try_unfold(follower, |mut follower| async move { Ok(Some((follower.next().await?, follower))) })
+    stream::unfold(Some(follower), |follower| async move {
+        let mut follower = follower?;
+        let seen = follower.next().await;
+        let goes_on = matches!(seen, Ok(_) | Err(client::Error::Unreadable { .. }));
+        Some((seen, goes_on.then_some(follower)))
+    })
 }
 
 // === impl Follower ===
@@ -61,6 +67,7 @@ impl Follower {
                         Change::Bookmark { .. } => continue,
                     });
                 }
+                Some(Err(error @ client::Error::Unreadable { .. })) => return Err(error),
                 Some(Err(error)) => self.recover(error).await?,
                 None => {
                     self.stream = None;

@@ -20,6 +20,7 @@ mod objects;
 mod output;
 mod pods;
 mod progress;
+mod rbac;
 mod resource_args;
 mod rest;
 mod session;

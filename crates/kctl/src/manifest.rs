@@ -244,7 +244,10 @@ impl Manifest {
         let status = error.downcast_ref::<client::Error>().and_then(client::Error::status);
         let causes = status.map(|status| status.status().details().causes.as_slice()).unwrap_or_default();
         for cause in causes.iter().filter(|cause| !cause.field.is_empty()) {
-            context += &format!(" [{} is at line {}]", cause.field, self.line_of(&cause.field));
+            let place = format!(" [{} is at line {}]", cause.field, self.line_of(&cause.field));
+            if !context.contains(&place) {
+                context += &place;
+            }
         }
         error.context(context)
     }

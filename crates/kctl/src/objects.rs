@@ -1,7 +1,7 @@
 //! Objects as JSON, and reading them with a word about it if it takes long.
 
 use api::{Kind, meta::v1::ObjectMeta};
-use client::{Dynamic, List, ListParams, Metadata};
+use client::{Dynamic, List, ListParams};
 use serde_json::{Map, Value};
 
 use crate::{Session, failures::Failures};
@@ -95,8 +95,7 @@ pub async fn list_all(
     namespace: &str,
     params: &ListParams,
 ) -> anyhow::Result<List<Dynamic>> {
-    let api = session.client()?.dynamic(kind, namespace);
-    Ok(session.shown(&format!("reading {}", kind.plural), api.list(params)).await?)
+    Ok(session.list(&session.client()?.dynamic(kind, namespace), params).await?)
 }
 
 /// Reads the objects of a kind that match, `params.limit` at a time.
@@ -130,7 +129,6 @@ pub async fn list_metadata(
     namespace: &str,
     params: &ListParams,
 ) -> anyhow::Result<Vec<ObjectMeta>> {
-    let api = session.client()?.metadata(kind, namespace);
-    let list: List<Metadata> = session.shown(&format!("reading {}", kind.plural), api.list(params)).await?;
+    let list = session.list(&session.client()?.metadata(kind, namespace), params).await?;
     Ok(list.items.into_iter().map(|item| item.metadata).collect())
 }

@@ -23,7 +23,7 @@ const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 /// Whatever the server says.
 pub async fn select(session: &Session, namespace: &str, selector: &str) -> anyhow::Result<Vec<Pod>> {
     let api = session.client()?.namespaced::<Pod>(namespace);
-    Ok(session.shown("reading pods", api.list(&ListParams::default().labels(selector))).await?.items)
+    Ok(session.list(&api, &ListParams::default().labels(selector)).await?.items)
 }
 
 /// The pod that `POD` or `TYPE/NAME` means: of a controller or Service the best of its pods.

@@ -6,7 +6,7 @@ use client::ListParams;
 
 use crate::{
     Session, kinds,
-    manifest::{FileArgs, Validation},
+    manifest::{FileArgs, Manifest, Validation},
     objects,
 };
 
@@ -63,6 +63,23 @@ pub struct ObjectArgs {
     pub all: bool,
 }
 
+/// Objects to show: types, names, files, selectors.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ShowArgs {
+    /// TYPE[,TYPE …] [NAME …], or TYPE/NAME …
+    #[arg(value_name = "TYPE[/NAME]")]
+    pub resources: Vec<String>,
+    /// Files that name the objects.
+    #[command(flatten)]
+    pub files: FileArgs,
+    /// Selectors.
+    #[command(flatten)]
+    pub select: SelectorArgs,
+    /// Ask the server for so many objects at a time; 0 for all at once
+    #[arg(long, value_name = "COUNT", default_value_t = 500)]
+    pub chunk_size: i64,
+}
+
 // === impl SelectorArgs ===
 
 impl SelectorArgs {
@@ -80,6 +97,38 @@ impl SelectorArgs {
     /// True if a label or field selector is given.
     pub fn is_set(&self) -> bool {
         self.selector.is_some() || self.field_selector.is_some()
+    }
+}
+
+// === impl ShowArgs ===
+
+impl ShowArgs {
+    /// True if the arguments name something at all.
+    pub fn is_given(&self) -> bool {
+        !self.resources.is_empty() || !self.files.is_empty()
+    }
+
+    /// What the arguments mean in this session.
+    ///
+    /// # Errors
+    /// When they contradict, or a file cannot be read.
+    pub fn targets(&self, session: &Session) -> anyhow::Result<Vec<Target>> {
+        if self.files.is_empty() {
+            return targets(session, &self.resources, &self.select);
+        }
+        if !self.resources.is_empty() {
+            bail!("when files are given with -f, no resources can be named on the command line");
+        }
+        let target = |m: &Manifest| Target { kind: m.kind, namespace: m.namespace().to_owned(), name: Some(m.name().to_owned()) };
+        Ok(self.files.objects(session, Validation::Ignore)?.iter().map(target).collect())
+    }
+
+    /// Selectors and chunk size for a list.
+    ///
+    /// # Errors
+    /// When a selector cannot be read.
+    pub fn params(&self) -> anyhow::Result<ListParams> {
+        Ok(self.select.params()?.limit(self.chunk_size.max(0)))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Paths of Kubernetes' HTTP API answered over gRPC: `get --raw` and `proxy` ask so.
 //!
-//! What there is: `/version`, `/api`, `/apis` and what they lead to, `/livez`, `/readyz`, `/healthz`, objects, lists, watches,
-//! subresources, and a pod's `log`. Everything else is answered as the server's own 404 would be.
+//! What there is: `/version`, `/api`, `/apis` and what they lead to, objects, lists, watches, subresources, and a pod's `log`; `/livez`,
+//! `/readyz`, `/healthz` and `/metrics` are asked of the server as they are. Everything else is answered as the server's own 404 would be.
 
 mod discovery;
 mod write;
@@ -11,7 +11,7 @@ use api::{
     core::v1::Pod,
     ferrokube::v1::{LogsRequest, PodRef},
     google::protobuf::Timestamp as ProtoTime,
-    meta::v1::ListMeta,
+    meta::v1::{ListMeta, Time},
     status::Reason,
 };
 use client::{Api, Change, Client, Dynamic, ListParams, WatchParams};
@@ -29,6 +29,8 @@ const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 pub struct Request {
     /// `GET`, `POST`, `PUT`, `PATCH` or `DELETE`.
     pub method: String,
+    /// Path and query as they came.
+    pub target: String,
     /// The path, not decoded.
     pub path: String,
     /// Keys and values of the query, decoded.
@@ -68,7 +70,7 @@ pub async fn answer(client: &Client, request: &Request) -> client::Result<Answer
     let segments: Vec<String> = request.path.split('/').filter(|part| !part.is_empty()).map(decode).collect();
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     if request.method == "GET"
-        && let Some(answer) = discovery::answer(client, &segments).await?
+        && let Some(answer) = discovery::answer(client, request, &segments).await?
     {
         return Ok(answer);
     }
@@ -86,7 +88,8 @@ impl Request {
     /// A request for a path with a query.
     pub fn get(target: &str) -> Self {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        Self { method: "GET".to_owned(), path: path.to_owned(), query: parse_query(query), ..Self::default() }
+        let (target, path) = (target.to_owned(), path.to_owned());
+        Self { method: "GET".to_owned(), target, path, query: parse_query(query), ..Self::default() }
     }
 
     fn value(&self, key: &str) -> &str {
@@ -282,8 +285,8 @@ async fn log(client: &Client, request: &Request, place: &Place) -> client::Resul
     let since = match (request.number("sinceSeconds")?, request.value("sinceTime")) {
         (Some(seconds), _) => Some(Timestamp::now().as_second().saturating_sub(seconds)),
         (None, "") => None,
-        (None, text) => match text.parse::<Timestamp>() {
-            Ok(time) => Some(time.as_second()),
+        (None, text) => match text.parse::<Time>() {
+            Ok(time) => Some(time.seconds),
             Err(error) => return Err(bad(format!("sinceTime: {error}"))),
         },
     };

@@ -1,15 +1,22 @@
 //! One run of kctl: flags that every command has, the connection, the namespace, the console.
 
-use std::{path::PathBuf, sync::OnceLock, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use api::Kind;
 use client::{
-    Client, Config, Impersonation,
+    Api, Client, Config, Impersonation, Item, List, ListParams, Readable,
     config::Token,
     kubeconfig::{Kubeconfig, NamedCluster, NamedUser, Selection},
 };
 
-use crate::{console::Console, progress, trace};
+use crate::{console::Console, error, progress, trace};
 
 /// Name of the cluster and user that flags make up.
 const FROM_FLAGS: &str = "(command line)";
@@ -80,7 +87,8 @@ pub struct Session {
     /// The flags that every command has.
     pub flags: GlobalArgs,
     pub(crate) client: OnceLock<Client>,
-    printed: std::sync::atomic::AtomicBool,
+    printed: AtomicBool,
+    passed_over: AtomicBool,
 }
 
 // === impl GlobalArgs ===
@@ -113,13 +121,13 @@ impl GlobalArgs {
 impl Session {
     /// A session that connects when a command first needs the server.
     pub fn new(flags: GlobalArgs, console: Console) -> Self {
-        Self { console, flags, client: OnceLock::new(), printed: false.into() }
+        Self { console, flags, client: OnceLock::new(), printed: AtomicBool::new(false), passed_over: AtomicBool::new(false) }
     }
 
     /// A session over a client.
     #[cfg(test)]
     pub fn over(client: Client, flags: GlobalArgs, console: Console) -> Self {
-        Self { console, flags, client: OnceLock::from(client), printed: false.into() }
+        Self { client: OnceLock::from(client), ..Self::new(flags, console) }
     }
 
     /// The client.
@@ -246,7 +254,27 @@ impl Session {
 
     /// True from the second call on: whether a document separator is due.
     pub fn printed_before(&self) -> bool {
-        self.printed.swap(true, std::sync::atomic::Ordering::Relaxed)
+        self.printed.swap(true, Ordering::Relaxed)
+    }
+
+    /// Reads the objects that match. One that cannot be read is named on standard error and passed over; the run ends with exit code 1 then.
+    /// Who decides on what is missing asks [`Api::list`] instead.
+    ///
+    /// # Errors
+    /// Whatever the server says.
+    pub async fn list<T: Item>(&self, api: &Api<T>, params: &ListParams) -> client::Result<List<T>> {
+        let what = format!("reading {}", api.kind().plural);
+        let Readable { items, unreadable, metadata } = self.shown(&what, api.list_readable(params)).await?;
+        for error in unreadable {
+            self.console.note(error::describe(&error.into()));
+            self.passed_over.store(true, Ordering::Relaxed);
+        }
+        Ok(List { items, metadata })
+    }
+
+    /// True if an object that exists could not be read.
+    pub fn passed_over(&self) -> bool {
+        self.passed_over.load(Ordering::Relaxed)
     }
 
     /// Waits for work, and says what for if it takes long.

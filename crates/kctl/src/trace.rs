@@ -33,6 +33,26 @@ pub struct Trace {
     level: u8,
 }
 
+/// The time of day, as each line begins.
+fn now() -> impl std::fmt::Display {
+    Timestamp::now().strftime("%H:%M:%S.%3fZ")
+}
+
+/// Shows what the libraries log in the form of the lines here.
+pub struct Clock;
+
+impl tracing_subscriber::fmt::time::FormatTime for Clock {
+    fn format_time(&self, w: &mut tracing_subscriber::fmt::format::Writer<'_>) -> std::fmt::Result {
+        write!(w, "{}", now())
+    }
+}
+
+/// What is no gRPC call is a plain question.
+fn method(uri: &Uri) -> &'static str {
+    let call = uri.path().trim_start_matches('/').contains('.');
+    if call { "POST" } else { "GET" }
+}
+
 impl Trace {
     /// At this level of verbosity.
     pub fn new(console: Console, level: u8) -> Self {
@@ -40,7 +60,7 @@ impl Trace {
     }
 
     fn line(&self, text: &str) {
-        self.console.note(format!("{} {text}", Timestamp::now().strftime("%H:%M:%S.%3fZ")));
+        self.console.note(format!("{} {text}", now()));
     }
 
     fn headers(&self, title: &str, headers: &HeaderMap) {
@@ -60,7 +80,7 @@ impl Trace {
 impl Observer for Trace {
     fn sent(&self, uri: &Uri, headers: &HeaderMap) {
         if self.level >= HEADERS {
-            self.line(&format!("POST {uri}"));
+            self.line(&format!("{} {uri}", method(uri)));
             self.headers("Request Headers:", headers);
         }
     }
@@ -73,7 +93,7 @@ impl Observer for Trace {
 
     fn ended(&self, uri: &Uri, code: Code, after: Duration) {
         let code = if code == Code::Ok { "OK".to_owned() } else { format!("{code:?}") };
-        self.line(&format!("POST {uri} {code} in {} milliseconds", after.as_millis()));
+        self.line(&format!("{} {uri} {code} in {} milliseconds", method(uri), after.as_millis()));
     }
 
     fn message(&self, uri: &Uri, answer: bool, encoded: &[u8]) {

@@ -338,16 +338,22 @@ impl Manager {
 
     /// Finds what belongs to no pod: containers get a task that removes them, the rest is removed here.
     async fn sweep(&mut self) {
-        let ctx = self.ctx.clone();
+        let (ctx, mut in_doubt) = (self.ctx.clone(), BTreeSet::new());
         match ctx.runtime.list(None).await {
             Ok(containers) => {
                 let known = self.pods.uids();
-                let orphans: BTreeMap<_, _> = containers
+                let strangers: BTreeMap<_, _> = containers
                     .into_iter()
                     .filter(|c| !known.contains(&c.labels.uid))
                     .map(|c| (c.labels.uid.clone(), c.labels))
                     .collect();
-                for (uid, labels) in orphans {
+                for (uid, labels) in strangers {
+                    let key = ObjectKey::new(&*labels.namespace, &*labels.pod);
+                    if let Err(error) = self.informer.store().find(&key) {
+                        warn!(uid, error = &error as &dyn std::error::Error, "leaving containers alone");
+                        in_doubt.insert(uid);
+                        continue;
+                    }
                     info!(uid, pod = labels.pod, namespace = labels.namespace, "removing the containers of a pod that is gone");
                     self.want(Desired { pod: Arc::new(stand_in(&labels)), gone: true }, true);
                 }
@@ -357,7 +363,8 @@ impl Manager {
                 return;
             }
         }
-        let live = self.pods.uids();
+        let mut live = self.pods.uids();
+        live.append(&mut in_doubt);
         if let Err(error) = ctx.network.sweep(&live).await {
             warn!(error = &error as &dyn std::error::Error, "cannot look for leftover links and addresses");
         }

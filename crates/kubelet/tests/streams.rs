@@ -25,6 +25,7 @@ fn clients_see_what_processes_write() {
         let mut host = Host::new().await;
         a_followed_log_has_each_line_once(&host).await;
         a_long_line_is_one_line(&host).await;
+        each_piece_of_a_log_says_its_stream(&host).await;
         a_terminal_shows_every_byte_at_once(&host).await;
         a_command_ends_with_its_client(&host).await;
         a_container_that_has_ended_cannot_be_attached_to(&host).await;
@@ -94,6 +95,18 @@ async fn a_long_line_is_one_line(host: &Host) {
     let refused = host.client_as(kubelet::server::API_SERVER).logs(request).await.unwrap_err();
     assert!(refused.code() == Code::InvalidArgument && refused.message().contains("tailLines"), "{refused:?}");
     host.delete("long", 0).await;
+}
+
+async fn each_piece_of_a_log_says_its_stream(host: &Host) {
+    host.server.put(pod("both", &[&format!("echo out; echo err >&2; {IDLE}")]));
+    host.until("readiness", |host| host.is_ready("both")).await;
+    let mut chunks = logs(host, "both", LogsRequest { follow: true, limit_bytes: 8, ..LogsRequest::default() }).await;
+    let mut of = [String::new(), String::new()];
+    while let Some(chunk) = chunks.message().await.unwrap() {
+        of[usize::from(chunk.stderr)] += std::str::from_utf8(&chunk.data).unwrap();
+    }
+    assert_eq!(of, ["out\n", "err\n"]);
+    host.delete("both", 0).await;
 }
 
 /// A session with a process; what is sent through it.

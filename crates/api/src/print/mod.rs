@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::{
     kind::Kind,
+    meta::v1::Time,
     schema::{Cardinality, FieldType, Message},
 };
 
@@ -32,8 +33,8 @@ pub fn cells(kind: &Kind, object: &Value, now: Timestamp) -> Vec<String> {
 
 /// How long ago a time in RFC 3339 was, as the AGE column has it.
 pub fn age(time: &str, now: Timestamp) -> String {
-    match time.parse::<Timestamp>() {
-        Ok(then) => human_duration(now.duration_since(then)),
+    match time.parse::<Time>() {
+        Ok(then) => human_duration(now.duration_since(then.timestamp())),
         Err(_) => UNKNOWN.to_owned(),
     }
 }

@@ -1,10 +1,9 @@
 //! JSON values as YAML in the form `kubectl` prints: keys sorted, lists not indented, quotes only where they are needed.
 
-use std::fmt::Write as _;
-
 use serde_json::{Map, Value};
 
 use super::scalar::is_ambiguous;
+use crate::quote;
 
 /// The value as a YAML document that ends with a newline.
 pub fn to_yaml(value: &Value) -> String {
@@ -143,21 +142,9 @@ fn is_plain(text: &str) -> bool {
 }
 
 fn write_double_quoted(out: &mut String, text: &str) {
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\0' => out.push_str("\\0"),
-            c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}') => {
-                // Writing to a String cannot fail.
-                write!(out, "\\u{:04x}", u32::from(c)).ok();
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
+    out.push_str(&quote::double(text, |c| match c {
+        '\0' => Some("\\0".to_owned()),
+        c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}') => Some(format!("\\u{:04x}", u32::from(c))),
+        _ => None,
+    }));
 }

@@ -205,7 +205,7 @@ fn mark(object: &mut dyn Object, grace: i64) {
         (None, _) => Time::now().seconds,
     };
     // What was stored under older rules may be no time.
-    meta.deletion_timestamp = Some(Time { seconds: begun.saturating_add(grace), nanos: 0 }.timestamp().into());
+    meta.deletion_timestamp = Some(Time { seconds: begun.saturating_add(grace), nanos: 0 }.nearest());
     meta.deletion_grace_period_seconds = Some(grace);
 }
 
@@ -248,7 +248,7 @@ mod tests {
                 }
                 mark(&mut pod, grace);
                 let time = pod.metadata().deletion_timestamp.unwrap();
-                assert_eq!(Time::from(time.timestamp()), time, "{grace} {stored:?}");
+                assert_eq!(time.nearest(), time, "{grace} {stored:?}");
             }
         }
     }

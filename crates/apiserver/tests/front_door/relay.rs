@@ -58,7 +58,7 @@ impl Kubelet for Talkative {
 
     async fn logs(&self, _: tonic::Request<LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
         let piece = Bytes::from(vec![b'x'; 32 << 10]);
-        Ok(Response::new(stream::repeat_with(move || Ok(LogsResponse { data: piece.clone() })).boxed()))
+        Ok(Response::new(stream::repeat_with(move || Ok(LogsResponse { data: piece.clone(), ..Default::default() })).boxed()))
     }
 
     async fn exec(&self, call: tonic::Request<Streaming<ExecRequest>>) -> Result<Response<Self::ExecStream>, Status> {

@@ -5,7 +5,7 @@ use api::{
 use serde_json::json;
 
 use super::*;
-use crate::testing::MemoryServer;
+use crate::testing::{MemoryServer, UNREADABLE};
 
 fn map(name: &str, value: &str) -> ConfigMap {
     let mut map = ConfigMap::default();
@@ -104,4 +104,25 @@ async fn json_and_subresources_of_pods() {
     assert!(client.pods().bind(binding).await.unwrap_err().is_conflict());
     assert_eq!(server.find::<Pod>("d", "p").unwrap().spec().node_name, "n");
     assert_eq!(server.take_writes(), ["create pods d/p", "bind pods d/p"]);
+}
+
+#[tokio::test]
+async fn an_object_that_cannot_be_read_is_named_and_never_just_missing() {
+    let server = MemoryServer::new();
+    for name in ["a", "b", "c"] {
+        let mut object = map(name, "");
+        object.metadata_mut().namespace = "d".into();
+        if name == "b" {
+            object.metadata_mut().annotations.insert(UNREADABLE.into(), String::new());
+        }
+        server.put(object);
+    }
+    let maps = server.client().namespaced::<ConfigMap>("d");
+    let list = maps.list_readable(&ListParams::default()).await.unwrap();
+    let names: Vec<_> = list.items.iter().map(Resource::name).collect();
+    assert_eq!((names, list.unreadable[0].to_string().as_str()), (vec!["a", "c"], "cannot read the v1/ConfigMap d/b"));
+    let error = maps.list(&ListParams::default()).await.unwrap_err();
+    assert!(matches!(error, Error::Unreadable { .. }), "{error}");
+    // Its metadata can be read.
+    assert_eq!(server.client().metadata(ConfigMap::KIND, "d").list(&ListParams::default()).await.unwrap().items.len(), 3);
 }

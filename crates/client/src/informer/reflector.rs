@@ -25,9 +25,16 @@ enum State<T> {
     /// What the server has is unknown, or too long ago; the store holds what was there before.
     Unsynced,
     /// The objects that exist are coming in; the store still holds what was there before.
-    Syncing(HashMap<ObjectKey, Arc<T>>),
+    Syncing(Snapshot<T>),
     /// The store holds the server's state as of this revision.
     Synced(i64),
+}
+
+/// What a store holds at one revision.
+pub(super) struct Snapshot<T> {
+    pub(super) objects: HashMap<ObjectKey, Arc<T>>,
+    /// Objects that exist and cannot be read, as far as their names are known. `objects` may hold what they were before.
+    pub(super) unreadable: HashSet<ObjectKey>,
 }
 
 /// The one writer of an informer's store.
@@ -37,15 +44,21 @@ pub(super) struct Reflector<T> {
     transform: Option<Transform<T>>,
     informer: Informer<T>,
     state: State<T>,
-    /// Objects that could not be read when they came last, as far as their names are known. Each is told once.
-    unreadable: HashSet<ObjectKey>,
+}
+
+// === impl Snapshot ===
+
+impl<T> Default for Snapshot<T> {
+    fn default() -> Self {
+        Self { objects: HashMap::new(), unreadable: HashSet::new() }
+    }
 }
 
 // === impl Reflector ===
 
 impl<T: Item> Reflector<T> {
     pub(super) fn new(api: Api<T>, params: WatchParams, transform: Option<Transform<T>>, informer: Informer<T>) -> Self {
-        Self { api, params, transform, informer, state: State::Unsynced, unreadable: HashSet::new() }
+        Self { api, params, transform, informer, state: State::Unsynced }
     }
 
     /// Runs until the shutdown begins.
@@ -89,7 +102,7 @@ impl<T: Item> Reflector<T> {
         }
         let mut events: WatchStream<T> = self.api.watch(&params).await?;
         if params.initial_events {
-            self.state = State::Syncing(HashMap::new());
+            self.state = State::Syncing(Snapshot::default());
         }
         while let Some(event) = events.next().await {
             match event {
@@ -100,14 +113,15 @@ impl<T: Item> Reflector<T> {
         Ok(())
     }
 
-    /// An object that cannot be read stays as it was known; the others go on.
+    /// An object that cannot be read stays as it was known; the others go on. Each is told once.
     fn pass_over(&mut self, key: ObjectKey, why: &Error) {
-        if let State::Syncing(objects) = &mut self.state
-            && let Some(known) = self.informer.store().get(&key)
-        {
-            objects.insert(key.clone(), known);
+        if let State::Syncing(snapshot) = &mut self.state {
+            if let Some(known) = self.informer.store().get(&key) {
+                snapshot.objects.insert(key.clone(), known);
+            }
+            snapshot.unreadable.insert(key.clone());
         }
-        if self.unreadable.insert(key.clone()) {
+        if self.informer.store().doubt(key.clone()) {
             tracing::error!(object = %key, error = why as &dyn std::error::Error, "an object cannot be read and is passed over");
         }
     }
@@ -120,20 +134,17 @@ impl<T: Item> Reflector<T> {
             Change::Deleted(object) => Some((ObjectKey::of(object.meta()), None)),
             Change::Bookmark { .. } => None,
         };
-        if let Some((key, _)) = &change
-            && !self.unreadable.is_empty()
-        {
-            self.unreadable.remove(key);
-        }
         match &mut self.state {
-            State::Syncing(objects) => {
-                match change {
-                    Some((key, Some(object))) => drop(objects.insert(key, object)),
-                    Some((key, None)) => drop(objects.remove(&key)),
-                    None => {}
+            State::Syncing(snapshot) => {
+                if let Some((key, object)) = change {
+                    snapshot.unreadable.remove(&key);
+                    match object {
+                        Some(object) => drop(snapshot.objects.insert(key, object)),
+                        None => drop(snapshot.objects.remove(&key)),
+                    }
                 }
                 if initial_events_end {
-                    self.informer.replace(std::mem::take(objects), revision);
+                    self.informer.replace(std::mem::take(snapshot), revision);
                     self.state = State::Synced(revision);
                 }
             }

@@ -10,8 +10,15 @@ use std::{
 use api::{meta::v1::ObjectMeta, selector::Selector};
 use parking_lot::RwLock;
 
-use super::labels::{Labels, Selectors};
-use crate::{Item, key::ObjectKey};
+use super::{
+    labels::{Labels, Selectors},
+    reflector::Snapshot,
+};
+use crate::{
+    Item,
+    error::{Error, Result},
+    key::ObjectKey,
+};
 
 type IndexValues<T> = Arc<dyn Fn(&T) -> Vec<String> + Send + Sync>;
 type SelectorOf<T> = Arc<dyn Fn(&T) -> Selector + Send + Sync>;
@@ -21,6 +28,8 @@ pub struct Store<T>(Arc<RwLock<Contents<T>>>);
 
 struct Contents<T> {
     objects: HashMap<ObjectKey, Arc<T>>,
+    /// Objects that exist and cannot be read. `objects` may hold what they were before.
+    unreadable: HashSet<ObjectKey>,
     indexes: BTreeMap<&'static str, Index<T>>,
     labels: Option<Labels>,
     selectors: Option<(SelectorOf<T>, Selectors)>,
@@ -46,9 +55,22 @@ impl<T> std::fmt::Debug for Store<T> {
 }
 
 impl<T> Store<T> {
-    /// One object.
+    /// One object, as far as it is known. `None` does not say that there is none: ask [`Self::find`] before something is undone since an
+    /// object is gone.
     pub fn get(&self, key: &ObjectKey) -> Option<Arc<T>> {
         self.0.read().objects.get(key).cloned()
+    }
+
+    /// One object; `None` if there is none as far as the store has seen.
+    ///
+    /// # Errors
+    /// [`Error::InDoubt`] when it is not known, and may be one of those that exist and cannot be read.
+    pub fn find(&self, key: &ObjectKey) -> Result<Option<Arc<T>>> {
+        let contents = self.0.read();
+        let known = contents.objects.get(key).cloned();
+        // One that cannot even be named may be any.
+        let in_doubt = || contents.unreadable.contains(key) || contents.unreadable.contains(&ObjectKey::default());
+        if known.is_none() && in_doubt() { Err(Error::InDoubt { key: key.clone() }) } else { Ok(known) }
     }
 
     /// All objects, in no order.
@@ -81,7 +103,8 @@ impl<T> Store<T> {
 
 impl<T: Item> Store<T> {
     pub(super) fn new() -> Self {
-        Self(Arc::new(RwLock::new(Contents { objects: HashMap::new(), indexes: BTreeMap::new(), labels: None, selectors: None })))
+        let (objects, unreadable, indexes) = (HashMap::new(), HashSet::new(), BTreeMap::new());
+        Self(Arc::new(RwLock::new(Contents { objects, unreadable, indexes, labels: None, selectors: None })))
     }
 
     /// A name that is taken keeps its first function.
@@ -147,6 +170,7 @@ impl<T: Item> Store<T> {
     /// Puts an object in, or takes it out; returns what was there.
     pub(super) fn put(&self, key: &ObjectKey, object: Option<Arc<T>>) -> Option<Arc<T>> {
         let mut contents = self.0.write();
+        contents.unreadable.remove(key);
         let former = match &object {
             Some(object) => contents.objects.insert(key.clone(), object.clone()),
             None => contents.objects.remove(key),
@@ -160,9 +184,15 @@ impl<T: Item> Store<T> {
         former
     }
 
-    /// Replaces everything at once; returns what was there.
-    pub(super) fn swap(&self, objects: HashMap<ObjectKey, Arc<T>>) -> HashMap<ObjectKey, Arc<T>> {
+    /// Notes that an object exists that cannot be read. False if that was known.
+    pub(super) fn doubt(&self, key: ObjectKey) -> bool {
+        self.0.write().unreadable.insert(key)
+    }
+
+    /// Replaces everything at once; returns the objects that were there.
+    pub(super) fn swap(&self, Snapshot { objects, unreadable }: Snapshot<T>) -> HashMap<ObjectKey, Arc<T>> {
         let mut contents = self.0.write();
+        contents.unreadable = unreadable;
         contents.indexes.values_mut().for_each(|index| index.keys.clear());
         contents.labels.iter_mut().for_each(|labels| *labels = Labels::default());
         contents.selectors.iter_mut().for_each(|(_, selectors)| *selectors = Selectors::default());
@@ -238,7 +268,7 @@ mod tests {
         assert_eq!(on(&store, "x"), ["a"]);
         store.put(&a, Some(pod("a", "y").1));
         assert_eq!((on(&store, "x").len(), on(&store, "y").len()), (0, 1));
-        store.swap([pod("b", "x"), pod("c", "x")].into());
+        store.swap(Snapshot { objects: [pod("b", "x"), pod("c", "x")].into(), ..Snapshot::default() });
         assert_eq!((on(&store, "x"), on(&store, "y").len()), (vec!["b".to_owned(), "c".to_owned()], 0));
         store.put(&ObjectKey::new("", "b"), None);
         assert_eq!(on(&store, "x"), ["c"]);
@@ -276,7 +306,7 @@ mod tests {
                 let walk = store.list().into_iter().filter(|pod| of(pod).unwrap().matches_map(&probe.metadata().labels)).collect();
                 proptest::prop_assert_eq!(names(store.selecting(probe.metadata())), names(walk));
             }
-            store.swap(HashMap::new());
+            store.swap(Snapshot::default());
             proptest::prop_assert!(store.selected("", &Selector::everything()).is_empty());
             let contents = store.0.read();
             proptest::prop_assert_eq!(format!("{:?}", contents.labels), format!("{:?}", Some(Labels::default())));

@@ -181,6 +181,10 @@ async fn an_object_that_cannot_be_read_costs_only_itself() {
     };
     let of = |held: &[(&str, &str)]| held.iter().map(|(name, node)| ((*name).to_owned(), (*node).to_owned())).collect::<Vec<_>>();
     assert_eq!(held(), of(&[("b", "x")]));
+    // What exists and cannot be read is not gone; what never was is.
+    let find = |name: &str| informer.store().find(&ObjectKey::new("d", name)).map(|pod| pod.is_some());
+    assert!(matches!(find("a"), Err(crate::Error::InDoubt { .. })));
+    assert!(find("b").unwrap() && !find("z").unwrap());
     // What was known of it stays, also when everything is listed anew.
     server.put(broken("b"));
     server.put(pod("c", "x"));
@@ -189,8 +193,23 @@ async fn an_object_that_cannot_be_read_costs_only_itself() {
     server.disconnect();
     server.put(pod("d", "x"));
     until(|| held() == of(&[("b", "x"), ("c", "x"), ("d", "x")])).await;
+    assert!(find("a").is_err());
     server.put(pod("a", "y"));
     server.put(broken("c"));
     server.remove::<Pod>("d", "c");
     until(|| held() == of(&[("a", "y"), ("b", "x"), ("d", "x")])).await;
+    assert!(find("a").unwrap() && !find("c").unwrap());
+    // One that went while nobody looked is gone.
+    server.put(broken("e"));
+    until(|| find("e").is_err()).await;
+    server.remove::<Pod>("d", "e");
+    until(|| find("e").is_ok_and(|exists| !exists)).await;
+    server.put(broken("e"));
+    until(|| find("e").is_err()).await;
+    server.compact();
+    server.remove::<Pod>("d", "e");
+    server.disconnect();
+    server.put(pod("f", "x"));
+    until(|| find("f").is_ok_and(|exists| exists)).await;
+    assert!(!find("e").unwrap());
 }

@@ -355,7 +355,12 @@ fn any(object: &dyn Object, metadata_only: bool) -> Any {
         let type_url = "type.googleapis.com/k8s.io.apimachinery.pkg.apis.meta.v1.PartialObjectMetadata".to_owned();
         return Any { type_url, value: partial.encode_to_vec().into() };
     }
-    Any { type_url: object.kind().type_url.to_string(), value: object.encode() }
+    let mut value = object.encode();
+    if object.meta().annotations.contains_key(super::UNREADABLE) {
+        // Field 2, which most kinds have as a message, holds one byte of a field.
+        value = [&value[..], &[0x12, 1, 0x0a]].concat().into();
+    }
+    Any { type_url: object.kind().type_url.to_string(), value }
 }
 
 fn event(what: Type, object: &dyn Object, metadata_only: bool, revision: i64) -> proto::WatchEvent {

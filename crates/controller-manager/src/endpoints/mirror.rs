@@ -77,8 +77,8 @@ impl Reconcile for Mirror {
 
     async fn reconcile(&self, key: &ObjectKey) -> Result<Requeue, Error> {
         let current = self.slices.of(key).await?;
-        let service = self.services.store().get(key).filter(|service| !selects_pods(service) && is_answered(service));
-        let endpoints = self.endpoints.store().get(key).filter(|endpoints| service.is_some() && is_mirrored(endpoints));
+        let service = self.services.store().find(key)?.filter(|service| !selects_pods(service) && is_answered(service));
+        let endpoints = self.endpoints.store().find(key)?.filter(|endpoints| service.is_some() && is_mirrored(endpoints));
         let Some(endpoints) = endpoints else {
             self.slices.clear(key, &current).await?;
             return Ok(Requeue::Done);

@@ -92,7 +92,7 @@ fn is_bad_request(error: &anyhow::Error) -> bool {
     status.is_some_and(|status| status.reason() == api::status::Reason::BadRequest)
 }
 
-/// Prints a container's output from its beginning to its end.
+/// Prints a container's output from its beginning to its end, each stream to ours of that name.
 async fn show_log(session: &Session, pod: &Pod, container: &str) -> anyhow::Result<()> {
     let request = LogsRequest {
         pod: Some(PodRef { namespace: pod.namespace().to_owned(), name: pod.name().to_owned(), uid: pod.metadata().uid.clone() }),
@@ -101,9 +101,9 @@ async fn show_log(session: &Session, pod: &Pod, container: &str) -> anyhow::Resu
         ..Default::default()
     };
     let pods = session.client()?.pods();
-    let mut pieces = session.shown("waiting for the container's output", pods.logs(request)).await?;
+    let mut pieces = session.shown("waiting for the container's output", pods.output(request)).await?;
     while let Some(piece) = pieces.try_next().await? {
-        session.console.print(piece)?;
+        if piece.stderr { session.console.print_error(piece.data)? } else { session.console.print(piece.data)? }
     }
     Ok(())
 }

@@ -16,6 +16,7 @@ use crate::{
     error::Exit,
     kinds,
     output::{OutputArgs, Table},
+    rbac,
 };
 
 /// Ask who one is and what one may do
@@ -125,12 +126,22 @@ async fn can_i(session: &Session, args: &CanIArgs) -> anyhow::Result<()> {
             }
             Err(_) if word == "*" => (attributes.group, attributes.resource) = ("*".to_owned(), "*".to_owned()),
             Err(error) => {
-                session.console.note(format!("Warning: {error:#}"));
-                let (resource, group) = word.split_once('.').unwrap_or((word, ""));
+                if rbac::unserved(word).is_none() && !args.quiet {
+                    session.console.note(format!("Warning: {error:#}"));
+                }
+                let (group, resource) = rbac::unserved(word).unwrap_or_else(|| {
+                    let (resource, group) = word.split_once('.').unwrap_or((word, ""));
+                    (group, resource)
+                });
                 (attributes.resource, attributes.group) = (resource.to_owned(), group.to_owned());
             }
         }
         spec.resource_attributes = Some(attributes);
+    }
+    let verb = args.verb.as_deref().unwrap_or_default();
+    let known = if spec.non_resource_attributes.is_some() { rbac::is_path_verb(verb) } else { rbac::is_verb(verb) };
+    if !known && !args.quiet {
+        session.console.note(format!("Warning: verb '{verb}' is not a known verb"));
     }
     let review = SelfSubjectAccessReview { spec: Some(spec), ..SelfSubjectAccessReview::default() };
     let api = session.client()?.all::<SelfSubjectAccessReview>();

@@ -31,7 +31,7 @@ const PIECE: usize = 32 << 10;
   kctl cp shop/web:/var/log/app.log ./app.log     a file out of a pod in the namespace shop
   kctl cp ./app.conf web:/etc -c app              into one of its containers
 
-The container needs the program tar. A local name with a colon is written with ./ before it. Of what a container holds, files and
+The container needs the program tar. A local name with a colon is written with ./ before it. Of what a container holds, files and \
 folders are copied; links and devices are left out with a warning.")]
 pub struct Args {
     /// What to copy: a local path, or [NAMESPACE/]POD:PATH

@@ -7,7 +7,7 @@ use api::{
 };
 
 use super::create::{create, named};
-use crate::{Session, kinds, write::WriteArgs};
+use crate::{Session, rbac, write::WriteArgs};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
@@ -102,7 +102,7 @@ pub struct SubjectFlags {
 /// What went wrong, for the user.
 pub async fn role(session: &Session, args: RoleArgs) -> anyhow::Result<()> {
     let mut role = named::<Role>(&args.name);
-    role.rules = args.rule.rules()?;
+    role.rules = args.rule.rules(session)?;
     if role.rules.is_empty() {
         bail!("at least one resource must be specified with --resource");
     }
@@ -125,7 +125,7 @@ pub async fn cluster_role(session: &Session, args: ClusterRoleArgs) -> anyhow::R
         role.aggregation_rule = Some(AggregationRule { cluster_role_selectors: vec![selector] });
         return create(session, &args.write, role).await;
     }
-    role.rules = args.rule.rules()?;
+    role.rules = args.rule.rules(session)?;
     if !args.non_resource_urls.is_empty() {
         role.rules.push(PolicyRule {
             verbs: args.rule.verb.clone(),
@@ -166,21 +166,27 @@ pub async fn cluster_binding(session: &Session, args: BindingArgs) -> anyhow::Re
 
 impl RuleArgs {
     /// One rule for each API group.
-    fn rules(&self) -> anyhow::Result<Vec<PolicyRule>> {
+    fn rules(&self, session: &Session) -> anyhow::Result<Vec<PolicyRule>> {
         if self.verb.is_empty() {
             bail!("at least one verb must be specified with --verb");
+        }
+        let known = |verb: &str| rbac::is_verb(verb) || (self.resource.is_empty() && rbac::is_path_verb(verb));
+        for verb in self.verb.iter().filter(|verb| !known(verb)) {
+            session.console.note(format!("Warning: '{verb}' is not a standard resource verb"));
         }
         let mut rules: Vec<PolicyRule> = Vec::new();
         for word in &self.resource {
             let (word, subresource) = word.split_once('/').unwrap_or((word, ""));
-            let kind = kinds::find(word).context("--resource")?;
-            let resource =
-                if subresource.is_empty() { kind.plural.to_string() } else { format!("{}/{subresource}", kind.plural) };
-            match rules.iter_mut().find(|rule| rule.api_groups == [&*kind.group]) {
+            let (group, mut resource) = rbac::resource(word, &self.verb).context("--resource")?;
+            if !subresource.is_empty() {
+                resource += &format!("/{subresource}");
+            }
+            match rules.iter_mut().find(|rule| rule.api_groups == [&*group]) {
+                Some(rule) if rule.resources.contains(&resource) => {}
                 Some(rule) => rule.resources.push(resource),
                 None => rules.push(PolicyRule {
                     verbs: self.verb.clone(),
-                    api_groups: vec![kind.group.to_string()],
+                    api_groups: vec![group],
                     resources: vec![resource],
                     resource_names: self.resource_name.clone(),
                     ..PolicyRule::default()
@@ -255,6 +261,20 @@ mod tests {
                 .contains("cannot be used")
         );
         assert!(bench.fails("create role a --resource=pods").await.contains("at least one verb"));
+        // What only rules know.
+        bench.ok("create clusterrole i --verb=impersonate --resource=users,groups,serviceaccounts,sa,userextras/scopes").await;
+        let role = bench.server.find::<ClusterRole>("", "i").unwrap();
+        assert_eq!(role.rules[0].resources, ["users", "groups", "serviceaccounts"]);
+        assert_eq!((&*role.rules[1].api_groups[0], &*role.rules[1].resources[0]), ("authentication.k8s.io", "userextras/scopes"));
+        bench.ok("create clusterrole e --verb=bind,escalate --resource=roles,clusterroles").await;
+        bench.ok("create clusterrole s --verb=approve --resource=signers.certificates.k8s.io --resource-name=a/b").await;
+        bench.ok("create role all --verb=* --resource=*").await;
+        assert_eq!(bench.errors(), "");
+        let error = bench.fails("create clusterrole x --verb=impersonate --resource=pods").await;
+        assert!(error.contains("can not perform 'impersonate' on 'pods' in group ''"), "{error}");
+        assert!(bench.fails("create clusterrole x --verb=get --resource=users").await.contains("resource type \"users\""));
+        bench.ok("create clusterrole odd --verb=frob --resource=pods").await;
+        assert_eq!(bench.errors(), "Warning: 'frob' is not a standard resource verb\n");
         assert_eq!((binding.subjects[0].name.as_str(), binding.subjects[1].namespace.as_str()), ("ann", "x"));
     }
 }

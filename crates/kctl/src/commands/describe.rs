@@ -5,9 +5,8 @@ use anyhow::bail;
 use crate::{
     Session, describe,
     failures::Failures,
-    manifest::{FileArgs, Validation},
     objects,
-    resource_args::{SelectorArgs, Target, targets},
+    resource_args::{ShowArgs, Target},
 };
 
 /// Show objects in detail, with the events about them
@@ -18,20 +17,12 @@ use crate::{
   kctl describe nodes
   kctl describe svc -l app=web --show-events=false")]
 pub struct Args {
-    /// TYPE [NAME or its beginning …], or TYPE/NAME …
-    #[arg(value_name = "TYPE[/NAME]")]
-    resources: Vec<String>,
     #[command(flatten)]
-    files: FileArgs,
-    #[command(flatten)]
-    select: SelectorArgs,
+    show: ShowArgs,
     /// Also show the events about the object
     #[arg(long, default_value_t = true, num_args = 0..=1, default_missing_value = "true", require_equals = true,
         action = clap::ArgAction::Set, value_name = "BOOL", hide_possible_values = true)]
     show_events: bool,
-    /// Ask the server for so many objects at a time; 0 for all at once
-    #[arg(long, value_name = "COUNT", default_value_t = 500)]
-    chunk_size: i64,
 }
 
 /// Runs the command.
@@ -39,7 +30,10 @@ pub struct Args {
 /// # Errors
 /// What went wrong, for the user.
 pub async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
-    let targets = args.targets(session)?;
+    if !args.show.is_given() {
+        bail!("You must specify the type of resource to describe. `kctl api-resources` lists them.");
+    }
+    let targets = args.show.targets(session)?;
     let (mut failures, mut first) = (Failures::default(), true);
     for target in &targets {
         let found = failures.check(session, find(session, &args, target).await)?;
@@ -63,30 +57,9 @@ pub async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
     failures.finish()
 }
 
-impl Args {
-    fn targets(&self, session: &Session) -> anyhow::Result<Vec<Target>> {
-        if self.files.is_empty() {
-            if self.resources.is_empty() {
-                bail!("You must specify the type of resource to describe. `kctl api-resources` lists them.");
-            }
-            return targets(session, &self.resources, &self.select);
-        }
-        let manifests = self.files.objects(session, Validation::Ignore)?;
-        let target = |m: &crate::manifest::Manifest| Target {
-            kind: m.kind,
-            namespace: m.namespace().to_owned(),
-            name: Some(m.name().to_owned()),
-        };
-        Ok(manifests.iter().map(target).collect())
-    }
-}
-
 /// The objects a target means; a name that does not exist stands for all that begin with it.
 async fn find(session: &Session, args: &Args, target: &Target) -> anyhow::Result<Vec<client::Dynamic>> {
-    let all = || async {
-        let params = args.select.params()?.limit(args.chunk_size.max(0));
-        objects::list_chunked(session, target.kind, &target.namespace, params).await
-    };
+    let all = || async { objects::list_chunked(session, target.kind, &target.namespace, args.show.params()?).await };
     let Some(name) = &target.name else { return all().await };
     if let Some(object) = objects::get_opt(session, target.kind, &target.namespace, name).await? {
         return Ok(vec![object]);

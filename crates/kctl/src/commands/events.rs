@@ -3,7 +3,7 @@
 use anyhow::bail;
 use api::{Resource as _, core::v1::Event};
 use client::ListParams;
-use futures::TryStreamExt as _;
+use futures::StreamExt as _;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -84,7 +84,7 @@ pub async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
         session.console.print(printer.list(events, !args.no_headers)?)?;
         return failures.finish();
     }
-    if found.is_empty() && !failures.any() {
+    if found.is_empty() && !failures.any() && !session.passed_over() {
         match namespace.as_str() {
             "" => session.console.note("No events found."),
             namespace => session.console.note(format!("No events found in {namespace} namespace.")),
@@ -103,7 +103,8 @@ async fn watch(session: &Session, args: &Args, namespace: &str, params: ListPara
     let (mut table, mut first, mut failures) = (args.table(), Some(Vec::new()), Failures::default());
     let printer = args.output.printer();
     let mut changes = std::pin::pin!(changes(api, params, false));
-    while let Some(seen) = changes.try_next().await? {
+    while let Some(seen) = changes.next().await {
+        let Some(seen) = failures.check(session, seen.map_err(Into::into))? else { continue };
         let Some((what, object)) = seen else {
             let mut known = first.take().unwrap_or_default();
             known.sort_by_key(|(seen, _)| *seen);

@@ -12,42 +12,9 @@ use crate::{
     terminal::{self, Mode},
 };
 
-/// Run a command in a container
+/// The process to talk to.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
-  kctl exec web -- ls -l /                        its output here
-  kctl exec -it web -- sh                         a shell on this terminal
-  kctl exec -i web -c db -- psql < dump.sql       with standard input
-  kctl exec rc/web -- date                        in one of a controller's pods
-
-The exit code is that of the command.")]
-pub struct Args {
-    /// The pod, or TYPE/NAME of what has pods
-    #[arg(value_name = "POD")]
-    pod: String,
-    /// The container
-    #[arg(short = 'c', long, value_name = "NAME")]
-    container: Option<String>,
-    /// Pass standard input to the command
-    #[arg(short = 'i', long)]
-    stdin: bool,
-    /// Give the command a terminal
-    #[arg(short = 't', long)]
-    tty: bool,
-    /// Do not show what container was chosen
-    #[arg(short = 'q', long)]
-    quiet: bool,
-    /// The command and its arguments
-    #[arg(last = true, required = true, value_name = "COMMAND")]
-    command: Vec<String>,
-}
-
-/// Connect to a container's main process
-#[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
-  kctl attach web                                 see its output
-  kctl attach -it web -c app                      with keys and terminal")]
-pub struct AttachArgs {
+struct ProcessArgs {
     /// The pod, or TYPE/NAME of what has pods
     #[arg(value_name = "POD")]
     pod: String,
@@ -65,33 +32,61 @@ pub struct AttachArgs {
     quiet: bool,
 }
 
+/// Run a command in a container
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  kctl exec web -- ls -l /                        its output here
+  kctl exec -it web -- sh                         a shell on this terminal
+  kctl exec -i web -c db -- psql < dump.sql       with standard input
+  kctl exec rc/web -- date                        in one of a controller's pods
+
+The exit code is that of the command.")]
+pub struct Args {
+    #[command(flatten)]
+    to: ProcessArgs,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// Connect to a container's main process
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  kctl attach web                                 see its output
+  kctl attach -it web -c app                      with keys and terminal")]
+pub struct AttachArgs {
+    #[command(flatten)]
+    to: ProcessArgs,
+}
+
 /// Runs `exec`.
 ///
 /// # Errors
 /// What went wrong, for the user; the command's exit code.
 pub async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
-    let pod = pods::find(session, &args.pod).await?;
-    let container = pods::container(session, &pod, args.container.as_deref(), !args.quiet)?;
-    let tty = terminal_wanted(session, args.tty, args.stdin);
-    terminal::connect(session, Mode::Exec, start(&pod, container, args.command, args.stdin, tty)).await
+    let Args { to, command } = args;
+    let pod = pods::find(session, &to.pod).await?;
+    let container = pods::container(session, &pod, to.container.as_deref(), !to.quiet)?;
+    let tty = terminal_wanted(session, to.tty, to.stdin);
+    terminal::connect(session, Mode::Exec, start(&pod, container, command, to.stdin, tty)).await
 }
 
 /// Runs `attach`.
 ///
 /// # Errors
 /// What went wrong, for the user.
-pub async fn run_attach(session: &Session, args: AttachArgs) -> anyhow::Result<()> {
-    let pod = pods::find(session, &args.pod).await?;
+pub async fn run_attach(session: &Session, AttachArgs { to }: AttachArgs) -> anyhow::Result<()> {
+    let pod = pods::find(session, &to.pod).await?;
     let phase = pod.status().phase.as_str();
     if matches!(phase, "Succeeded" | "Failed") {
         bail!("cannot attach a container in a completed pod; current phase is {phase}");
     }
-    let container = pods::container(session, &pod, args.container.as_deref(), !args.quiet)?;
-    let tty = terminal_wanted(session, args.tty, args.stdin);
-    if tty && args.stdin && !args.quiet {
+    let container = pods::container(session, &pod, to.container.as_deref(), !to.quiet)?;
+    let tty = terminal_wanted(session, to.tty, to.stdin);
+    if tty && to.stdin && !to.quiet {
         session.console.note("If you don't see a command prompt, try pressing enter.");
     }
-    terminal::connect(session, Mode::Attach, start(&pod, container, Vec::new(), args.stdin, tty)).await
+    terminal::connect(session, Mode::Attach, start(&pod, container, Vec::new(), to.stdin, tty)).await
 }
 
 /// A terminal makes sense only if there is one here.

@@ -1,7 +1,7 @@
 //! `kctl get`
 
 use anyhow::bail;
-use api::Kind;
+use api::{Kind, StatusError};
 use client::Dynamic;
 use futures::{StreamExt as _, stream::SelectAll};
 use jiff::Timestamp;
@@ -11,10 +11,9 @@ use crate::{
     Session,
     failures::Failures,
     follow::changes,
-    manifest::{FileArgs, Validation},
     objects,
     output::{OutputArgs, Printer, TableOptions, Tables, sort_by},
-    resource_args::{SelectorArgs, Target, targets},
+    resource_args::{ShowArgs, Target},
     rest::{self, Answer, Request},
 };
 
@@ -31,13 +30,8 @@ use crate::{
   kctl get --raw '/api/v1/namespaces/shop/pods?labelSelector=app%3Dweb'
   kctl get pods --sort-by=.metadata.creationTimestamp -L app")]
 pub struct Args {
-    /// TYPE[,TYPE …] [NAME …], or TYPE/NAME …
-    #[arg(value_name = "TYPE[/NAME]")]
-    resources: Vec<String>,
     #[command(flatten)]
-    files: FileArgs,
-    #[command(flatten)]
-    select: SelectorArgs,
+    show: ShowArgs,
     #[command(flatten)]
     output: OutputArgs,
     /// After showing the objects, show what becomes of them
@@ -67,9 +61,6 @@ pub struct Args {
     /// It is no error if a named object does not exist
     #[arg(long)]
     ignore_not_found: bool,
-    /// Ask the server for so many objects at a time; 0 for all at once
-    #[arg(long, value_name = "COUNT", default_value_t = 500)]
-    chunk_size: i64,
     /// Show a subresource of one object instead: status or scale
     #[arg(long, value_name = "NAME")]
     subresource: Option<String>,
@@ -89,7 +80,13 @@ pub async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
     if let Some(path) = &args.raw {
         return raw(session, &args, path).await;
     }
-    let targets = args.targets(session)?;
+    if !args.show.is_given() {
+        session.console.note(
+            "You must specify the type of resource to get. Use \"kctl api-resources\" for a complete list of supported resources.\n",
+        );
+        bail!("Required resource not specified.");
+    }
+    let targets = args.show.targets(session)?;
     if args.watch || args.watch_only {
         return watch(session, &args, targets).await;
     }
@@ -123,34 +120,12 @@ pub async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
 }
 
 impl Args {
-    fn targets(&self, session: &Session) -> anyhow::Result<Vec<Target>> {
-        if self.files.is_empty() {
-            if self.resources.is_empty() {
-                session.console.note(
-                    "You must specify the type of resource to get. Use \"kctl api-resources\" for a complete list of supported resources.\n",
-                );
-                bail!("Required resource not specified.");
-            }
-            return targets(session, &self.resources, &self.select);
-        }
-        if !self.resources.is_empty() {
-            bail!("when files are given with -f, no resources can be named on the command line");
-        }
-        let manifests = self.files.objects(session, Validation::Ignore)?;
-        let target = |m: &crate::manifest::Manifest| Target {
-            kind: m.kind,
-            namespace: m.namespace().to_owned(),
-            name: Some(m.name().to_owned()),
-        };
-        Ok(manifests.iter().map(target).collect())
-    }
-
     fn table_options(&self, targets: &[Target]) -> TableOptions {
         let several = targets.windows(2).any(|pair| pair[0].kind != pair[1].kind);
         TableOptions {
             wide: self.output.wide(),
             no_headers: self.no_headers,
-            namespace: self.select.all_namespaces && targets.iter().any(|target| target.kind.namespaced),
+            namespace: self.show.select.all_namespaces && targets.iter().any(|target| target.kind.namespaced),
             labels: self.show_labels,
             label_columns: self.label_columns.clone(),
             kind_prefix: self.show_kind || several,
@@ -161,7 +136,7 @@ impl Args {
 
 /// Prints what a path names, as it comes.
 async fn raw(session: &Session, args: &Args, path: &str) -> anyhow::Result<()> {
-    if !args.resources.is_empty() || !args.files.is_empty() {
+    if args.show.is_given() {
         bail!("arguments may not be passed when --raw is specified");
     }
     if !path.starts_with('/') {
@@ -171,7 +146,10 @@ async fn raw(session: &Session, args: &Args, path: &str) -> anyhow::Result<()> {
     match session.shown(&format!("reading {path}"), rest::answer(&client, &request)).await? {
         Answer::Json(_, value) => session.console.print(format!("{value}\n"))?,
         Answer::Text(200, text) => session.console.print(text)?,
-        Answer::Text(_, text) => bail!("{text}"),
+        Answer::Text(code, text) => {
+            let message = format!("an error on the server (\"{}\") has prevented the request from succeeding", text.trim_end());
+            return Err(client::Error::Api(StatusError::of_code(code, message)).into());
+        }
         Answer::Watch(mut events) => {
             while let Some(event) = events.next().await {
                 session.console.print(format!("{event}\n"))?;
@@ -188,8 +166,7 @@ async fn raw(session: &Session, args: &Args, path: &str) -> anyhow::Result<()> {
 
 async fn read(session: &Session, args: &Args, target: &Target) -> anyhow::Result<Vec<Dynamic>> {
     let Some(name) = &target.name else {
-        let params = args.select.params()?.limit(args.chunk_size.max(0));
-        return objects::list_chunked(session, target.kind, &target.namespace, params).await;
+        return objects::list_chunked(session, target.kind, &target.namespace, args.show.params()?).await;
     };
     if let Some(subresource) = &args.subresource {
         let api = session.client()?.dynamic(target.kind, &target.namespace);
@@ -216,7 +193,7 @@ fn print(session: &Session, args: &Args, printer: &Printer, mut found: Vec<Shown
 }
 
 fn nothing_found(session: &Session, args: &Args, targets: &[Target], failures: &Failures) -> anyhow::Result<()> {
-    if args.ignore_not_found || failures.any() {
+    if args.ignore_not_found || failures.any() || session.passed_over() {
         return Ok(());
     }
     let namespace = targets.iter().map(|target| target.namespace.as_str()).find(|namespace| !namespace.is_empty());
@@ -234,7 +211,7 @@ async fn watch(session: &Session, args: &Args, targets: Vec<Target>) -> anyhow::
     let client = session.client()?;
     let mut streams = SelectAll::new();
     for target in &targets {
-        let mut select = args.select.params()?;
+        let mut select = args.show.select.params()?;
         if let Some(name) = &target.name {
             // A name that does not exist is an error, as without --watch.
             objects::get(session, target.kind, &target.namespace, name).await?;
@@ -251,7 +228,8 @@ async fn watch(session: &Session, args: &Args, targets: Vec<Target>) -> anyhow::
         let next = if answered { next.await } else { session.shown("waiting for the server", next).await };
         let Some(seen) = next else { return failures.finish() };
         answered = true;
-        if let Some((what, object)) = seen? {
+        let Some(seen) = failures.check(session, seen.map_err(Into::into))? else { continue };
+        if let Some((what, object)) = seen {
             let Some(value) = failures.check(session, objects::to_value(&object))? else { continue };
             match &printer {
                 Some(printer) => {
@@ -276,6 +254,7 @@ mod tests {
         core::v1::{ConfigMap, Namespace, Pod},
         meta::v1::{FieldsV1, ManagedFieldsEntry},
     };
+    use client::testing::UNREADABLE;
 
     use crate::testing::{Bench, named};
 
@@ -366,6 +345,38 @@ mod tests {
         bench.output_has("pod/later\n").await;
         assert!(bench.errors().contains("default/bad"));
         watching.abort();
+    }
+
+    #[tokio::test]
+    async fn an_object_that_cannot_be_read_is_named_and_hides_no_other() {
+        let bench = Bench::new();
+        bench.server.put::<Pod>(named("good"));
+        let mut bad: Pod = named("bad");
+        bad.metadata_mut().annotations.insert(UNREADABLE.into(), String::new());
+        bench.server.put(bad);
+        for (line, shown) in [
+            ("get pods --no-headers -o name", "pod/good\n"),
+            ("get pods -o name --chunk-size=1", "pod/good\n"),
+            ("describe pods --show-events=false", "Name:            good\n"),
+        ] {
+            let output = bench.exits(line, 1).await;
+            let errors = bench.errors();
+            assert!(
+                output.contains(shown) && errors.starts_with("error: cannot read the v1/Pod default/bad: "),
+                "{line}: {output}{errors}"
+            );
+            assert_eq!(errors.lines().count(), 1, "{line}: {errors}");
+        }
+        let session = bench.session(&[]);
+        let watching = tokio::spawn(async move { crate::cli::run_line(session, &["get", "pods", "-w", "-o", "name"]).await });
+        bench.output_has("pod/good\n").await;
+        bench.server.put::<Pod>(named("later"));
+        bench.output_has("pod/later\n").await;
+        assert!(bench.errors().contains("default/bad"));
+        watching.abort();
+        // What changes nodes on the word that a pod is gone does not begin.
+        bench.server.put::<api::core::v1::Node>(named("n"));
+        assert!(bench.fails("drain n --pod-selector=!none").await.contains("default/bad"));
     }
 
     #[tokio::test]

@@ -11,8 +11,8 @@ use crate::{Session, kustomize};
   kctl kustomize overlays/production
   kctl kustomize overlays/production -o all.yaml
 
--k of apply, create, delete, diff, get and others takes a folder like this. Supported are resources, bases, components, namespace,
-namePrefix, nameSuffix, labels, commonLabels, commonAnnotations, images, replicas, configMapGenerator, secretGenerator,
+-k of apply, create, delete, diff, get and others takes a folder like this. Supported are resources, bases, components, namespace, \
+namePrefix, nameSuffix, labels, commonLabels, commonAnnotations, images, replicas, configMapGenerator, secretGenerator, \
 generatorOptions, patches, patchesStrategicMerge, patchesJson6902 and sortOptions; any other field is refused.")]
 pub struct Args {
     /// The folder, in which a kustomization.yaml is

@@ -20,7 +20,7 @@ const PREFIX: &str = "kctl-";
 #[command(after_help = "Examples:
   kctl plugin list
 
-A program kctl-foo-bar on PATH is the command `kctl foo bar`; of several that fit, the longest name wins. Underscores in its name are
+A program kctl-foo-bar on PATH is the command `kctl foo bar`; of several that fit, the longest name wins. Underscores in its name are \
 dashes in the command: kctl-foo_bar is `kctl foo-bar`. Commands of kctl itself cannot be replaced.")]
 pub struct Args {
     #[command(subcommand)]

@@ -36,8 +36,8 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(60);
   kctl proxy --port=0                             on any free port
   kctl proxy --reject-methods='POST,PUT,PATCH,DELETE' --api-prefix=/k8s
 
-Whoever reaches the port acts as you, so it is on a loopback address only, and only for clients that call it by such a name. What there
-is: objects, lists, watches, subresources, a pod's log, discovery, /version and health. Streams in both directions (exec, attach,
+Whoever reaches the port acts as you, so it is on a loopback address only, and only for clients that call it by such a name. What there \
+is: objects, lists, watches, subresources, a pod's log, discovery, /version and health. Streams in both directions (exec, attach, \
 port-forward) and pods' own web servers are not.")]
 pub struct Args {
     /// Port to listen on; 0 for any
@@ -151,10 +151,12 @@ async fn serve(client: &Client, args: &Args, request: hyper::Request<Incoming>) 
         Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "the body did not come in time\n"),
     };
     let media_type = text(header::CONTENT_TYPE);
+    let query = parts.uri.query().unwrap_or_default();
     let request = Request {
         method: parts.method.to_string(),
+        target: if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") },
         path: path.to_owned(),
-        query: rest::parse_query(parts.uri.query().unwrap_or_default()),
+        query: rest::parse_query(query),
         content_type: media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase(),
         body,
     };

@@ -22,7 +22,7 @@ const GROUP: &str = "rbac.authorization.k8s.io";
   kctl auth reconcile -f rbac.yaml --remove-extra-subjects --remove-extra-permissions
   kctl auth reconcile -f rbac.yaml --dry-run=client
 
-Rules and subjects that are missing are added; others stay unless they are to be removed. A binding of another role is made anew, since
+Rules and subjects that are missing are added; others stay unless they are to be removed. A binding of another role is made anew, since \
 a binding's role cannot change. Objects of other kinds are left alone.")]
 pub struct Args {
     #[command(flatten)]

@@ -6,15 +6,7 @@ use clap::Subcommand;
 use serde_json::{Map, Value, json};
 
 use super::{create_rbac, set_env};
-use crate::{
-    Session,
-    failures::Failures,
-    kinds,
-    manifest::{FileArgs, Validation},
-    objects,
-    resource_args::{ObjectArgs, SelectorArgs},
-    write::WriteArgs,
-};
+use crate::{Session, failures::Failures, kinds, manifest::Validation, objects, resource_args::ObjectArgs, write::WriteArgs};
 
 /// Set parts of objects: images, environment, resources, service accounts, selectors, subjects
 #[derive(Debug, clap::Args)]
@@ -42,18 +34,9 @@ enum What {
 /// Objects to change, after which stands what to change.
 #[derive(Debug, clap::Args)]
 pub struct Objects {
-    /// TYPE NAME …, TYPE/NAME …, or TYPE with a selector or --all; then what to set
-    #[arg(value_name = "TYPE[/NAME]")]
-    pub words: Vec<String>,
-    /// Files that name the objects.
+    /// Which objects; their names are followed by what to set.
     #[command(flatten)]
-    pub files: FileArgs,
-    /// Selectors.
-    #[command(flatten)]
-    pub select: SelectorArgs,
-    /// All objects of the kind in the namespace
-    #[arg(long)]
-    pub all: bool,
+    pub named: ObjectArgs,
     /// Change what the files say, not what is stored, and print it; the server is not asked
     #[arg(long)]
     pub local: bool,
@@ -147,8 +130,9 @@ pub async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
 impl Objects {
     /// Takes the words from the first one that is no name of an object on.
     pub fn split(&mut self, is_setting: impl Fn(&str) -> bool) -> Vec<String> {
-        let at = self.words.iter().position(|word| is_setting(word)).unwrap_or(self.words.len());
-        self.words.split_off(at)
+        let words = &mut self.named.resources;
+        let at = words.iter().position(|word| is_setting(word)).unwrap_or(words.len());
+        words.split_off(at)
     }
 
     /// Changes each of the objects and says so of those that became another.
@@ -167,10 +151,10 @@ impl Objects {
         };
         let mut failures = Failures::default();
         if self.local {
-            if self.files.is_empty() {
+            if self.named.files.is_empty() {
                 bail!("--local changes what files say: name them with -f");
             }
-            for mut manifest in self.files.objects(session, Validation::Strict)? {
+            for mut manifest in self.named.files.objects(session, Validation::Strict)? {
                 let outcome = named(manifest.kind, &mut manifest.value);
                 if failures.check(session, outcome)?.is_some() {
                     self.write.done(session, manifest.kind, &manifest.value, what)?;
@@ -178,9 +162,7 @@ impl Objects {
             }
             return failures.finish();
         }
-        let (resources, files) = (self.words.clone(), self.files.clone());
-        let found = ObjectArgs { resources, files, select: self.select.clone(), all: self.all }.resolve(session).await?;
-        for object in &found {
+        for object in &self.named.resolve(session).await? {
             let decide = |old: &Value| {
                 let mut new = old.clone();
                 named(object.kind, &mut new)?;
@@ -303,8 +285,8 @@ async fn resources(session: &Session, args: ResourcesArgs) -> anyhow::Result<()>
 }
 
 async fn service_account(session: &Session, mut args: ServiceAccountArgs) -> anyhow::Result<()> {
-    let Some(account) = args.objects.words.pop() else { bail!("serviceaccount is required") };
-    if args.objects.words.is_empty() && args.objects.files.is_empty() {
+    let Some(account) = args.objects.named.resources.pop() else { bail!("serviceaccount is required") };
+    if args.objects.named.resources.is_empty() && args.objects.named.files.is_empty() {
         bail!("one or more resources must be specified as <resource> <name> or <resource>/<name>, then the service account");
     }
     let set = |kind: &'static Kind, object: &mut Value| {

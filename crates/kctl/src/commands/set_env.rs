@@ -8,7 +8,7 @@ use api::{
 use serde_json::{Map, Value, json};
 
 use super::set::{Objects, containers, pod_spec};
-use crate::{Session, kinds, objects, resource_args::ObjectArgs};
+use crate::{Session, kinds, objects};
 
 /// Set environment variables of containers
 #[derive(Debug, clap::Args)]
@@ -144,15 +144,13 @@ async fn imported(session: &Session, args: &Args, from: &str) -> anyhow::Result<
 
 async fn list(session: &Session, args: &Args, changes: &[Change]) -> anyhow::Result<()> {
     let mut found = Vec::new();
-    if args.objects.files.is_empty() || !args.objects.local {
-        let (resources, files) = (args.objects.words.clone(), args.objects.files.clone());
-        let select = args.objects.select.clone();
-        for object in (ObjectArgs { resources, files, select, all: args.objects.all }).resolve(session).await? {
+    if args.objects.named.files.is_empty() || !args.objects.local {
+        for object in args.objects.named.resolve(session).await? {
             let stored = objects::get(session, object.kind, &object.namespace, &object.name).await?;
             found.push((object.kind, objects::to_value(&stored)?));
         }
     } else {
-        let manifests = args.objects.files.objects(session, crate::manifest::Validation::Strict)?;
+        let manifests = args.objects.named.files.objects(session, crate::manifest::Validation::Strict)?;
         found.extend(manifests.into_iter().map(|manifest| (manifest.kind, manifest.value)));
     }
     for (kind, mut object) in found {

@@ -166,9 +166,9 @@ async fn nodes(session: &Session, args: &TopArgs, capacity: bool) -> anyhow::Res
     let metrics = client.all::<NodeMetrics>();
     let mut found: Vec<NodeMetrics> = match &args.name {
         Some(name) => vec![session.shown("reading metrics", metrics.get(name)).await.context("metrics not available")?],
-        None => session.shown("reading metrics", metrics.list(&args.params()?)).await.context("metrics not available")?.items,
+        None => session.list(&metrics, &args.params()?).await.context("metrics not available")?.items,
     };
-    let nodes = session.shown("reading nodes", client.all::<Node>().list(&args.params()?)).await?.items;
+    let nodes = session.list(&client.all::<Node>(), &args.params()?).await?.items;
     let by = args.sort_by.as_deref();
     found.sort_by(|a, b| Use::of(&a.usage).order(Use::of(&b.usage), by).then_with(|| a.name().cmp(b.name())));
     let mut table = args.table(&["NAME", "CPU(cores)", "CPU(%)", "MEMORY(bytes)", "MEMORY(%)"]);
@@ -204,7 +204,7 @@ async fn pods(session: &Session, args: &TopPodArgs) -> anyhow::Result<()> {
         None => {
             api::selector::FieldSelector::parse(&args.field_selector)?;
             let params = args.common.params()?.fields(&*args.field_selector);
-            session.shown("reading metrics", api.list(&params)).await.context("metrics not available")?.items
+            session.list(&api, &params).await.context("metrics not available")?.items
         }
     };
     if found.is_empty() {

@@ -99,7 +99,7 @@ pub async fn of(session: &Session, kind: &Kind, object: &Value) -> anyhow::Resul
         selector += &format!(",involvedObject.uid={uid}");
     }
     let api = session.client()?.namespaced::<Event>(namespace);
-    let mut events = session.shown("reading events", api.list(&ListParams::default().fields(selector))).await?.items;
+    let mut events = session.list(&api, &ListParams::default().fields(selector)).await?.items;
     events.sort_by_key(last_seen);
     Ok(events)
 }

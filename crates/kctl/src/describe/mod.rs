@@ -14,7 +14,7 @@ mod text;
 mod volumes;
 mod workload;
 
-use api::{Kind, print};
+use api::{Kind, meta::v1::Time, print};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -59,8 +59,8 @@ pub async fn describe(session: &Session, kind: &'static Kind, object: &Value, wi
 
 /// A moment as people read it, such as `Mon, 01 Jan 2024 10:00:00 +0000`.
 fn moment(time: &str) -> String {
-    match time.parse::<Timestamp>() {
-        Ok(time) => time.to_zoned_datetime(jiff::tz::TimeZone::UTC).strftime("%a, %d %b %Y %H:%M:%S %z").to_string(),
+    match time.parse::<Time>() {
+        Ok(time) => time.utc().strftime("%a, %d %b %Y %H:%M:%S +0000").to_string(),
         Err(_) => time.to_owned(),
     }
 }

@@ -84,7 +84,7 @@ pub async fn describe(session: &Session, out: &mut Text, node: &Value, now: Time
     }
     let api = session.client()?.all::<Pod>();
     let params = ListParams::default().fields(format!("spec.nodeName={name},status.phase!=Failed,status.phase!=Succeeded"));
-    let pods = session.shown("reading the node's pods", api.list(&params)).await?.items;
+    let pods = session.list(&api, &params).await?.items;
     allocated(out, node, &pods, now);
     Ok(())
 }

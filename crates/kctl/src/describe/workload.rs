@@ -23,7 +23,7 @@ pub async fn describe(session: &Session, out: &mut Text, rc: &Value) -> anyhow::
     let selector = pairs(rc, "/spec/selector", "=").join(",");
     if !selector.is_empty() {
         let api = session.client()?.namespaced::<Pod>(text(rc, "/metadata/namespace"));
-        let pods = session.shown("reading pods", api.list(&ListParams::default().labels(selector))).await?.items;
+        let pods = session.list(&api, &ListParams::default().labels(selector)).await?.items;
         let uid = text(rc, "/metadata/uid");
         let mine =
             |pod: &&Pod| pod.metadata().owner_references.iter().any(|owner| owner.uid == uid && owner.controller == Some(true));

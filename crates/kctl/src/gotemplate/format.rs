@@ -233,19 +233,13 @@ fn exponent(text: &str) -> String {
 
 /// A text in Go's double quotes.
 pub fn quoted(text: &str) -> String {
-    let mut out = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            c if c.is_control() && u32::from(c) < 0x80 => out += &format!("\\x{:02x}", u32::from(c)),
-            c if c.is_control() => out += &format!("\\u{:04x}", u32::from(c)),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
+    api::quote::double(text, |c| match c {
+        '\u{7}' => Some("\\a".to_owned()),
+        '\u{8}' => Some("\\b".to_owned()),
+        '\u{b}' => Some("\\v".to_owned()),
+        '\u{c}' => Some("\\f".to_owned()),
+        c if c.is_ascii_control() => Some(format!("\\x{:02x}", u32::from(c))),
+        c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}') => Some(format!("\\u{:04x}", u32::from(c))),
+        _ => None,
+    })
 }

@@ -3,27 +3,21 @@
 use std::collections::BTreeMap;
 
 use api::ferrokube::v1::KindInfo;
-use client::Client;
+use client::{Client, PathAnswer};
 use serde_json::{Value, json};
 
-use super::Answer;
+use super::{Answer, Request};
 
 /// The answer to a path that names no objects; `None` if it may name some.
 ///
 /// # Errors
 /// When no server answers.
-pub async fn answer(client: &Client, segments: &[&str]) -> client::Result<Option<Answer>> {
+pub async fn answer(client: &Client, request: &Request, segments: &[&str]) -> client::Result<Option<Answer>> {
     let value = match segments {
         ["version"] => version(client).await?,
-        ["livez" | "readyz" | "healthz"] => {
-            // Whoever answers lives.
-            let serves = client.is_serving().await? || segments == ["livez"];
-            let what = segments[0];
-            return Ok(Some(if serves {
-                Answer::Text(200, "ok".to_owned())
-            } else {
-                Answer::Text(500, format!("{what} check failed: the server says that it does not serve"))
-            }));
+        ["livez" | "readyz" | "healthz" | "metrics", ..] => {
+            let PathAnswer { code, body, .. } = client.get_path(&request.target).await?;
+            return Ok(Some(Answer::Text(code, String::from_utf8_lossy(&body).into_owned())));
         }
         ["api"] => json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}),
         ["apis"] => {

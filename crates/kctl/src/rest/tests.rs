@@ -88,6 +88,15 @@ async fn get_raw_prints_what_the_path_names() {
     let text = bench.ok("get --raw /api/v1/namespaces/default/configmaps/a").await;
     assert!(text.starts_with('{') && text.ends_with("}\n") && !text.contains(": "), "{text}");
     assert!(bench.fails("get --raw /nowhere").await.contains("the server could not find the requested resource"));
+    assert_eq!(bench.ok("get --raw /livez").await, "ok");
+    assert_eq!(bench.ok("get --raw /healthz/ping").await, "ok");
+    assert_eq!(bench.ok("get --raw /readyz?verbose").await, "[+]ping ok\ncheck passed\n");
+    let error = bench.fails("get --raw /readyz").await;
+    assert!(
+        error.starts_with("Error from server (InternalError): an error on the server (\"[-]etcd failed: it is away\n"),
+        "{error}"
+    );
+    assert!(bench.fails("get --raw /metrics").await.contains("cannot get path \"/metrics\""));
     assert!(bench.fails("get --raw nowhere").await.contains("begins with /"));
     assert!(bench.fails("get pods --raw /version").await.contains("arguments may not be passed when --raw is specified"));
 }

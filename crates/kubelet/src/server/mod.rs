@@ -187,11 +187,11 @@ impl Kubelet for NodeService {
             let mut left = limit;
             // Enough is enough, also of a log that is followed and silent now.
             while left > 0 && let Some(chunk) = chunks.next().await {
-                let chunk = chunk.map(Output::into_bytes).map_err(failed);
-                yield chunk.map(|bytes| {
+                yield chunk.map_err(failed).map(|output| {
+                    let (stderr, bytes) = (matches!(output, Output::Stderr(_)), output.into_bytes());
                     let data = bytes.slice(..bytes.len().min(left));
                     left -= data.len();
-                    LogsResponse { data }
+                    LogsResponse { data, stderr }
                 });
             }
         };
