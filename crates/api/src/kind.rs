@@ -7,10 +7,12 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use crate::{
+    google::protobuf::Any,
     json,
     names::Format,
     resource::{Object, Resource},
     schema::{Message, Schema},
+    unstructured,
 };
 
 /// Text that is static in the kinds of the schema and owned in others.
@@ -205,6 +207,14 @@ impl KindRef {
     /// An empty object.
     pub fn empty(&self) -> Box<dyn Object> {
         self.codec.empty(self)
+    }
+
+    /// An encoded object as it travels.
+    pub fn any(&self, encoded: Bytes) -> Any {
+        match self.schema {
+            Schema::Compiled(_) => Any { type_url: self.type_url.to_string(), value: encoded },
+            Schema::Dynamic(_) => unstructured::any(self, &encoded),
+        }
     }
 }
 

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use futures::{StreamExt, stream};
 use store::testing::EtcdCluster;
 use store::wire::put_bytes;
-use store::{Collection, Config, FieldLayout, IndexKey, KindLayout, ListOptions, ReadAt, Selection, Store, Watch, WatchStart};
+use store::{
+    Collection, Config, Encoding, FieldLayout, IndexKey, KindLayout, ListOptions, ReadAt, Selection, Store, Watch, WatchStart,
+};
 use tokio_util::sync::CancellationToken;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -70,6 +72,7 @@ async fn start(config: Config, stop: &CancellationToken) -> Result<Store, BoxErr
         prefix: Cow::Borrowed("/registry/pods/"),
         namespaced: true,
         ttl: None,
+        encoding: Encoding::Protobuf,
         fields: vec![FieldLayout::text("spec.nodeName", &[2, 10]).indexed(), FieldLayout::text("status.phase", &[3, 1])],
     };
     let (store, runner) = Store::new(config, vec![layout])?;

@@ -19,6 +19,9 @@ pub enum EntryError {
     /// The object is no protobuf message.
     #[error("the object is no valid protobuf")]
     Malformed(#[from] WireError),
+    /// The object is not what a kind that is stored as JSON holds.
+    #[error("the object has no JSON form")]
+    NoJson,
     /// The key is longer than 65,535 bytes, or the object than 4 GiB.
     #[error("the key or the object is too long")]
     TooLong,

@@ -25,6 +25,9 @@ pub enum EnvelopeError {
     /// The envelope or the object in it is broken.
     #[error("the value is no valid protobuf")]
     Malformed(#[from] WireError),
+    /// The kind is stored as JSON, and the value is none, or not that of an object.
+    #[error("the value is no JSON object of this kind: {0}")]
+    NoJson(String),
     /// The key is longer than 65,535 bytes, or the object than 4 GiB.
     #[error("the key or the value is too long")]
     TooLong,

@@ -64,6 +64,9 @@ pub enum Error {
         /// What is wrong with it.
         source: EntryError,
     },
+    /// The kind was removed from the store.
+    #[error("{0} are no longer stored")]
+    Removed(String),
     /// etcd refused, could not be reached, or the outcome is unknown.
     #[error(transparent)]
     Etcd(#[from] EtcdError),

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use api::unstructured;
+
 use crate::wire::{self, Value};
 
 /// A kind as the store sees it.
@@ -21,8 +23,21 @@ pub struct KindLayout {
     pub namespaced: bool,
     /// How long an object lives after it was last written, in whole seconds; etcd removes it up to a minute later. For Events.
     pub ttl: Option<Duration>,
+    /// How an object is written in etcd.
+    pub encoding: Encoding,
     /// The selectable fields. An [`IndexKey::Field`](crate::IndexKey::Field) names one by its place here.
     pub fields: Vec<FieldLayout>,
+}
+
+/// How objects are written in etcd. In memory and towards its callers the store has them in protobuf either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encoding {
+    /// In the protobuf envelope.
+    #[default]
+    Protobuf,
+    /// As JSON with `apiVersion` and `kind`, as upstream stores custom resources: [`api::Unstructured`] in memory. Objects of the
+    /// kind's other versions are read too, and become this one's when they are next written.
+    Json,
 }
 
 /// A selectable field of a kind.
@@ -30,7 +45,7 @@ pub struct KindLayout {
 pub struct FieldLayout {
     /// As field selectors write it, e.g. `spec.nodeName`.
     pub json_path: Cow<'static, str>,
-    /// Field numbers from the object down, e.g. `[2, 10]`.
+    /// Field numbers from the object down, e.g. `[2, 10]`; empty for [`FieldKind::Json`].
     pub path: Cow<'static, [u32]>,
     /// How its value is written on the wire.
     pub kind: FieldKind,
@@ -46,6 +61,8 @@ pub enum FieldKind {
     Text,
     /// A bool; reads `true` or `false`.
     Bool,
+    /// A text, bool or number that the field's path leads to in the JSON of an [`Encoding::Json`] kind; absent reads as empty.
+    Json,
 }
 
 // === impl KindLayout ===
@@ -85,12 +102,15 @@ impl FieldLayout {
 
     /// The field's value in an encoded object, as a selector compares it.
     pub fn value<'a>(&self, object: &'a [u8]) -> Cow<'a, str> {
+        if self.kind == FieldKind::Json {
+            return Cow::Owned(unstructured::field(object, &self.json_path));
+        }
         let value = wire::last(object, &self.path);
         match (self.kind, value) {
             (FieldKind::Text, Some(value)) => Cow::Borrowed(value.text().unwrap_or_default()),
             (FieldKind::Text, None) => Cow::Borrowed(""),
             (FieldKind::Bool, Some(Value::Varint(v))) if v != 0 => Cow::Borrowed("true"),
-            (FieldKind::Bool, _) => Cow::Borrowed("false"),
+            (FieldKind::Bool | FieldKind::Json, _) => Cow::Borrowed("false"),
         }
     }
 }

@@ -60,7 +60,7 @@ pub use crate::config::{Config, TlsFiles};
 pub use crate::entry::Entry;
 pub use crate::error::Error;
 pub use crate::etcd::{Etcd, EtcdError, Guard, KeyState, Outcome, Quorum, Txn, Value};
-pub use crate::layout::{FieldKind, FieldLayout, KindLayout};
+pub use crate::layout::{Encoding, FieldKind, FieldLayout, KindLayout};
 pub use crate::metrics::{Counters, Stats};
 pub use crate::selection::{Filter, IndexKey, Scope, Selection};
 pub use crate::store::{Change, Collection, ReadAt, Runner, Store};

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cache::list::{List, ListOptions};
 use crate::cache::watch::{Watch, WatchStart};
-use crate::cache::{Cache, Feed, KindCache, Limits, ReadIndex, ReadIndexer, read};
+use crate::cache::{Cache, Feed, KindCache, Limits, ReadIndex, ReadIndexer, list_kind, read};
 use crate::config::Config;
 use crate::entry::{Entry, EntryError};
 use crate::error::Error;
@@ -107,12 +107,33 @@ impl Store {
 
     /// The handle of the kind of that [`KindLayout::name`].
     pub fn collection(&self, name: &str) -> Option<Collection> {
-        self.0.cache.kind(name).map(|kind| Collection { store: self.clone(), kind: kind.clone() })
+        self.0.cache.kind(name).map(|kind| Collection { store: self.clone(), kind })
     }
 
-    /// The handles of all kinds, in the order the store was given them.
+    /// The handles of all kinds, ordered by where they are stored.
     pub fn collections(&self) -> impl Iterator<Item = Collection> + '_ {
-        self.0.cache.kinds().iter().map(|kind| Collection { store: self.clone(), kind: kind.clone() })
+        self.0.cache.shown().into_iter().map(|kind| Collection { store: self.clone(), kind })
+    }
+
+    /// Adds a kind: reads its objects and follows them from then on, with the one watch that follows everything.
+    ///
+    /// # Errors
+    /// [`Error::OverlappingKinds`], or an [`Error::Etcd`], after which the kind is not there.
+    pub async fn add(&self, layout: KindLayout) -> Result<Collection, Error> {
+        let kind = self.0.cache.insert(layout, true)?;
+        // If this is dropped half-way, the kind must not stay half-open.
+        let unfinished = Unfinished(Some((self, &kind)));
+        let revision = self.etcd().revision().await?;
+        let listed = list_kind(&self.0.cache, self.etcd(), &kind, revision).await?;
+        kind.open(listed, revision);
+        unfinished.done();
+        self.0.cache.show(&kind);
+        Ok(Collection { store: self.clone(), kind })
+    }
+
+    /// Removes a kind: what is read of it and watched ends with [`Error::Removed`]. Its objects stay in etcd. False if there is none.
+    pub fn remove(&self, name: &str) -> bool {
+        self.0.cache.remove(name)
     }
 
     /// The revision up to which the cache has seen everything; 0 before the first list.
@@ -144,7 +165,7 @@ impl Store {
         let begun = Instant::now();
         let outcome = self.0.etcd.commit(txn).await;
         if let Some((key, operation)) = txn.purpose()
-            && let Some(kind) = self.0.cache.kind_of(key).and_then(|at| self.0.cache.kinds().get(at))
+            && let Some(kind) = self.0.cache.table().kind_of(key)
         {
             self.counters().latencies.observe(operation, &kind.layout.name, begun.elapsed());
         }
@@ -169,6 +190,23 @@ impl Store {
     /// What the store has counted.
     pub fn counters(&self) -> &Counters {
         &self.0.cache.counters
+    }
+}
+
+/// A kind that is being added; taken out again if that does not come to its end.
+struct Unfinished<'a>(Option<(&'a Store, &'a Arc<KindCache>)>);
+
+impl Unfinished<'_> {
+    fn done(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if let Some((store, kind)) = self.0 {
+            store.0.cache.remove(&kind.layout.name);
+        }
     }
 }
 
@@ -232,6 +270,7 @@ impl Collection {
     /// [`Error::NotFound`], or what [`Store::fresh`] answers.
     pub async fn get(&self, namespace: &str, name: &str, at: ReadAt) -> Result<Arc<Entry>, Error> {
         self.store.fresh(at).await?;
+        self.kind.check_open()?;
         let key = self.kind.layout.key(namespace, name);
         self.kind.get(&key).ok_or(Error::NotFound { key })
     }
@@ -320,6 +359,7 @@ impl Collection {
     /// [`Error::Expired`] if the page's or the exact revision is no longer known, and what [`Store::fresh`] answers.
     pub async fn list(&self, selection: &Selection, options: ListOptions) -> Result<List, Error> {
         self.store.fresh(options.exact.map_or(options.at, ReadAt::AtLeast)).await?;
+        self.kind.check_open()?;
         match (self.kind.list(selection, &options), options.exact) {
             (Err(Error::Expired { requested, oldest }), Some(revision)) => {
                 self.list_history(selection, &options, revision).await.map_err(|error| match error {
@@ -341,6 +381,7 @@ impl Collection {
             WatchStart::Initial(at) => at,
         };
         self.store.fresh(at).await?;
+        self.kind.check_open()?;
         Watch::new(self.kind.clone(), selection, start)
     }
 
@@ -377,7 +418,7 @@ impl Collection {
 
     fn put(&self, txn: Txn, namespace: &str, name: &str, object: &[u8]) -> Result<Txn, Error> {
         txn.put_object(&self.kind.layout, namespace, name, object)
-            .map_err(|source| Error::InvalidObject { key: self.kind.layout.key(namespace, name), source: source.into() })
+            .map_err(|source| Error::InvalidObject { key: self.kind.layout.key(namespace, name), source })
     }
 
     fn written(&self, key: &str, object: &[u8], revision: i64) -> Result<Arc<Entry>, Error> {

@@ -25,16 +25,17 @@ impl Rendered {
     /// Writes an object as protobuf or as JSON. One that has no JSON form stays protobuf, and a warning says why: it must not keep the
     /// client from the other objects, and what is written already cannot be answered with an error.
     pub(super) fn object(Stored { kind, bytes }: Stored, as_json: bool, warnings: &mut Vec<String>) -> Self {
-        Self::new(&kind.type_url, bytes, as_json.then_some(|bytes| whole(&kind, bytes)), warnings)
+        Self::new(|bytes| kind.any(bytes), bytes, as_json.then_some(|bytes| whole(&kind, bytes)), warnings)
     }
 
     /// Writes an object of which only the metadata is sent.
     pub(super) fn partial(bytes: Bytes, as_json: bool, warnings: &mut Vec<String>) -> Self {
-        Self::new(PARTIAL, bytes, as_json.then_some(partial), warnings)
+        let any = |value| Any { type_url: PARTIAL.to_owned(), value };
+        Self::new(any, bytes, as_json.then_some(partial), warnings)
     }
 
     fn new(
-        type_url: &str,
+        to_any: impl FnOnce(Bytes) -> Any,
         bytes: Bytes,
         to_json: Option<impl FnOnce(Bytes) -> Result<Value, String>>,
         warnings: &mut Vec<String>,
@@ -44,7 +45,7 @@ impl Rendered {
             Some(Err(why)) => warnings.push(why),
             None => {}
         }
-        Self { object: Some(Any { type_url: type_url.to_owned(), value: bytes }), json: Bytes::new() }
+        Self { object: Some(to_any(bytes)), json: Bytes::new() }
     }
 
     /// How many bytes the object has.

@@ -181,6 +181,7 @@ pub(crate) fn store_error(kind: &Kind, name: &str, error: Error) -> StatusError 
             Reason::Expired,
             format!("too old resource version: {requested} (oldest known: {oldest}); list again and go on from there"),
         ),
+        Error::Removed(what) => StatusError::new(Reason::Gone, format!("the server no longer serves {what:?}")),
         Error::Future { requested, current } => {
             StatusError::new(Reason::Timeout, format!("Too large resource version: {requested}, current: {current}"))
         }

@@ -125,7 +125,7 @@ impl Item for Dynamic {
 
 impl Body for Dynamic {
     fn to_any(&self) -> Any {
-        Any { type_url: self.0.kind().type_url.to_string(), value: self.0.encode() }
+        self.0.kind().any(self.0.encode())
     }
 }
 

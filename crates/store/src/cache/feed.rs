@@ -9,6 +9,7 @@
 //! Every revision of etcd changes at least one key, so revisions must arrive without a gap: a lost event is noticed.
 //! *Invariant:* a response is applied whole or not at all; all events of a revision come in one response.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,10 +18,11 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::kind::Change;
-use super::{Cache, Listed, read};
+use super::{Cache, KindCache, Listed, Table, read};
 use crate::entry::Entry;
 use crate::etcd::maintenance::COMPACT_REV_KEY;
 use crate::etcd::{Etcd, EtcdError};
+use crate::layout::KindLayout;
 
 /// Objects of a list fetched at a time.
 const PAGE: i64 = 500;
@@ -141,27 +143,12 @@ impl Feed {
 
     /// Reads every kind as of a revision and makes the cache so.
     async fn list(&self, revision: i64, anew: bool) -> Result<(), EtcdError> {
+        let table = self.cache.table();
         let mut lists = Vec::new();
-        for kind in self.cache.kinds() {
-            let (mut listed, mut after) = (Vec::new(), None::<String>);
-            loop {
-                let begun = Instant::now();
-                let page = self.etcd.page(&kind.layout.prefix, after.as_deref(), PAGE, revision).await;
-                self.cache.counters.latencies.observe("list", &kind.layout.name, begun.elapsed());
-                let page = page?;
-                after = page.items.last().map(|kv| String::from_utf8_lossy(kv.key()).into_owned());
-                let entries = page
-                    .items
-                    .iter()
-                    .filter_map(|kv| Some(Listed { entry: self.entry(&kind.layout, kv)?, created: kv.create_revision() }));
-                listed.extend(entries);
-                if !page.more || after.is_none() {
-                    break;
-                }
-            }
-            lists.push(listed);
+        for kind in table.kinds() {
+            lists.push((kind, list_kind(&self.cache, &self.etcd, kind, revision).await?));
         }
-        for (kind, listed) in self.cache.kinds().iter().zip(lists) {
+        for (kind, listed) in lists {
             if anew {
                 kind.reset(listed, revision);
             } else {
@@ -218,33 +205,33 @@ impl Feed {
     fn take(&self, response: &WatchResponse) -> Option<Ended> {
         let known = self.cache.revision();
         let mut last = known;
-        let mut changes: Vec<Vec<Change>> = Vec::new();
-        changes.resize_with(self.cache.kinds().len(), Vec::new);
+        let table = self.cache.table();
+        let mut changes: BTreeMap<&str, (&KindCache, Vec<Change>)> = BTreeMap::new();
         for event in response.events() {
             let revision = event.kv().map_or(0, KeyValue::mod_revision);
             if revision != last + 1 && (revision != last || last == known) {
                 return Some(Ended::Doubtful { expected: last + 1, got: revision });
             }
             last = revision;
-            if let Some((kind, change)) = self.change(event) {
-                changes[kind].push(change);
+            if let Some((kind, change)) = self.change(&table, event) {
+                changes.entry(&kind.layout.prefix).or_insert_with(|| (kind, Vec::new())).1.push(change);
             }
         }
         if last == known {
             return None;
         }
         self.cache.counters.events.add(response.events().len() as u64);
-        for (kind, changes) in self.cache.kinds().iter().zip(changes).filter(|(_, changes)| !changes.is_empty()) {
+        for (kind, changes) in changes.into_values() {
             kind.apply(changes);
         }
         self.cache.publish(last);
         None
     }
 
-    fn change(&self, event: &Event) -> Option<(usize, Change)> {
+    fn change<'t>(&self, table: &'t Table, event: &Event) -> Option<(&'t KindCache, Change)> {
         let kv = event.kv()?;
         let key = kv.key_str().ok()?;
-        let Some(kind) = self.cache.kind_of(key) else {
+        let Some(kind) = table.kind_of(key) else {
             // 0: it was deleted; 1: it is new.
             if kv.version() <= 1 {
                 self.cache.tell(Some(key));
@@ -252,20 +239,42 @@ impl Feed {
             return None;
         };
         // A deletion carries only the key and its revision.
-        let entry = (kv.version() != 0).then(|| self.entry(&self.cache.kinds()[kind].layout, kv)).flatten();
-        Some((kind, Change { key: key.to_owned(), revision: kv.mod_revision(), entry }))
+        let entry = (kv.version() != 0).then(|| entry(&self.cache, &kind.layout, kv)).flatten();
+        Some((&**kind, Change { key: key.to_owned(), revision: kv.mod_revision(), entry }))
     }
+}
 
-    /// The entry of a stored value; nothing, loudly, if it cannot be read.
-    fn entry(&self, layout: &crate::layout::KindLayout, kv: &KeyValue) -> Option<Arc<Entry>> {
-        let key = kv.key_str().ok()?;
-        match read(layout, key, kv.value(), kv.mod_revision()) {
-            Ok(entry) => Some(Arc::new(entry)),
-            Err(error) => {
-                self.cache.counters.unreadable.add(1);
-                tracing::error!(key, %error, "a stored value cannot be read and is not served");
-                None
-            }
+/// Reads the objects of a kind as of a revision.
+///
+/// # Errors
+/// An [`EtcdError`].
+pub(crate) async fn list_kind(cache: &Cache, etcd: &Etcd, kind: &KindCache, revision: i64) -> Result<Vec<Listed>, EtcdError> {
+    let (mut listed, mut after) = (Vec::new(), None::<String>);
+    loop {
+        let begun = Instant::now();
+        let page = etcd.page(&kind.layout.prefix, after.as_deref(), PAGE, revision).await;
+        cache.counters.latencies.observe("list", &kind.layout.name, begun.elapsed());
+        let page = page?;
+        after = page.items.last().map(|kv| String::from_utf8_lossy(kv.key()).into_owned());
+        let entries = page.items.iter();
+        listed.extend(
+            entries.filter_map(|kv| Some(Listed { entry: entry(cache, &kind.layout, kv)?, created: kv.create_revision() })),
+        );
+        if !page.more || after.is_none() {
+            return Ok(listed);
+        }
+    }
+}
+
+/// The entry of a stored value; nothing, loudly, if it cannot be read.
+fn entry(cache: &Cache, layout: &KindLayout, kv: &KeyValue) -> Option<Arc<Entry>> {
+    let key = kv.key_str().ok()?;
+    match read(layout, key, kv.value(), kv.mod_revision()) {
+        Ok(entry) => Some(Arc::new(entry)),
+        Err(error) => {
+            cache.counters.unreadable.add(1);
+            tracing::error!(key, %error, "a stored value cannot be read and is not served");
+            None
         }
     }
 }

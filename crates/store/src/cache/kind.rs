@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use super::ring::{Event, Ring};
 use super::topics::Topics;
 use crate::entry::{ByKey, Entry};
+use crate::error::Error;
 use crate::layout::KindLayout;
 use crate::metrics::{Counters, Stats};
 use crate::selection::{IndexKey, Scope, Selection};
@@ -52,6 +53,10 @@ pub(super) struct State {
     ring_bytes: usize,
     /// Running watches.
     pub(super) watches: usize,
+    /// What the feed has told while the kind is being opened and its list is not in yet.
+    opening: Option<Vec<Change>>,
+    /// The kind was removed: watches end.
+    pub(super) closed: bool,
 }
 
 /// One change to be applied.
@@ -98,6 +103,8 @@ impl KindCache {
             revision: 0,
             ring_bytes: 0,
             watches: 0,
+            opening: None,
+            closed: false,
         };
         Self { layout, counters, state: RwLock::new(state), wake: Arc::default(), published, limits }
     }
@@ -117,6 +124,10 @@ impl KindCache {
     pub(crate) fn apply(&self, changes: impl IntoIterator<Item = Change>) {
         let mut wakes = Vec::new();
         let mut state = self.state.write();
+        if let Some(pending) = &mut state.opening {
+            pending.extend(changes);
+            return;
+        }
         let before = state.next_seq;
         for change in changes {
             state.apply(&self.layout, change, &mut wakes);
@@ -132,21 +143,59 @@ impl KindCache {
 
     /// Makes the objects those that a list as of `revision` found, telling watchers exactly the difference.
     pub(crate) fn replace(&self, listed: Vec<Listed>, revision: i64) {
+        if self.is_opening() {
+            return self.open(listed, revision);
+        }
         let changes = self.state.read().difference(listed, revision);
         self.apply(changes);
+    }
+
+    /// Keeps what the feed tells until [`KindCache::open`].
+    pub(crate) fn begin_opening(&self) {
+        self.state.write().opening = Some(Vec::new());
+    }
+
+    /// Whether the first list is not in yet.
+    pub(crate) fn is_opening(&self) -> bool {
+        self.state.read().opening.is_some()
+    }
+
+    /// Begins with a list as of `revision` and applies what the feed has told since. Does nothing if another list came first.
+    pub(crate) fn open(&self, listed: Vec<Listed>, revision: i64) {
+        let mut state = self.state.write();
+        let Some(pending) = state.opening.take() else { return };
+        state.begin(&self.layout, listed, revision);
+        // Nobody watches yet.
+        for change in pending.into_iter().filter(|change| change.revision > revision) {
+            state.apply(&self.layout, change, &mut Vec::new());
+        }
+        state.trim(&self.layout, self.limits);
+    }
+
+    /// Ends the watches: the kind was removed.
+    pub(crate) fn close(&self) {
+        let mut wakes = vec![self.wake.clone()];
+        let mut state = self.state.write();
+        state.closed = true;
+        state.topics.wake_all(&mut wakes);
+        drop(state);
+        wakes.iter().for_each(|wake| wake.notify_waiters());
+    }
+
+    /// # Errors
+    /// [`Error::Removed`] if the kind was removed.
+    pub(crate) fn check_open(&self) -> Result<(), Error> {
+        if self.state.read().closed { Err(Error::Removed(self.layout.name.to_string())) } else { Ok(()) }
     }
 
     /// Throws everything away, history included, and begins with a list as of `revision`.
     pub(crate) fn reset(&self, listed: Vec<Listed>, revision: i64) {
         let mut wakes = vec![self.wake.clone()];
-        let entries: BTreeSet<_> = listed.into_iter().map(|listed| ByKey(listed.entry)).collect();
-        let mut indexes = Indexes { fields: self.layout.fields.iter().map(|_| Index::new()).collect(), ..Indexes::default() };
-        entries.iter().for_each(|entry| indexes.insert(&self.layout, &entry.0));
         let mut state = self.state.write();
+        state.opening = None;
+        state.begin(&self.layout, listed, revision);
         let seq = state.next_seq;
-        state.ring = Ring::new(revision, seq);
         state.topics.reset(revision, seq, &mut wakes);
-        (state.entries, state.indexes, state.revision, state.ring_bytes) = (entries, indexes, revision, 0);
         state.epoch += 1;
         drop(state);
         wakes.iter().for_each(|wake| wake.notify_waiters());
@@ -220,6 +269,15 @@ impl State {
         self.ring_bytes += event.size();
         self.topics.push(layout, &event, wakes);
         self.ring.push(event);
+    }
+
+    /// Makes the objects those of a list as of `revision`, with no history.
+    fn begin(&mut self, layout: &KindLayout, listed: Vec<Listed>, revision: i64) {
+        let entries: BTreeSet<_> = listed.into_iter().map(|listed| ByKey(listed.entry)).collect();
+        let mut indexes = Indexes { fields: layout.fields.iter().map(|_| Index::new()).collect(), ..Indexes::default() };
+        entries.iter().for_each(|entry| indexes.insert(layout, &entry.0));
+        self.ring = Ring::new(revision, self.next_seq);
+        (self.entries, self.indexes, self.revision, self.ring_bytes) = (entries, indexes, revision, 0);
     }
 
     fn trim(&mut self, layout: &KindLayout, limits: Limits) {

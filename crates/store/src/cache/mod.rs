@@ -7,6 +7,8 @@
 //!
 //! The watch covers the whole keyspace, so every revision is seen, and a consistent read only waits until the revision etcd
 //! reports has been published: no progress notifications, no polling.
+//! Kinds come and go at run time. One that comes is in the feed before its list is read, and keeps the changes it is told of until then: those
+//! after the list's revision are applied on top of it, the others are in it.
 //! *Invariants:* the published revision is one up to which every kind has applied everything; it never falls, except when etcd
 //! itself has lost history, and then every watcher is told to begin anew.
 
@@ -20,22 +22,24 @@ mod tests;
 mod topics;
 pub mod watch;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use api::unstructured;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch as signal};
 use tokio::time::timeout;
 
-pub(crate) use self::feed::Feed;
+pub(crate) use self::feed::{Feed, list_kind};
 pub(crate) use self::kind::{KindCache, Limits, Listed};
 pub(crate) use self::read_index::{ReadIndex, ReadIndexer};
 use crate::entry::Entry;
 use crate::envelope::{self, EnvelopeError};
 use crate::error::Error;
-use crate::layout::KindLayout;
+use crate::layout::{Encoding, KindLayout};
 use crate::metrics::Counters;
 
 /// How long a consistent read waits before it doubts that the etcd watch is alive.
@@ -43,10 +47,8 @@ const DOUBT_AFTER: Duration = Duration::from_secs(1);
 
 /// The caches of all kinds.
 pub(crate) struct Cache {
-    kinds: Vec<Arc<KindCache>>,
-    /// Prefix and place in `kinds`, ordered by prefix.
-    prefixes: Vec<(String, usize)>,
-    by_name: HashMap<String, usize>,
+    table: RwLock<Arc<Table>>,
+    limits: Limits,
     published: Arc<AtomicI64>,
     reached: signal::Sender<i64>,
     ready: signal::Sender<bool>,
@@ -57,35 +59,104 @@ pub(crate) struct Cache {
     pub(crate) counters: Arc<Counters>,
 }
 
+/// The kinds at one moment.
+#[derive(Clone, Default)]
+pub(crate) struct Table {
+    /// By prefix. Those that are being opened are among them: they are told of changes from the first moment on.
+    kinds: BTreeMap<String, Arc<KindCache>>,
+    /// Those that can be read.
+    by_name: HashMap<String, Arc<KindCache>>,
+}
+
+impl Table {
+    /// Every kind, ordered by prefix.
+    pub(crate) fn kinds(&self) -> impl Iterator<Item = &Arc<KindCache>> {
+        self.kinds.values()
+    }
+
+    /// The kind a key belongs to.
+    pub(crate) fn kind_of(&self, key: &str) -> Option<&Arc<KindCache>> {
+        let (prefix, kind) = self.kinds.range::<str, _>((Bound::Unbounded, Bound::Included(key))).next_back()?;
+        key.starts_with(prefix.as_str()).then_some(kind)
+    }
+
+    /// # Errors
+    /// A kind has the same name, or a prefix begins with the other.
+    fn insert(&mut self, kind: Arc<KindCache>) -> Result<(), Error> {
+        let (name, prefix) = (&*kind.layout.name, &*kind.layout.prefix);
+        let longer = self.kinds.range::<str, _>((Bound::Included(prefix), Bound::Unbounded)).next();
+        let other =
+            self.kind_of(prefix).or_else(|| longer.filter(|(longer, _)| longer.starts_with(prefix)).map(|(_, kind)| kind));
+        let same = || self.kinds().find(|other| other.layout.name == name);
+        if let Some(other) = other.or_else(same) {
+            return Err(Error::OverlappingKinds(other.layout.name.to_string(), name.to_owned()));
+        }
+        self.kinds.insert(prefix.to_owned(), kind);
+        Ok(())
+    }
+}
+
 impl Cache {
     /// # Errors
     /// Two kinds have the same name, or a prefix begins with another.
     pub(crate) fn new(layouts: Vec<KindLayout>, limits: Limits, counters: Arc<Counters>) -> Result<Self, Error> {
         let published = Arc::new(AtomicI64::new(0));
-        let mut prefixes: Vec<_> = layouts.iter().enumerate().map(|(i, l)| (l.prefix.to_string(), i)).collect();
-        prefixes.sort_unstable();
-        let overlap = |a: usize, b: usize| Error::OverlappingKinds(layouts[a].name.to_string(), layouts[b].name.to_string());
-        if let Some([a, b]) = prefixes.array_windows::<2>().find(|[a, b]| b.0.starts_with(&a.0)) {
-            return Err(overlap(a.1, b.1));
-        }
-        let mut by_name = HashMap::new();
-        for (index, layout) in layouts.iter().enumerate() {
-            if let Some(other) = by_name.insert(layout.name.to_string(), index) {
-                return Err(overlap(other, index));
-            }
-        }
-        let kind = |layout| KindCache::new(Arc::new(layout), limits, published.clone(), counters.clone());
-        let kinds = layouts.into_iter().map(|layout| Arc::new(kind(layout))).collect();
         let (reached, ready) = (signal::Sender::new(0), signal::Sender::new(false));
-        Ok(Self { kinds, prefixes, by_name, published, reached, ready, doubt: Notify::new(), keys: Mutex::default(), counters })
+        let table = RwLock::default();
+        let keys = Mutex::default();
+        let cache = Self { table, limits, published, reached, ready, doubt: Notify::new(), keys, counters };
+        for layout in layouts {
+            let kind = cache.insert(layout, false)?;
+            cache.show(&kind);
+        }
+        Ok(cache)
     }
 
-    pub(crate) fn kinds(&self) -> &[Arc<KindCache>] {
-        &self.kinds
+    /// The kinds at this moment.
+    pub(crate) fn table(&self) -> Arc<Table> {
+        self.table.read().clone()
     }
 
-    pub(crate) fn kind(&self, name: &str) -> Option<&Arc<KindCache>> {
-        self.kinds.get(*self.by_name.get(name)?)
+    /// The kind of that name, if it can be read.
+    pub(crate) fn kind(&self, name: &str) -> Option<Arc<KindCache>> {
+        self.table.read().by_name.get(name).cloned()
+    }
+
+    /// The kinds that can be read, ordered by prefix.
+    pub(crate) fn shown(&self) -> Vec<Arc<KindCache>> {
+        let table = self.table();
+        table.kinds().filter(|kind| table.by_name.contains_key(&*kind.layout.name)).cloned().collect()
+    }
+
+    /// Adds a kind, which is told of changes from now on but cannot be read yet. `opening`: they wait until it is filled.
+    ///
+    /// # Errors
+    /// A kind has the same name, or a prefix begins with the other.
+    pub(crate) fn insert(&self, layout: KindLayout, opening: bool) -> Result<Arc<KindCache>, Error> {
+        let kind = Arc::new(KindCache::new(Arc::new(layout), self.limits, self.published.clone(), self.counters.clone()));
+        if opening {
+            kind.begin_opening();
+        }
+        let mut table = self.table.write();
+        Arc::make_mut(&mut table).insert(kind.clone())?;
+        Ok(kind)
+    }
+
+    /// Lets a kind be read.
+    pub(crate) fn show(&self, kind: &Arc<KindCache>) {
+        Arc::make_mut(&mut self.table.write()).by_name.insert(kind.layout.name.to_string(), kind.clone());
+    }
+
+    /// Takes a kind out and ends its watches. False if it was not there.
+    pub(crate) fn remove(&self, name: &str) -> bool {
+        let mut table = self.table.write();
+        let Some(kind) = table.kinds().find(|kind| kind.layout.name == name).cloned() else { return false };
+        let changed = Arc::make_mut(&mut table);
+        changed.kinds.remove(&*kind.layout.prefix);
+        changed.by_name.remove(name);
+        drop(table);
+        kind.close();
+        true
     }
 
     /// The revision up to which everything is applied; 0 before the first list.
@@ -126,13 +197,6 @@ impl Cache {
         }
     }
 
-    /// The kind a key belongs to.
-    pub(crate) fn kind_of(&self, key: &str) -> Option<usize> {
-        let at = self.prefixes.partition_point(|(prefix, _)| prefix.as_str() <= key);
-        let (prefix, index) = self.prefixes.get(at.checked_sub(1)?)?;
-        key.starts_with(prefix.as_str()).then_some(*index)
-    }
-
     /// Told from now on when a key that begins with `prefix` and holds no object comes or goes.
     pub(crate) fn keys(&self, prefix: &str) -> signal::Receiver<()> {
         let mut keys = self.keys.lock();
@@ -169,15 +233,25 @@ impl Cache {
 /// Makes an entry of a stored value.
 ///
 /// # Errors
-/// The value is not an enveloped object of the kind.
+/// The value is not an enveloped object of the kind, or not its JSON where the kind is stored so.
 pub(crate) fn read(layout: &KindLayout, key: &str, value: &[u8], revision: i64) -> Result<Entry, EnvelopeError> {
-    let unknown = envelope::decode(value)?;
-    if (unknown.api_version, unknown.kind) != (&*layout.api_version, &*layout.kind) {
-        let (api_version, kind) = (unknown.api_version.to_owned(), unknown.kind.to_owned());
-        return Err(EnvelopeError::OtherType { api_version, kind });
-    }
-    Entry::new(key, layout.prefix.len(), unknown.raw, revision).map_err(|error| match error {
+    let entry = match layout.encoding {
+        Encoding::Protobuf => {
+            let unknown = envelope::decode(value)?;
+            if (unknown.api_version, unknown.kind) != (&*layout.api_version, &*layout.kind) {
+                let (api_version, kind) = (unknown.api_version.to_owned(), unknown.kind.to_owned());
+                return Err(EnvelopeError::OtherType { api_version, kind });
+            }
+            Entry::new(key, layout.prefix.len(), unknown.raw, revision)
+        }
+        Encoding::Json => {
+            let object = unstructured::from_stored(&layout.kind, value).map_err(|why| EnvelopeError::NoJson(why.to_string()))?;
+            Entry::new(key, layout.prefix.len(), &object, revision)
+        }
+    };
+    entry.map_err(|error| match error {
         crate::entry::EntryError::Malformed(error) => EnvelopeError::Malformed(error),
         crate::entry::EntryError::TooLong => EnvelopeError::TooLong,
+        crate::entry::EntryError::NoJson => EnvelopeError::NoJson(error.to_string()),
     })
 }

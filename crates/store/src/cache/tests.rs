@@ -12,7 +12,7 @@ use super::watch::{EventKind, Watch, WatchStart};
 use super::{KindCache, Limits, Listed};
 use crate::entry::Entry;
 use crate::error::Error;
-use crate::layout::{FieldLayout, KindLayout};
+use crate::layout::{Encoding, FieldLayout, KindLayout};
 use crate::selection::{IndexKey, Selection};
 use crate::store::ReadAt;
 use crate::wire::put_bytes;
@@ -42,6 +42,7 @@ fn layout() -> KindLayout {
         prefix: "/registry/pods/".into(),
         namespaced: true,
         ttl: None,
+        encoding: Encoding::Protobuf,
         fields: vec![FieldLayout::text("spec.nodeName", &[2, 10]).indexed(), FieldLayout::text("metadata.name", &[1, 1])],
     }
 }

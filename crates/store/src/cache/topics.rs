@@ -141,6 +141,12 @@ impl Topics {
         }
     }
 
+    /// Adds the wake-ups of every topic to `wakes`.
+    pub(crate) fn wake_all(&self, wakes: &mut Vec<Arc<Notify>>) {
+        let topics = self.fields.iter().chain([&self.objects, &self.namespaces]);
+        wakes.extend(topics.flat_map(HashMap::values).map(|topic| topic.wake.clone()));
+    }
+
     fn table<'a>(&mut self, id: &'a TopicId) -> Option<(&mut HashMap<String, Topic>, &'a str)> {
         match id {
             TopicId::All => None,

@@ -109,7 +109,7 @@ impl Watch {
     /// Waits for the next changes. Cancel safe.
     ///
     /// # Errors
-    /// [`Error::Expired`] once the watch has fallen too far behind; it is over then.
+    /// [`Error::Expired`] once the watch has fallen too far behind, [`Error::Removed`] once the kind is gone; it is over then.
     pub async fn next(&mut self) -> Result<Batch, Error> {
         if let Some(batch) = self.take_initial() {
             return Ok(batch);
@@ -177,6 +177,9 @@ impl Watch {
     /// Takes the next events out of the ring.
     fn read(&mut self) -> Result<Option<Taken>, Error> {
         let state = self.kind.state.read();
+        if state.closed {
+            return Err(Error::Removed(self.kind.layout.name.to_string()));
+        }
         let ring = state.events_of(&self.topic);
         if self.epoch != state.epoch || self.cursor < ring.first_seq() {
             self.kind.counters.expired_watchers.add(1);

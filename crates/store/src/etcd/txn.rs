@@ -12,7 +12,7 @@ use bytes::Bytes;
 use etcd_client::{Compare, CompareOp, KeyValue, PutOptions, TxnOp, TxnOpResponse};
 
 use super::{Etcd, EtcdError, Member, Repeat, revision_of};
-use crate::layout::KindLayout;
+use crate::layout::{Encoding, KindLayout};
 
 /// What must hold of a key for a transaction to happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,16 +95,20 @@ impl Txn {
     /// Writes an encoded object in its envelope, without its resource version, for as long as its kind says.
     ///
     /// # Errors
-    /// The object is no protobuf message.
+    /// The object is no protobuf message, or not the one of a kind that is stored as JSON.
     pub fn put_object(
         self,
         layout: &KindLayout,
         namespace: &str,
         name: &str,
         object: &[u8],
-    ) -> Result<Self, crate::wire::WireError> {
+    ) -> Result<Self, crate::entry::EntryError> {
         let object = crate::wire::normalized(object)?;
-        let value = crate::envelope::encode(&layout.api_version, &layout.kind, &object);
+        let value = match layout.encoding {
+            Encoding::Protobuf => crate::envelope::encode(&layout.api_version, &layout.kind, &object),
+            Encoding::Json => api::unstructured::to_stored(&layout.api_version, &layout.kind, &object)
+                .map_err(|_| crate::entry::EntryError::NoJson)?,
+        };
         Ok(self.put(layout.key(namespace, name), value, layout.ttl))
     }
 

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use store::wire::put_bytes;
-use store::{Batch, Collection, Config, FieldLayout, KindLayout, Store, Watch};
+use store::{Batch, Collection, Config, Encoding, FieldLayout, KindLayout, Store, Watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -47,6 +47,7 @@ pub fn pods() -> KindLayout {
         prefix: Cow::Borrowed("/registry/pods/"),
         namespaced: true,
         ttl: None,
+        encoding: Encoding::Protobuf,
         fields: vec![FieldLayout::text("spec.nodeName", &[2, 10]).indexed(), FieldLayout::text("status.phase", &[3, 1])],
     }
 }
