@@ -38,6 +38,8 @@ pub struct Message {
     /// False for the services' own messages, which have no JSON.
     pub has_json: bool,
     pub metadata_is_object_meta: bool,
+    /// Server-side apply: one value with one owner.
+    pub atomic: bool,
 }
 
 /// How often a field occurs.
@@ -93,6 +95,7 @@ pub struct Options {
     pub retain_keys: bool,
     pub list_set: bool,
     pub list_map_keys: Vec<String>,
+    pub atomic: bool,
 }
 
 /// Every `.proto` file below `root`, as names relative to it, in a stable order.
@@ -115,16 +118,22 @@ pub fn proto_files(root: &Path) -> io::Result<Vec<PathBuf>> {
 /// All messages in declaration order, without map entries and well-known types.
 pub fn messages(pool: &DescriptorPool) -> Result<Vec<Message>, Box<dyn Error>> {
     let extension = |name| pool.get_extension_by_name(name).ok_or(format!("extension {name} is not declared"));
-    let (resource, field) = (extension("ferrokube.resource")?, extension("ferrokube.field")?);
+    let (resource, field, atomic) =
+        (extension("ferrokube.resource")?, extension("ferrokube.field")?, extension("ferrokube.atomic")?);
     Ok(pool
         .all_messages()
         .filter(|m| !m.is_map_entry() && !m.full_name().starts_with("google.protobuf"))
         .filter(|m| m.parent_file().name() != "ferrokube/options.proto")
-        .map(|m| message(&m, &resource, &field))
+        .map(|m| message(&m, &resource, &field, &atomic))
         .collect())
 }
 
-fn message(m: &MessageDescriptor, resource: &ExtensionDescriptor, field: &ExtensionDescriptor) -> Message {
+fn message(
+    m: &MessageDescriptor,
+    resource: &ExtensionDescriptor,
+    field: &ExtensionDescriptor,
+    atomic: &ExtensionDescriptor,
+) -> Message {
     let metadata = m.get_field_by_name("metadata").map(|f| f.kind());
     Message {
         name: m.full_name().to_owned(),
@@ -134,6 +143,7 @@ fn message(m: &MessageDescriptor, resource: &ExtensionDescriptor, field: &Extens
         odd: ODD.iter().find(|(name, _)| *name == m.full_name()).map(|(_, odd)| *odd),
         resource: m.options().get_extension(resource).as_message().filter(|_| m.options().has_extension(resource)).cloned(),
         has_json: m.full_name().starts_with("k8s.io."),
+        atomic: m.options().get_extension(atomic).as_bool().unwrap_or_default(),
         metadata_is_object_meta: metadata.is_some_and(|k| k.as_message().is_some_and(|m| m.name() == "ObjectMeta")),
     }
 }
@@ -195,6 +205,7 @@ fn resolve(o: &DynamicMessage) -> Options {
         retain_keys: flag(o, "retain_keys"),
         list_set: flag(o, "list_set"),
         list_map_keys: texts(o, "list_map_keys"),
+        atomic: flag(o, "atomic"),
     }
 }
 

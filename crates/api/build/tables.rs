@@ -53,8 +53,15 @@ fn texts_of(r: &DynamicMessage, option: &str) -> String {
 
 fn message_table(out: &mut String, m: &Message, messages: &[Message]) {
     writeln!(out, "/// The schema of `{}`.", m.name).ok();
-    writeln!(out, "pub static {}: Message = Message {{ name: {:?}, doc: {:?}, fields: &[", table_name(&m.name), m.name, m.doc)
-        .ok();
+    writeln!(
+        out,
+        "pub static {}: Message = Message {{ name: {:?}, doc: {:?}, atomic: {}, fields: &[",
+        table_name(&m.name),
+        m.name,
+        m.doc,
+        m.atomic
+    )
+    .ok();
     for f in &m.fields {
         field_entry(out, f, messages);
     }
@@ -93,7 +100,7 @@ fn field_entry(out: &mut String, f: &Field, messages: &[Message]) {
         out,
         "Field {{ number: {}, json: {:?}, doc: {:?}, ty: {ty}, cardinality: Cardinality::{cardinality}, inline: {}, required: {}, \
          default: {}, one_of: {}, min: {:?}, max: {:?}, format: {format}, immutable: {}, merge_key: {}, merge_set: {}, \
-         retain_keys: {}, list: {list} }},",
+         retain_keys: {}, list: {list}, atomic: {}, always: {} }},",
         f.number,
         f.json,
         f.doc,
@@ -107,6 +114,8 @@ fn field_entry(out: &mut String, f: &Field, messages: &[Message]) {
         optional(&o.merge_key),
         o.merge_set,
         o.retain_keys,
+        o.atomic,
+        o.required,
     )
     .ok();
 }

@@ -29,6 +29,7 @@ pub mod json;
 pub mod kind;
 pub mod mask;
 pub mod names;
+pub mod ownership;
 pub mod pod;
 pub mod quantity;
 pub mod quota;

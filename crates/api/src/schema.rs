@@ -8,7 +8,7 @@ use std::{fmt, sync::Arc};
 
 use serde_json::{Map, Value};
 
-use crate::{names::Format, rules::FieldErrors, strict::Problem};
+use crate::{names::Format, ownership::Shape, rules::FieldErrors, strict::Problem};
 
 /// What the objects of a kind look like.
 #[derive(Clone, Debug)]
@@ -33,6 +33,21 @@ pub trait DynamicSchema: fmt::Debug + Send + Sync {
 
     /// The schema as an OpenAPI v3 schema object, for documentation and for clients.
     fn open_api(&self) -> Value;
+
+    /// How a whole object is owned, `metadata` included: by the list types, map keys and atomic places that the schema names.
+    fn shape(&self) -> Shape<'_> {
+        Shape::Untyped
+    }
+}
+
+impl Schema {
+    /// How an object is owned.
+    pub fn shape(&self) -> Shape<'_> {
+        match self {
+            Self::Compiled(message) => message.shape(),
+            Self::Dynamic(schema) => schema.shape(),
+        }
+    }
 }
 
 /// A message.
@@ -42,6 +57,8 @@ pub struct Message {
     pub name: &'static str,
     /// What it is, in a sentence or two.
     pub doc: &'static str,
+    /// Server-side apply: objects of this message have one owner.
+    pub atomic: bool,
     /// Its fields, in the order of the schema.
     pub fields: &'static [Field],
 }
@@ -83,6 +100,10 @@ pub struct Field {
     pub retain_keys: bool,
     /// How server-side apply sees the list.
     pub list: ListType,
+    /// Server-side apply: the map has one owner.
+    pub atomic: bool,
+    /// Stands in JSON even when it is empty.
+    pub always: bool,
 }
 
 /// What a value is.
