@@ -201,7 +201,7 @@ mod tests {
         let kind = custom_kind("stable.example.com", "v1", "Widget");
         let value = json!({
             "apiVersion": "stable.example.com/v1", "kind": "Widget",
-            "metadata": {"name": "a", "namespace": "b", "labels": {"x": "y"}, "creationTimestamp": null},
+            "metadata": {"name": "a", "namespace": "b", "labels": {"x": "y"}},
             "spec": {"size": 3, "none": null}, "status": {"ready": true},
         });
         let object = kind.from_value(value.clone()).unwrap();
