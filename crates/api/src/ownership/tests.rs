@@ -505,7 +505,7 @@ proptest! {
     }
 
     #[test]
-    fn applying_twice_is_applying_once_and_applying_nothing_restores(seed: u64) {
+    fn applying_twice_is_applying_once_and_applying_nothing_restores(seed in prop_oneof![Just(10_036_928_575_351_406_393), any::<u64>()]) {
         for kind in KINDS {
             let shape = kind.message().unwrap().shape();
             let mut config = Sampler::random(seed, 40, 4).object(kind.message().unwrap());
@@ -538,6 +538,7 @@ fn forget_empty(value: &mut Value) {
     }
     if let Value::Object(map) = value {
         map.values_mut().for_each(forget_empty);
-        map.retain(|_, value| !matches!(value, Value::Object(map) if map.is_empty()));
+        // A keyed list that was applied empty is owned by nobody and stays; decoding drops it.
+        map.retain(|_, value| !matches!(value, Value::Object(map) if map.is_empty()) && *value != json!([]));
     }
 }
