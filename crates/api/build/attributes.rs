@@ -21,8 +21,12 @@ fn attribute(f: &Field, messages: &[Message]) -> String {
     // What upstream holds by value is always there: objects as `{}`, numbers-or-text as 0, durations as 0s (but times as null).
     let by_value = |m: &Message| matches!(m.odd, None | Some("IntOrString" | "Duration"));
     let is_object = matches!(&f.ty, Type::Message(name) if messages.iter().any(|m| m.name == *name && by_value(m)));
+    if f.ty == Type::F64 {
+        parts.push("serialize_with = \"crate::json::number\"".to_owned());
+    }
     match (f.cardinality, &f.ty) {
         (Cardinality::Map, Type::Bytes) => parts.push("with = \"crate::json::base64_map\"".to_owned()),
+        (Cardinality::Plain, Type::Bytes) => parts.push("with = \"crate::json::base64_bytes\"".to_owned()),
         (Cardinality::Map, _) => parts.push("deserialize_with = \"crate::json::map\"".to_owned()),
         (Cardinality::Optional, _) if f.options.required && is_object => {
             parts.push("serialize_with = \"crate::json::or_empty\"".to_owned());

@@ -11,7 +11,8 @@ use protox::prost_reflect::{
     DescriptorPool, DynamicMessage, ExtensionDescriptor, FieldDescriptor, Kind, MessageDescriptor, ReflectMessage, Value,
 };
 
-/// Messages whose JSON is not an object of their fields; their serde is hand-written in `src/json.rs`.
+/// Messages whose JSON is not an object of their fields; their serde is hand-written in `src/json.rs`. `Either` is the object of its inlined
+/// field, or what its other field holds.
 const ODD: &[(&str, &str)] = &[
     ("k8s.io.apimachinery.pkg.apis.meta.v1.Time", "Time"),
     ("k8s.io.apimachinery.pkg.apis.meta.v1.MicroTime", "Time"),
@@ -22,6 +23,10 @@ const ODD: &[(&str, &str)] = &[
     ("k8s.io.apimachinery.pkg.util.intstr.IntOrString", "IntOrString"),
     ("k8s.io.api.authentication.v1.ExtraValue", "Strings"),
     ("k8s.io.api.authorization.v1.ExtraValue", "Strings"),
+    ("k8s.io.apiextensions_apiserver.pkg.apis.apiextensions.v1.JSON", "Json"),
+    ("k8s.io.apiextensions_apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray", "Either"),
+    ("k8s.io.apiextensions_apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool", "Either"),
+    ("k8s.io.apiextensions_apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray", "Either"),
 ];
 
 /// One message.
@@ -75,6 +80,8 @@ pub struct Field {
     pub doc: String,
     pub ty: Type,
     pub cardinality: Cardinality,
+    /// The message may contain itself, so that prost boxes it.
+    pub boxed: bool,
     pub options: Options,
 }
 
@@ -177,8 +184,26 @@ fn field(f: &FieldDescriptor, extension: &ExtensionDescriptor) -> Field {
         doc: comment(f.parent_file().file_descriptor_proto(), f.path()),
         ty,
         cardinality,
+        boxed: cardinality == Cardinality::Optional && nests(f),
         options: options.as_message().map(resolve).unwrap_or_default(),
     }
+}
+
+/// True if what the field holds leads back to the message that has the field, over singular fields alone.
+fn nests(f: &FieldDescriptor) -> bool {
+    let holder = f.parent_message();
+    let (mut open, mut seen) = (vec![f.kind()], Vec::new());
+    while let Some(kind) = open.pop() {
+        let Kind::Message(m) = kind else { continue };
+        if m == *holder {
+            return true;
+        }
+        if !seen.contains(&m) {
+            open.extend(m.fields().filter(|f| !f.is_list() && !f.is_map()).map(|f| f.kind()));
+            seen.push(m);
+        }
+    }
+    false
 }
 
 fn resolve(o: &DynamicMessage) -> Options {
@@ -247,7 +272,7 @@ fn rust_path(m: &MessageDescriptor) -> String {
 
 fn rust_ident(name: &str) -> String {
     match name {
-        "type" | "continue" | "ref" | "match" | "macro" | "use" | "where" | "static" => format!("r#{name}"),
+        "type" | "continue" | "ref" | "match" | "macro" | "use" | "where" | "static" | "enum" => format!("r#{name}"),
         _ => name.to_owned(),
     }
 }

@@ -7,14 +7,14 @@ use crate::model::{Cardinality, Field, Message, Type};
 /// Writes `rules.rs`.
 pub fn render(messages: &[Message]) -> String {
     let mut out = String::from("use crate::{names::Format, rules::*};\n");
-    for m in messages.iter().filter(|m| m.has_json && m.odd.is_none()) {
+    for m in messages.iter().filter(|m| m.has_json && is_object(m)) {
         let (mut defaults, mut validate, mut update) = (String::new(), String::new(), String::new());
         for f in &m.fields {
             let target = match &f.ty {
                 Type::Message(name) => messages.iter().find(|m| m.name == *name),
                 _ => None,
             };
-            let (nested, odd) = (target.is_some_and(|m| m.odd.is_none()), target.and_then(|m| m.odd));
+            let (nested, odd) = (target.is_some_and(is_object), target.and_then(|m| m.odd));
             default(&mut defaults, m, f, nested);
             if odd == Some("Quantity") {
                 settle(&mut defaults, f);
@@ -32,6 +32,11 @@ pub fn render(messages: &[Message]) -> String {
         .ok();
     }
     out
+}
+
+/// True if the message has fields of its own to look at.
+fn is_object(m: &Message) -> bool {
+    matches!(m.odd, None | Some("Either"))
 }
 
 fn default(out: &mut String, m: &Message, f: &Field, nested: bool) {

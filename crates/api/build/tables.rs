@@ -78,6 +78,7 @@ fn field_entry(out: &mut String, f: &Field, messages: &[Message]) {
         Type::String => "FieldType::String".to_owned(),
         Type::Bytes => "FieldType::Bytes".to_owned(),
         Type::Message(name) => match messages.iter().find(|m| m.name == *name).and_then(|m| m.odd) {
+            Some("Either") => format!("FieldType::Either(&{})", table_name(name)),
             Some(odd) => format!("FieldType::{odd}"),
             None => format!("FieldType::Message(&{})", table_name(name)),
         },
@@ -129,15 +130,18 @@ fn getters(out: &mut String, m: &Message, messages: &[Message]) {
         m.rust
     )
     .ok();
-    let singular = m.fields.iter().filter(|f| f.cardinality == Cardinality::Optional && is_known(f, messages));
+    // A getter of that name would hide the constructor.
+    let gets = |f: &&Field| f.cardinality == Cardinality::Optional && is_known(f, messages) && f.rust != "default";
+    let singular = m.fields.iter().filter(gets);
     let mut body = String::new();
     for f in singular {
         let Type::Message(name) = &f.ty else { continue };
         let Some(target) = messages.iter().find(|m| m.name == *name) else { continue };
         let (ident, bare) = (&f.rust, f.rust.trim_start_matches("r#"));
+        let as_ref = if f.boxed { "as_deref" } else { "as_ref" };
         writeln!(
             body,
-            "/// `{bare}`, or its default if unset.\npub fn {ident}(&self) -> &{0} {{ self.{ident}.as_ref().unwrap_or_else(|| <{0}>::shared_default()) }}\n\
+            "/// `{bare}`, or its default if unset.\npub fn {ident}(&self) -> &{0} {{ self.{ident}.{as_ref}().unwrap_or_else(|| <{0}>::shared_default()) }}\n\
              /// `{bare}`, made first if unset.\npub fn {bare}_mut(&mut self) -> &mut {0} {{ self.{ident}.get_or_insert_default() }}",
             target.rust
         )

@@ -8,12 +8,16 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
-    de::{self, DeserializeOwned, Visitor},
+    de::{
+        self, DeserializeOwned, MapAccess, SeqAccess, Visitor,
+        value::{MapAccessDeserializer, SeqAccessDeserializer},
+    },
 };
 use serde_json::Value;
 
 use crate::{
     Resource, SharedDefault,
+    apiextensions::v1::{Json, JsonSchemaProps, JsonSchemaPropsOrArray, JsonSchemaPropsOrBool, JsonSchemaPropsOrStringArray},
     authentication::v1::ExtraValue as AuthenticationExtra,
     authorization::v1::ExtraValue as AuthorizationExtra,
     duration,
@@ -116,6 +120,17 @@ pub(crate) fn or_empty<S: Serializer, T: Serialize + SharedDefault>(value: &Opti
     value.as_ref().unwrap_or_else(|| T::shared_default()).serialize(s)
 }
 
+/// Writes whole numbers as such: `3`, not `3.0`.
+#[expect(clippy::cast_possible_truncation, reason = "only numbers that an i64 holds exactly")]
+pub(crate) fn number<'a, S: Serializer>(value: impl Into<Option<&'a f64>>, s: S) -> Result<S::Ok, S::Error> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    match value.into() {
+        None => s.serialize_none(),
+        Some(v) if v.fract() == 0.0 && v.abs() <= EXACT => s.serialize_i64(*v as i64),
+        Some(v) => s.serialize_f64(*v),
+    }
+}
+
 /// Reads a message whose fields stand in the parent's object; absent if none of them does.
 pub(crate) fn inline<'de, D, T>(d: D) -> Result<Option<T>, D::Error>
 where
@@ -150,6 +165,22 @@ pub(crate) mod base64_map {
             Err(e) => Err(de::Error::custom(format!("{key}: the value is not base64: {e}"))),
         };
         map.into_iter().map(decode).collect()
+    }
+}
+
+/// Bytes, base64 in JSON.
+pub(crate) mod base64_bytes {
+    use base64::Engine as _;
+
+    use super::{Bytes, Deserialize, Deserializer, STANDARD, Serializer, de};
+
+    pub fn serialize<S: Serializer>(bytes: &Bytes, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Bytes, D::Error> {
+        let text = Option::<String>::deserialize(d)?.unwrap_or_default();
+        STANDARD.decode(text.as_bytes()).map(Bytes::from).map_err(|e| de::Error::custom(format!("the value is not base64: {e}")))
     }
 }
 
@@ -271,7 +302,7 @@ macro_rules! raw_json {
         }
     )*};
 }
-raw_json!(FieldsV1, RawExtension);
+raw_json!(FieldsV1, RawExtension, Json);
 
 macro_rules! strings {
     ($($ty:ty),*) => {$(
@@ -289,6 +320,65 @@ macro_rules! strings {
     )*};
 }
 strings!(AuthenticationExtra, AuthorizationExtra);
+
+// === a schema, or something simpler ===
+
+macro_rules! either {
+    ($ty:ty, $expecting:literal, $other:ident: $write:expr, $($visit:tt)*) => {
+        impl Serialize for $ty {
+            fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                match &self.schema {
+                    Some(schema) => schema.serialize(s),
+                    None => self.$other.serialize(s),
+                }
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $ty {
+            fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                struct Either;
+                impl<'de> Visitor<'de> for Either {
+                    type Value = $ty;
+
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str($expecting)
+                    }
+
+                    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<$ty, A::Error> {
+                        let schema = JsonSchemaProps::deserialize(MapAccessDeserializer::new(map))?;
+                        Ok($write(schema))
+                    }
+
+                    $($visit)*
+                }
+                d.deserialize_any(Either)
+            }
+        }
+    };
+}
+either!(
+    JsonSchemaPropsOrBool, "a schema, true or false",
+    allows: |schema| JsonSchemaPropsOrBool { allows: true, schema: Some(Box::new(schema)) },
+    fn visit_bool<E: de::Error>(self, allows: bool) -> Result<JsonSchemaPropsOrBool, E> {
+        Ok(JsonSchemaPropsOrBool { allows, schema: None })
+    }
+);
+either!(
+    JsonSchemaPropsOrArray, "a schema or a list of schemas",
+    json_schemas: |schema| JsonSchemaPropsOrArray { schema: Some(Box::new(schema)), json_schemas: Vec::new() },
+    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<JsonSchemaPropsOrArray, A::Error> {
+        let json_schemas = Vec::deserialize(SeqAccessDeserializer::new(items))?;
+        Ok(JsonSchemaPropsOrArray { schema: None, json_schemas })
+    }
+);
+either!(
+    JsonSchemaPropsOrStringArray, "a schema or a list of names",
+    property: |schema| JsonSchemaPropsOrStringArray { schema: Some(schema), property: Vec::new() },
+    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<JsonSchemaPropsOrStringArray, A::Error> {
+        let property = Vec::deserialize(SeqAccessDeserializer::new(items))?;
+        Ok(JsonSchemaPropsOrStringArray { schema: None, property })
+    }
+);
 
 /// Reads any deserialisable value, for messages that are not resources.
 ///

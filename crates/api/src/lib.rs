@@ -59,6 +59,7 @@ pub use bytes::Bytes;
 pub use generated::k8s::io::api::{
     authentication, authorization, autoscaling, coordination, core, discovery, policy, rbac, scheduling,
 };
+pub use generated::k8s::io::apiextensions_apiserver::pkg::apis::apiextensions;
 pub use generated::{ferrokube, google, k8s::io::apimachinery::pkg::apis::meta, k8s::io::metrics::pkg::apis::metrics};
 pub use kind::{Kind, KindRef};
 pub use registry::Registry;

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use crate::{
+    apiextensions::v1::Json,
     intstr::IntOrString,
     meta::v1::{FieldsV1, MicroTime, StatusCause, Time},
     names::{self, Format},
@@ -121,6 +122,16 @@ impl FieldErrors {
     /// The value is not of the right form.
     pub fn invalid(&mut self, at: &Path<'_>, value: impl fmt::Debug, why: impl fmt::Display) {
         self.push(at, "FieldValueInvalid", format!("Invalid value: {value:?}: {why}"));
+    }
+
+    /// The value is wrong, which is not shown since it may be large.
+    pub fn invalid_because(&mut self, at: &Path<'_>, why: impl fmt::Display) {
+        self.push(at, "FieldValueInvalid", format!("Invalid value: {why}"));
+    }
+
+    /// The value is of another type.
+    pub fn type_invalid(&mut self, at: &Path<'_>, value: impl fmt::Debug, why: impl fmt::Display) {
+        self.push(at, "FieldValueTypeInvalid", format!("Invalid value: {value:?}: {why}"));
     }
 
     /// The value is none of those allowed.
@@ -251,13 +262,23 @@ impl CheckValue for MicroTime {
 }
 
 impl CheckValue for FieldsV1 {
-    /// Nothing stands for `null`.
     fn check_value(&self, at: &Path<'_>, errors: &mut FieldErrors) {
-        if !self.raw.is_empty()
-            && let Err(e) = serde_json::from_slice::<serde_json::Value>(&self.raw)
-        {
-            errors.invalid(at, String::from_utf8_lossy(&self.raw), format_args!("must be JSON: {e}"));
-        }
+        check_json(&self.raw, at, errors);
+    }
+}
+
+impl CheckValue for Json {
+    fn check_value(&self, at: &Path<'_>, errors: &mut FieldErrors) {
+        check_json(&self.raw, at, errors);
+    }
+}
+
+/// Nothing stands for `null`.
+fn check_json(raw: &[u8], at: &Path<'_>, errors: &mut FieldErrors) {
+    if !raw.is_empty()
+        && let Err(e) = serde_json::from_slice::<serde_json::Value>(raw)
+    {
+        errors.invalid(at, String::from_utf8_lossy(raw), format_args!("must be JSON: {e}"));
     }
 }
 

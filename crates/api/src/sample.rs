@@ -11,17 +11,19 @@ pub struct Sampler {
     percent: u64,
     /// How deep messages may nest.
     depth: usize,
+    /// Messages around the one that is filled, by name.
+    inside: Vec<&'static str>,
 }
 
 impl Sampler {
     /// Sets every field, down to this depth.
     pub fn full(depth: usize) -> Self {
-        Self { state: 1, percent: 100, depth }
+        Self { state: 1, percent: 100, depth, inside: Vec::new() }
     }
 
     /// Sets some fields, chosen by a seed.
     pub fn random(seed: u64, percent: u64, depth: usize) -> Self {
-        Self { state: seed, percent, depth }
+        Self { state: seed, percent, depth, inside: Vec::new() }
     }
 
     /// The next of a fixed sequence of numbers below `bound` (splitmix64).
@@ -40,6 +42,7 @@ impl Sampler {
 
     fn message(&mut self, message: &Message, depth: usize) -> Map<String, Value> {
         let mut map = Map::new();
+        self.inside.push(message.name);
         for field in message.json_fields() {
             // An unset required time is null in upstream's JSON, which not every reader takes.
             let always = field.required && matches!(field.ty, FieldType::Time);
@@ -50,12 +53,17 @@ impl Sampler {
                 map.insert(field.json.to_owned(), value);
             }
         }
+        self.inside.pop();
         map
     }
 
     fn field(&mut self, field: &Field, depth: usize) -> Option<Value> {
-        if matches!(field.ty, FieldType::Message(_)) && depth == 0 {
-            return None;
+        if let Some(message) = field.ty.message() {
+            // What contains itself does so once.
+            let again = self.inside.iter().filter(|name| **name == message.name).count() > 1;
+            if again || depth == 0 {
+                return None;
+            }
         }
         let count = if self.percent == 100 { 2 } else { self.below(4) };
         Some(match field.cardinality {
@@ -106,7 +114,9 @@ impl Sampler {
             FieldType::F64 => json!(1.5),
             FieldType::String => json!(format!("text{n}")),
             FieldType::Bytes => json!("aGk="),
-            FieldType::Message(message) => Value::Object(self.message(message, depth.saturating_sub(1))),
+            FieldType::Message(_) | FieldType::Either(_) => {
+                ty.message().map_or(Value::Null, |message| Value::Object(self.message(message, depth.saturating_sub(1))))
+            }
             FieldType::Time => json!(format!("2024-01-0{n}T00:00:00Z")),
             FieldType::Duration => json!(format!("{n}s")),
             FieldType::Quantity => json!(format!("{n}Gi")),

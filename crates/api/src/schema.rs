@@ -135,6 +135,8 @@ pub enum FieldType {
     Strings,
     /// Any JSON.
     Json,
+    /// The object of the message's inlined field, or what its other field holds: a boolean, texts or a list of such objects.
+    Either(&'static Message),
 }
 
 impl FieldType {
@@ -150,6 +152,16 @@ impl FieldType {
             Self::IntOrString => "IntOrString",
             Self::Strings => "[]string",
             Self::Json => "Object",
+            Self::Either(_) => self.message().map_or("Object", |m| Self::Message(m).display_name()),
+        }
+    }
+
+    /// The schema of the object that the value is, or may be.
+    pub fn message(self) -> Option<&'static Message> {
+        match self {
+            Self::Message(m) => Some(m),
+            Self::Either(m) => m.fields.iter().find(|f| f.inline).and_then(|f| f.ty.message()),
+            _ => None,
         }
     }
 }

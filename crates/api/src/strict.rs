@@ -24,6 +24,8 @@ use crate::{
 
 /// Most nested messages of one object. They take far more memory than their encoding: two bytes can be a container.
 const MAX_MESSAGES: usize = 50_000;
+/// Deepest nesting of messages. The protobuf decoder goes to a hundred levels, of which an entry of a map takes two.
+const MAX_DEPTH: usize = 40;
 /// Most problems that are told.
 const MAX_PROBLEMS: usize = 100;
 /// Longest name for which a similar one is looked for.
@@ -69,7 +71,7 @@ pub fn parse(text: &[u8]) -> Result<(Value, Vec<Problem>), serde_json::Error> {
 /// What does not fit `kind` in `value`, in the order of the document; not more than a hundred problems. Of a kind made at run time only the
 /// metadata is looked at: the rest is for its own schema.
 pub fn check(kind: &Kind, value: &Value) -> Vec<Problem> {
-    let mut problems = Problems { list: Vec::new(), messages: 0 };
+    let mut problems = Problems { list: Vec::new(), messages: 0, depth: 0 };
     match (value, kind.message()) {
         (Value::Object(_), Some(schema)) => message(schema, value, "", true, &mut problems),
         (Value::Object(object), None) => {
@@ -118,9 +120,13 @@ fn count_messages(m: &Message, mut encoded: &[u8], left: &mut usize) -> Option<(
         let (inner, rest) = encoded.split_at_checked(length)?;
         encoded = rest;
         let field = m.fields.iter().find(|field| field.number == number);
-        if let (WireType::LengthDelimited, Some(Field { ty: FieldType::Message(m), cardinality, .. })) = (wire_type, field) {
+        let is = |field: &'static Field| match field.ty {
+            FieldType::Message(m) | FieldType::Either(m) => Some((m, field.cardinality)),
+            _ => None,
+        };
+        if let (WireType::LengthDelimited, Some((m, cardinality))) = (wire_type, field.and_then(is)) {
             *left = left.checked_sub(1)?;
-            if *cardinality != Cardinality::Map {
+            if cardinality != Cardinality::Map {
                 count_messages(m, inner, left)?;
             }
         }
@@ -133,6 +139,8 @@ struct Problems {
     list: Vec<Problem>,
     /// Objects seen.
     messages: usize,
+    /// Objects around the one that is looked at.
+    depth: usize,
 }
 
 impl Problems {
@@ -154,6 +162,17 @@ fn message(m: &Message, value: &Value, path: &str, top: bool, problems: &mut Pro
     if problems.messages == MAX_MESSAGES + 1 {
         problems.push(Problem { path: path.to_owned(), message: too_many(), unknown: false });
     }
+    if problems.depth == MAX_DEPTH {
+        let message = format!("objects are nested more than {MAX_DEPTH} deep here");
+        problems.push(Problem { path: path.to_owned(), message, unknown: false });
+        return;
+    }
+    problems.depth += 1;
+    fields(m, map, path, top, problems);
+    problems.depth -= 1;
+}
+
+fn fields(m: &Message, map: &serde_json::Map<String, Value>, path: &str, top: bool, problems: &mut Problems) {
     for (key, value) in map {
         if problems.enough() {
             return;
@@ -201,6 +220,7 @@ fn field(f: &Field, value: &Value, path: &str, problems: &mut Problems) {
 fn scalar(ty: FieldType, value: &Value, path: &str, problems: &mut Problems) {
     let expected = match (ty, value) {
         (FieldType::Message(m), _) => return message(m, value, path, false, problems),
+        (FieldType::Either(m), _) => return either(m, value, path, problems),
         (FieldType::Json, _) | (FieldType::Bool, Value::Bool(_)) | (FieldType::String, Value::String(_)) => return,
         (FieldType::Bytes, Value::String(text)) => {
             let error = STANDARD.decode(text).err().map(|e| format!("the value is not base64: {e}"));
@@ -228,6 +248,20 @@ fn scalar(ty: FieldType, value: &Value, path: &str, problems: &mut Problems) {
         (FieldType::Quantity, _) => "a quantity such as 500m or 2Gi",
     };
     problems.push(wrong_type(path, expected, value));
+}
+
+/// An object of the inlined message, or what the other field is.
+fn either(m: &'static Message, value: &Value, path: &str, problems: &mut Problems) {
+    let other = m.fields.iter().find(|f| !f.inline);
+    match (FieldType::Either(m).message(), other) {
+        (Some(schema), _) if value.is_object() => message(schema, value, path, false, problems),
+        (_, Some(Field { cardinality: Cardinality::Singular, ty: FieldType::Bool, .. })) if value.is_boolean() => {}
+        (_, Some(other @ Field { cardinality: Cardinality::List, .. })) if value.is_array() => {
+            field(other, value, path, problems)
+        }
+        (_, Some(Field { ty: FieldType::Bool, .. })) => problems.push(wrong_type(path, "an object, true or false", value)),
+        _ => problems.push(wrong_type(path, "an object or a list", value)),
+    }
 }
 
 fn problem(path: &str, error: Option<impl std::fmt::Display>, problems: &mut Problems) {

@@ -13,7 +13,7 @@ use std::{
 use api::{
     Kind, Resource as _,
     core::v1::{Namespace, Node, Pod, ServiceAccount},
-    schema::{FieldType, Message},
+    schema::Message,
 };
 use clap::{ArgMatches, Command, FromArgMatches as _};
 use clap_complete::{CompleteEnv, CompletionCandidate, Shell, engine::ArgValueCompleter, env::Shells};
@@ -239,10 +239,7 @@ fn fields(word: &str) -> Vec<String> {
     let mut steps = before.split('.');
     let mut message: Option<&Message> = steps.next().and_then(|word| kinds::find(word).ok()).and_then(|kind| kind.message());
     for step in steps {
-        message = match message.and_then(|message| message.field(step)).map(|field| field.ty) {
-            Some(FieldType::Message(inner)) => Some(inner),
-            _ => None,
-        };
+        message = message.and_then(|message| message.field(step)).and_then(|field| field.ty.message());
     }
     let fields = message.map(Message::json_fields).unwrap_or_default();
     let mut paths: Vec<String> = fields.into_iter().map(|field| format!("{before}.{}", field.json)).collect();

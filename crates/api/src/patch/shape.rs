@@ -66,7 +66,7 @@ impl Shape {
 
     fn of(ty: FieldType) -> Self {
         match ty {
-            FieldType::Message(message) => Self::Object(message),
+            FieldType::Message(message) | FieldType::Either(message) => Self::Object(message),
             _ => Self::Free,
         }
     }

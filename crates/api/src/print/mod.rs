@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::{
+    jsonpath::{self, Template},
     kind::Kind,
     meta::v1::Time,
     schema::{Cardinality, FieldType, Message},
@@ -61,6 +62,8 @@ impl Row<'_> {
         let pod = || self.pod.get_or_init(|| pod::Summary::new(o, now));
         Some(match name {
             "age" => age(text(o, "/metadata/creationTimestamp"), now),
+            "since" => age(&self.path(argument), now),
+            "jsonPath" => self.path(argument),
             "count" => count(o.pointer(&pointer(argument))).to_string(),
             "orUnknown" => or(&self.field(argument), UNKNOWN),
             "podReady" => pod().ready.clone(),
@@ -99,6 +102,13 @@ impl Row<'_> {
             "quotaLimits" => quota(o, true),
             _ => return None,
         })
+    }
+
+    /// What a JSON path finds first; nothing if the path is none.
+    fn path(&self, path: &str) -> String {
+        let Ok(path) = Template::parse_relaxed(path) else { return String::new() };
+        let found = path.allow_missing(true).values(self.object).unwrap_or_default();
+        found.first().map(|value| jsonpath::text(value)).unwrap_or_default()
     }
 
     /// Where the pod template stands: a controller's is in its spec.

@@ -22,11 +22,29 @@ pub struct Filler {
     newtype: &'static str,
     /// The field that is being filled.
     field: &'static str,
+    /// Fields of the one type that contains itself, inside of which we are.
+    recursive: &'static [&'static str],
 }
+
+/// The type that contains itself, and its fields that do.
+const RECURSIVE: &str = "JSONSchemaProps";
+const RECURSES: [&str; 11] = [
+    "items",
+    "allOf",
+    "oneOf",
+    "anyOf",
+    "not",
+    "properties",
+    "additionalProperties",
+    "patternProperties",
+    "dependencies",
+    "additionalItems",
+    "definitions",
+];
 
 impl Filler {
     pub fn new(api_version: &'static str, kind: &'static str) -> Self {
-        Self { api_version, kind, newtype: "", field: "" }
+        Self { api_version, kind, newtype: "", field: "", recursive: &[] }
     }
 
     fn text(self) -> &'static str {
@@ -47,7 +65,12 @@ impl<'de> Deserializer<'de> for Filler {
     /// A number or text, or free JSON.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.newtype {
-            "FieldsV1" | "RawExtension" => json!({"f:a": {"f:b": {}}}).deserialize_any(visitor),
+            "FieldsV1" | "RawExtension" | "JSON" => json!({"f:a": {"f:b": {}}}).deserialize_any(visitor),
+            "CustomResourceSubresourceStatus" => json!({}).deserialize_any(visitor),
+            // A schema or something simpler.
+            _ if RECURSES.contains(&self.field) => {
+                visitor.visit_map(Fields { filler: self, rest: self.recursive, shallow: true })
+            }
             _ => visitor.visit_str(self.text()),
         }
     }
@@ -86,11 +109,13 @@ impl<'de> Deserializer<'de> for Filler {
 
     fn deserialize_struct<V: Visitor<'de>>(
         self,
-        _name: &'static str,
+        name: &'static str,
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        visitor.visit_map(Fields { filler: Self { newtype: "", ..self }, rest: fields })
+        let shallow = name == RECURSIVE && !self.recursive.is_empty();
+        let recursive = if name == RECURSIVE { fields } else { self.recursive };
+        visitor.visit_map(Fields { filler: Self { newtype: "", recursive, ..self }, rest: fields, shallow })
     }
 
     forward_to_deserialize_any! {
@@ -131,14 +156,21 @@ impl<'de> MapAccess<'de> for Entries {
 struct Fields {
     filler: Filler,
     rest: &'static [&'static str],
+    /// Leaves out what would contain the type again.
+    shallow: bool,
 }
 
 impl<'de> MapAccess<'de> for Fields {
     type Error = Error;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
-        let Some((name, rest)) = self.rest.split_first() else { return Ok(None) };
-        self.rest = rest;
+        let name = loop {
+            let Some((name, rest)) = self.rest.split_first() else { return Ok(None) };
+            self.rest = rest;
+            if !(self.shallow && RECURSES.contains(name)) {
+                break name;
+            }
+        };
         self.filler.field = name;
         let name: StrDeserializer<'_, Error> = de::IntoDeserializer::into_deserializer(*name);
         seed.deserialize(name).map(Some)

@@ -115,6 +115,18 @@ fn cases() -> Vec<Case> {
         };
     }
     metrics!(NodeMetrics, PodMetrics);
+    {
+        use api::apiextensions::v1::CustomResourceDefinition as Ours;
+        use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition as OpenApiTheirs;
+        use k8s_pb::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition as Theirs;
+        let openapi = OpenApi { through: through_openapi::<Ours, OpenApiTheirs>, filled: filled::<OpenApiTheirs> };
+        cases.push(Case {
+            kind: Ours::KIND,
+            through_pb: through_pb::<Ours, Theirs>,
+            in_pb: in_pb::<Ours, Theirs>,
+            openapi: Some(openapi),
+        });
+    }
     cases
 }
 
@@ -257,11 +269,9 @@ fn singles(message: &'static Schema, value: &Value, seen: &mut BTreeSet<&'static
             (Cardinality::Map, Value::Object(map)) => &map["k0"],
             _ => value,
         };
-        let mut inner = match field.ty {
-            FieldType::Message(message) if seen.contains(message.name) => {
-                singles(message, inner, seen).into_iter().take(1).collect()
-            }
-            FieldType::Message(message) => {
+        let mut inner = match field.ty.message() {
+            Some(message) if seen.contains(message.name) => singles(message, inner, seen).into_iter().take(1).collect(),
+            Some(message) => {
                 let found = singles(message, inner, seen);
                 seen.insert(message.name);
                 found
@@ -314,7 +324,7 @@ fn every_message_is_part_of_a_kind_or_compared_on_its_own() {
     fn reach(message: &'static Schema, seen: &mut BTreeSet<&'static str>) {
         if seen.insert(message.name) {
             for field in message.fields {
-                if let FieldType::Message(inner) = field.ty {
+                if let FieldType::Message(inner) | FieldType::Either(inner) = field.ty {
                     reach(inner, seen);
                 }
             }
@@ -325,7 +335,7 @@ fn every_message_is_part_of_a_kind_or_compared_on_its_own() {
     parts().iter().for_each(|(message, _)| reach(message, &mut seen));
     let left: Vec<&str> = MESSAGES.iter().map(|m| m.name.rsplit('.').next().unwrap_or(m.name)).collect();
     // Their JSON is no object, so that they are compared as values of the fields that hold them.
-    let values = ["Time", "MicroTime", "Duration", "FieldsV1", "RawExtension", "Quantity", "IntOrString", "ExtraValue"];
+    let values = ["Time", "MicroTime", "Duration", "FieldsV1", "RawExtension", "Quantity", "IntOrString", "ExtraValue", "JSON"];
     let left: Vec<&str> = left.into_iter().filter(|name| !values.contains(name)).collect();
     let seen: BTreeSet<&str> = seen.into_iter().filter_map(|name| name.rsplit('.').next()).chain(["Unknown"]).collect();
     assert_eq!(left.into_iter().filter(|name| !seen.contains(name)).collect::<Vec<_>>(), [""; 0]);

@@ -3,15 +3,13 @@
 use anyhow::bail;
 use api::{
     Kind,
-    schema::{Cardinality, Field, FieldType, Message},
+    schema::{Cardinality, Field, Message},
 };
 
 use crate::{Session, kinds};
 
 /// Widest line of a description.
 const WIDTH: usize = 80;
-/// Deepest nesting that --recursive shows.
-const MAX_DEPTH: usize = 24;
 
 /// Show what a kind's fields are
 #[derive(Debug, clap::Args)]
@@ -77,7 +75,7 @@ fn explain(kind: &Kind, path: &[&str], recursive: bool) -> anyhow::Result<String
             bail!("field \"{name}\" does not exist in {walked}{hint}");
         };
         walked += &format!(".{name}");
-        message = if let FieldType::Message(message) = found.ty { Some(message) } else { None };
+        message = found.ty.message();
         field = Some(found);
     }
     if let Some(field) = field {
@@ -92,7 +90,7 @@ fn explain(kind: &Kind, path: &[&str], recursive: bool) -> anyhow::Result<String
     if let Some(message) = message {
         out += "    \nFIELDS:\n";
         let top = field.is_none();
-        if recursive { tree(&mut out, message, 2, top) } else { flat(&mut out, message, top) }
+        if recursive { tree(&mut out, message, 2, top, &[]) } else { flat(&mut out, message, top) }
     } else {
         out += "    \n";
     }
@@ -114,8 +112,9 @@ fn flat(out: &mut String, message: &Message, top: bool) {
     }
 }
 
-/// The fields and theirs, names only.
-fn tree(out: &mut String, message: &Message, indent: usize, top: bool) {
+/// The fields and theirs, names only. What contains itself is not looked into again.
+fn tree(out: &mut String, message: &Message, indent: usize, top: bool, around: &[&str]) {
+    let around = [around, &[message.name]].concat();
     let space = " ".repeat(indent);
     for (name, _) in implied(message, top) {
         *out += &format!("{space}{name}\t<string>\n");
@@ -123,10 +122,8 @@ fn tree(out: &mut String, message: &Message, indent: usize, top: bool) {
     for field in sorted(message) {
         *out += &format!("{space}{}\t<{}>{}\n", field.json, type_name(field), required(field));
         *out += &values(field, indent);
-        if let FieldType::Message(inner) = field.ty
-            && indent / 2 < MAX_DEPTH
-        {
-            tree(out, inner, indent + 2, false);
+        if let Some(inner) = field.ty.message().filter(|inner| !around.contains(&inner.name)) {
+            tree(out, inner, indent + 2, false, &around);
         }
     }
 }
