@@ -129,7 +129,8 @@ impl UnderWay {
     fn seconds(&self) -> (f64, f64) {
         let begun = self.0.lock();
         let age = |(begun, _): &(Instant, u64)| begun.elapsed().as_secs_f64();
-        (begun.iter().map(age).sum(), begun.first().map(age).unwrap_or_default())
+        // The sum of nothing would be -0.0.
+        (begun.iter().map(age).fold(0.0, |sum, age| sum + age), begun.first().map(age).unwrap_or_default())
     }
 }
 

@@ -64,7 +64,9 @@ fn what_a_batch_makes_is_listed_and_making_it_again_changes_nothing() {
             // The second is the map of what comes in turn.
             assert_eq!(count(&mut channel, &list::sets(Family::V4, TABLE)), 2);
             let elements = |set: &[u8]| Ok(Some(attributes(find(set, 3).unwrap_or_default()).count()));
-            assert_eq!(channel.dump(&list::elements(Family::V4, TABLE, "peers"), elements).unwrap(), [2]);
+            let listed = channel.dump(&list::elements(Family::V4, TABLE, "peers"), elements).unwrap();
+            // They come in as many messages as the kernel likes, the last perhaps without any.
+            assert_eq!(listed.into_iter().sum::<usize>(), 2);
         }
     });
 }

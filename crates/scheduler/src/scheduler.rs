@@ -103,13 +103,15 @@ impl Scheduler {
         let mut stop = std::pin::pin!(shutdown.started());
         loop {
             self.take_in(&mut sources);
-            let next_tick = self.queue.tick(Instant::now());
+            let mut next_tick = self.queue.tick(Instant::now());
             while self.under_way.len() < self.parallel
                 && let Some(pod) = self.queue.pop()
             {
                 self.decide(pod);
                 // What was decided may be outdated by what has arrived meanwhile.
                 self.take_in(&mut sources);
+                // A decision that came to nothing at once has its own time to be tried again.
+                next_tick = self.queue.tick(Instant::now());
             }
             self.metrics.pending(self.queue.lengths());
             let tick = async {
