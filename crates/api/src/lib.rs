@@ -34,6 +34,7 @@ pub mod pod;
 pub mod quantity;
 pub mod quota;
 pub mod quote;
+pub mod references;
 pub mod registry;
 pub mod resource;
 pub mod rules;
@@ -47,6 +48,7 @@ pub mod time;
 mod tree;
 pub mod unstructured;
 pub mod unsupported;
+pub mod volume;
 
 pub mod jsonpath;
 pub mod patch;

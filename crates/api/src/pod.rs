@@ -5,10 +5,15 @@ use std::collections::BTreeMap;
 
 use crate::{
     amounts::{self, Amounts},
-    core::v1::{Container, Pod, PodSpec},
+    core::v1::{Container, Pod, PodCondition, PodSpec},
     quantity::{self, Quantity},
     resource::Quantity as Message,
 };
+
+/// Annotation of a pod that a kubelet made from a file of its host.
+pub const MIRROR: &str = "kubernetes.io/config.mirror";
+/// How long a pod that does not say may take to end, in seconds.
+pub const DEFAULT_GRACE_SECONDS: i64 = 30;
 
 /// The resources that decide about the class.
 const COMPUTE: [&str; 2] = ["cpu", "memory"];
@@ -81,6 +86,26 @@ pub fn is_sidecar(container: &Container) -> bool {
 /// True once no container of the pod will run again.
 pub fn is_terminal(pod: &Pod) -> bool {
     matches!(pod.status().phase.as_str(), "Succeeded" | "Failed")
+}
+
+/// The condition of a type, if the pod has one.
+pub fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition> {
+    pod.status().conditions.iter().find(|condition| condition.r#type == kind)
+}
+
+/// True if the pod is ready to serve.
+pub fn is_ready(pod: &Pod) -> bool {
+    condition(pod, "Ready").is_some_and(|ready| ready.status == "True")
+}
+
+/// True for the image of a pod that its node runs on its own account.
+pub fn is_mirror(pod: &Pod) -> bool {
+    pod.metadata().annotations.contains_key(MIRROR)
+}
+
+/// How long a pod may take to end, in seconds.
+pub fn grace_seconds(spec: &PodSpec) -> i64 {
+    spec.termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE_SECONDS)
 }
 
 fn total(spec: &PodSpec, of: impl Fn(&Container) -> Amounts) -> Amounts {

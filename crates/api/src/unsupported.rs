@@ -3,7 +3,10 @@
 //! The kubelet refuses such a pod as a whole: half a pod, or one without a restriction that somebody relies on, is worse than none. The API
 //! server takes it, as upstream's would, and warns.
 
-use crate::core::v1::{Container, PodSpec, Probe, VolumeMount, VolumeSource};
+use crate::{
+    core::v1::{Container, PodSpec, Probe, VolumeMount},
+    volume,
+};
 
 /// Kernel parameters that belong to a pod's own namespaces and can harm nobody else: upstream's list.
 const SAFE_SYSCTLS: [&str; 12] = [
@@ -60,19 +63,10 @@ pub struct Unsupported {
 /// The first thing for which a pod is refused, or else waits: a volume that no kubelet can mount. `None` if it will run.
 pub fn first_or_volume(spec: &PodSpec) -> Option<Unsupported> {
     first(spec).or_else(|| {
-        let index = spec.volumes.iter().position(|volume| !is_mounted(volume.volume_source()))?;
+        let index = spec.volumes.iter().position(|volume| volume::Kind::of(volume.volume_source()).is_err())?;
         let message = "volumes of this type are not supported by this kubelet yet".to_owned();
         Some(Unsupported { reason: Reason::Field, field: format!("volumes[{index}]"), message })
     })
-}
-
-/// True if kubelets can mount such a volume.
-pub fn is_mounted(source: &VolumeSource) -> bool {
-    let filled =
-        source.config_map.is_some() || source.secret.is_some() || source.projected.is_some() || source.downward_api.is_some();
-    let empty = source.empty_dir.as_ref().is_some_and(|empty| matches!(empty.medium.as_str(), "" | "Memory"));
-    // Without any source it is an empty directory.
-    filled || empty || source.host_path.is_some() || *source == VolumeSource::default()
 }
 
 /// The first thing that a pod asks for and that no kubelet can do; `None` if it can be run.

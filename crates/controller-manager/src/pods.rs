@@ -1,5 +1,6 @@
 //! What pods say of themselves, and the writes that several controllers make to them.
 
+pub use api::pod::{condition, is_ready};
 use api::{
     Resource,
     core::v1::{Pod, PodCondition},
@@ -17,16 +18,6 @@ pub fn is_terminating(pod: &Pod) -> bool {
 /// True if the pod counts as one of those that are wanted.
 pub fn is_active(pod: &Pod) -> bool {
     !is_terminal(pod) && !is_terminating(pod)
-}
-
-/// The condition of a type.
-pub fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition> {
-    pod.status().conditions.iter().find(|condition| condition.r#type == kind)
-}
-
-/// True if the pod is ready to serve.
-pub fn is_ready(pod: &Pod) -> bool {
-    condition(pod, "Ready").is_some_and(|ready| ready.status == "True")
 }
 
 /// Seconds since 1970 at which the pod became ready; `None` if it is not.
@@ -52,7 +43,7 @@ async fn set_status(
     phase: Option<&str>,
 ) -> Result<Option<ObjectMeta>, Error> {
     let meta = pod.metadata();
-    let current = self::condition(pod, &condition.r#type);
+    let current = api::pod::condition(pod, &condition.r#type);
     if phase.is_none() && current.is_some_and(|current| current.status == condition.status && current.reason == condition.reason)
     {
         return Ok(Some(meta.clone()));

@@ -41,10 +41,7 @@ pub async fn find(session: &Session, word: &str) -> anyhow::Result<Pod> {
     }
     let mut pods = of(session, kind, &namespace, &name).await?;
     // The best one: on a node, running, ready.
-    pods.sort_by_key(|pod| {
-        let ready = pod.status().conditions.iter().any(|c| c.r#type == "Ready" && c.status == "True");
-        (pod.spec().node_name.is_empty(), pod.status().phase != "Running", !ready)
-    });
+    pods.sort_by_key(|pod| (pod.spec().node_name.is_empty(), pod.status().phase != "Running", !api::pod::is_ready(pod)));
     let count = pods.len();
     let Some(pod) = pods.into_iter().next() else { bail!("{} selects no pods now", kinds::display(kind, &name)) };
     if count > 1 {

@@ -11,6 +11,7 @@ use std::{
 use api::{
     core::v1::{Node, Pod},
     pod::is_terminal,
+    references::References,
     resource::Quantity,
 };
 use client::{Informer, ObjectChange, ObjectKey};
@@ -366,7 +367,7 @@ impl Manager {
         let mut live = self.pods.uids();
         live.append(&mut in_doubt);
         if let Err(error) = ctx.network.sweep(&live).await {
-            warn!(error = &error as &dyn std::error::Error, "cannot look for leftover links and addresses");
+            warn!(error = &*error as &dyn std::error::Error, "cannot look for leftover links and addresses");
         }
         match ctx.volumes.sweep(&live).await {
             Ok(removed) => removed.iter().for_each(|uid| info!(uid, "removed the files of a pod that is gone")),
@@ -392,36 +393,10 @@ fn stand_in(labels: &Labels) -> Pod {
 
 /// The ConfigMaps and Secrets that a pod refers to.
 fn references(pod: &Pod) -> BTreeSet<Reference> {
-    let mut found = BTreeSet::new();
-    let namespace = &pod.metadata().namespace;
-    let mut add = |kind, name: &str| {
-        if !name.is_empty() {
-            found.insert(Reference { kind, namespace: namespace.clone(), name: name.to_owned() });
-        }
-    };
-    for volume in &pod.spec().volumes {
-        let source = volume.volume_source();
-        add(ReferenceKind::ConfigMap, &source.config_map().local_object_reference().name);
-        add(ReferenceKind::Secret, &source.secret().secret_name);
-        for projection in &source.projected().sources {
-            add(ReferenceKind::ConfigMap, &projection.config_map().local_object_reference().name);
-            add(ReferenceKind::Secret, &projection.secret().local_object_reference().name);
-        }
-    }
-    for reference in &pod.spec().image_pull_secrets {
-        add(ReferenceKind::Secret, &reference.name);
-    }
-    for container in &pod.spec().containers {
-        for source in &container.env_from {
-            add(ReferenceKind::ConfigMap, &source.config_map_ref().local_object_reference().name);
-            add(ReferenceKind::Secret, &source.secret_ref().local_object_reference().name);
-        }
-        for variable in &container.env {
-            add(ReferenceKind::ConfigMap, &variable.value_from().config_map_key_ref().local_object_reference().name);
-            add(ReferenceKind::Secret, &variable.value_from().secret_key_ref().local_object_reference().name);
-        }
-    }
-    found
+    let References { secrets, config_maps, .. } = References::of(pod);
+    let of = |kind, name| Reference { kind, namespace: pod.metadata().namespace.clone(), name };
+    let secrets = secrets.into_iter().map(|name| of(ReferenceKind::Secret, name));
+    secrets.chain(config_maps.into_iter().map(|name| of(ReferenceKind::ConfigMap, name))).collect()
 }
 
 #[cfg(test)]

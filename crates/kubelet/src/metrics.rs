@@ -11,7 +11,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
 };
 
-use crate::pod::probe::Kind;
+use crate::pod::{probe::Kind, unit::units};
 
 /// Upper bounds of the buckets for the start of a pod, in seconds.
 const START_SECONDS: [f64; 16] = [0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
@@ -190,10 +190,10 @@ impl KubeletMetrics {
 
     /// The pod is gone, and with it the counts of its probes.
     pub fn forget_probes(&self, pod: &Pod) {
-        for container in &pod.spec().containers {
+        for unit in units(pod.spec()) {
             for kind in Kind::ALL {
                 for result in ProbeResult::ALL {
-                    self.probes.remove(&ProbeLabels::new(pod, &container.name, kind.title(), result.as_str()));
+                    self.probes.remove(&ProbeLabels::new(pod, unit.name(), kind.title(), result.as_str()));
                 }
             }
         }

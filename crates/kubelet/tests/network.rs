@@ -4,8 +4,12 @@ mod support;
 
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
-use kubelet::network::{Bridge, Peer, PodNetwork};
+use kubelet::network::{self, Addresses, Bridge, Peer, PodNetwork};
 use support::{Sandbox, in_new_netns, sh};
+
+fn sandbox(pod_uid: &str, attempt: u32, pid: i32) -> network::Sandbox {
+    network::Sandbox { pod_uid: pod_uid.to_owned(), attempt, pid, ..network::Sandbox::default() }
+}
 
 #[test]
 fn pods_reach_each_other_their_host_and_the_world() {
@@ -16,10 +20,10 @@ fn pods_reach_each_other_their_host_and_the_world() {
         bridge.configure("10.244.7.0/24".parse().unwrap()).await.unwrap();
 
         let (a, b, world) = (Sandbox::new(), Sandbox::new(), Sandbox::new());
-        let ip_a = bridge.set_up("aaaaaaaa-0000-4000-8000-000000000001", 0, a.pid()).await.unwrap();
-        let ip_b = bridge.set_up("bbbbbbbb-0000-4000-8000-000000000002", 0, b.pid()).await.unwrap();
-        assert_eq!(ip_a, Ipv4Addr::new(10, 244, 7, 2));
-        assert_eq!(ip_b, Ipv4Addr::new(10, 244, 7, 3));
+        let ip_a = bridge.attach(&sandbox("aaaaaaaa-0000-4000-8000-000000000001", 0, a.pid())).await.unwrap();
+        let ip_b = bridge.attach(&sandbox("bbbbbbbb-0000-4000-8000-000000000002", 0, b.pid())).await.unwrap();
+        assert_eq!(ip_a, Addresses::from_iter([Ipv4Addr::new(10, 244, 7, 2)]));
+        assert_eq!(ip_b, Addresses::from_iter([Ipv4Addr::new(10, 244, 7, 3)]));
         assert!(a.run(&format!("busybox ping -c1 -w5 {ip_b}")), "pod to pod");
         assert!(a.run("busybox ping -c1 -w5 10.244.7.1"), "pod to gateway");
         assert!(a.run(&format!("busybox ping -c1 -w5 {ip_a}")), "pod to itself");
@@ -66,24 +70,24 @@ fn addresses_and_links_are_found_again_and_orphans_are_removed() {
         let (a, again) = (Sandbox::new(), Sandbox::new());
         let first = Bridge::open(state.path(), cluster).unwrap();
         first.configure("10.244.7.0/24".parse().unwrap()).await.unwrap();
-        let ip = first.set_up("aaaa-1", 0, a.pid()).await.unwrap();
-        first.set_up("bbbb-2", 0, Sandbox::new().pid()).await.unwrap();
+        let ip = first.attach(&sandbox("aaaa-1", 0, a.pid())).await.unwrap();
+        first.attach(&sandbox("bbbb-2", 0, Sandbox::new().pid())).await.unwrap();
         drop(first);
 
         let second = Bridge::open(state.path(), cluster).unwrap();
         second.configure("10.244.7.0/24".parse().unwrap()).await.unwrap();
-        assert_eq!(second.address("aaaa-1", 0), Some(ip));
-        assert_eq!(second.set_up("aaaa-1", 0, a.pid()).await.unwrap(), ip, "half made set-ups are done again");
+        assert_eq!(second.addresses("aaaa-1", 0), ip);
+        assert_eq!(second.attach(&sandbox("aaaa-1", 0, a.pid())).await.unwrap(), ip, "half made set-ups are done again");
         second.sweep(&BTreeSet::from(["aaaa-1".to_owned()])).await.unwrap();
-        assert_eq!(second.address("bbbb-2", 0), None);
+        assert!(second.addresses("bbbb-2", 0).is_empty());
         assert!(a.run("busybox ping -c1 -w5 10.244.7.1"));
 
-        let fresh = second.set_up("aaaa-1", 1, again.pid()).await.unwrap();
+        let fresh = second.attach(&sandbox("aaaa-1", 1, again.pid())).await.unwrap();
         assert_ne!(fresh, ip, "a new sandbox has a new address");
         assert!(again.run("busybox ping -c1 -w5 10.244.7.1"));
-        second.tear_down("aaaa-1").await.unwrap();
-        second.tear_down("aaaa-1").await.unwrap();
-        assert_eq!(second.address("aaaa-1", 1), None);
+        second.detach("aaaa-1").await.unwrap();
+        second.detach("aaaa-1").await.unwrap();
+        assert!(second.addresses("aaaa-1", 1).is_empty());
         assert!(sh("! ip link | grep -q fkaaaa"), "nothing is left");
 
         second.configure("10.244.8.0/24".parse().unwrap()).await.unwrap();
@@ -101,10 +105,10 @@ fn a_pod_that_reuses_an_address_answers_at_once() {
         // Room for one pod.
         bridge.configure("10.244.7.0/30".parse().unwrap()).await.unwrap();
         let (first, second) = (Sandbox::new(), Sandbox::new());
-        let ip = bridge.set_up("aaaa-1", 0, first.pid()).await.unwrap();
+        let ip = bridge.attach(&sandbox("aaaa-1", 0, first.pid())).await.unwrap();
         assert!(sh(&format!("busybox ping -c1 -W2 {ip}")) && sh(&format!("ip neigh show {ip} | grep -q lladdr")));
-        bridge.tear_down("aaaa-1").await.unwrap();
-        assert_eq!(bridge.set_up("bbbb-2", 0, second.pid()).await.unwrap(), ip);
+        bridge.detach("aaaa-1").await.unwrap();
+        assert_eq!(bridge.attach(&sandbox("bbbb-2", 0, second.pid())).await.unwrap(), ip);
         assert!(sh(&format!("busybox ping -c1 -W1 {ip}")), "{ip} is still looked for where the first pod was");
     });
 }

@@ -8,6 +8,7 @@ use api::{
         VolumeProjection, VolumeSource,
     },
     names,
+    pod::is_mirror,
 };
 use store::Store;
 
@@ -16,7 +17,6 @@ use super::{
     action::{LOOKS, pause},
 };
 use crate::reader::Reader;
-use crate::strategies::MIRROR;
 
 const DEFAULT: &str = "default";
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -53,7 +53,7 @@ impl ServiceAccounts {
     }
 
     async fn pod(&self, namespace: &str, pod: &mut Pod) -> Result<(), StatusError> {
-        if pod.metadata().annotations.contains_key(MIRROR) {
+        if is_mirror(pod) {
             return mirror(pod);
         }
         if pod.spec().service_account_name.is_empty() {

@@ -20,7 +20,6 @@ mod issue;
 mod node;
 mod node_restriction;
 mod rbac;
-mod references;
 mod reviews;
 #[cfg(test)]
 mod tests;

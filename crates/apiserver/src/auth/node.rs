@@ -14,11 +14,12 @@ use api::{
     core::v1::{Node, Pod},
     names::LEASE_NAMESPACE,
     rbac::v1::PolicyRule,
+    references::References,
 };
 use parking_lot::Mutex;
 use store::{Entry, ReadAt, Store};
 
-use super::{Attributes, ResourceAttributes, Verdict, rbac::rules, references::References};
+use super::{Attributes, ResourceAttributes, Verdict, rbac::rules};
 use crate::reader::{self, Reader};
 
 /// Nodes of which references are kept at most.

@@ -8,12 +8,11 @@ use api::{
     coordination::v1::Lease,
     core::v1::{Node, NodeSpec, Pod},
     names::LEASE_NAMESPACE,
+    pod::{MIRROR, is_mirror},
+    references::References,
 };
 
-use super::{
-    node::uid_of_node,
-    references::{MIRROR, References},
-};
+use super::node::uid_of_node;
 use crate::{
     admission::{Admitted, Effects, Plugin, Write},
     request::Verb,
@@ -86,7 +85,7 @@ impl NodeRestriction {
     /// The only pods that a kubelet creates: those that show what it runs from files of its host.
     async fn mirror_pod(&self, node: &str, pod: &Pod) -> Result<(), StatusError> {
         let no = |why: String| Err(StatusError::forbidden(Pod::KIND, &pod.metadata().name, why));
-        if !pod.metadata().annotations.contains_key(MIRROR) {
+        if !is_mirror(pod) {
             return no(format!("pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods"));
         }
         if pod.spec().node_name != node {

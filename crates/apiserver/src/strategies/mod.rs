@@ -28,8 +28,6 @@ use api::{Object, Resource, rules::Path};
 
 use crate::strategy::Strategies;
 
-pub use pod::MIRROR;
-
 /// Most bytes that the values of a ConfigMap or a Secret may have together.
 const DATA_MAX: usize = 1024 * 1024;
 

@@ -7,6 +7,7 @@ use api::{
     Resource as _,
     core::v1::{Node, Pod},
     meta::v1::{DeleteOptions, ObjectMeta},
+    pod::is_mirror,
     policy::v1::Eviction,
 };
 use client::ListParams;
@@ -23,8 +24,6 @@ use crate::{
 
 /// How long between attempts to evict a pod that may not be evicted yet.
 const EVICT_AGAIN: Duration = Duration::from_secs(5);
-/// Annotation of pods that a node runs on its own account.
-const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Let no new pods onto nodes
 #[derive(Debug, clap::Args)]
@@ -196,7 +195,7 @@ async fn drain_one(session: &Session, args: &DrainArgs, node: &str) -> anyhow::R
     let api = session.client()?.all::<Pod>();
     let params = ListParams::default().fields(format!("spec.nodeName={node}")).labels(&*args.pod_selector);
     let mut pods = session.shown("reading the node's pods", api.list(&params)).await?.items;
-    pods.retain(|pod| !pod.metadata().annotations.contains_key(MIRROR));
+    pods.retain(|pod| !is_mirror(pod));
     let mut blockers = Vec::new();
     for pod in &pods {
         let done = matches!(pod.status().phase.as_str(), "Succeeded" | "Failed");

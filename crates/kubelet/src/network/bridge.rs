@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tracing::{info, warn};
 
 use super::{
-    Error, PodNetwork, Result,
+    Addresses, AttachError, Error, PodNetwork, Result, Sandbox,
     ipam::Ipam,
     link::{Netlink, PeerRoute, hardware_address},
     masquerade,
@@ -185,20 +185,24 @@ impl Bridge {
 }
 
 impl PodNetwork for Bridge {
-    fn set_up<'a>(&'a self, pod_uid: &'a str, attempt: u32, pid: i32) -> BoxFuture<'a, Result<Ipv4Addr>> {
-        self.connect(pod_uid, attempt, pid).boxed()
+    fn attach<'a>(&'a self, sandbox: &'a Sandbox) -> BoxFuture<'a, Result<Addresses, AttachError>> {
+        async move {
+            let address = self.connect(&sandbox.pod_uid, sandbox.attempt, sandbox.pid).await?;
+            Ok(Addresses::from_iter([address]))
+        }
+        .boxed()
     }
 
-    fn tear_down<'a>(&'a self, pod_uid: &'a str) -> BoxFuture<'a, Result<()>> {
-        self.disconnect(pod_uid).boxed()
+    fn detach<'a>(&'a self, pod_uid: &'a str) -> BoxFuture<'a, Result<(), AttachError>> {
+        async move { Ok(self.disconnect(pod_uid).await?) }.boxed()
     }
 
-    fn address(&self, pod_uid: &str, attempt: u32) -> Option<Ipv4Addr> {
-        self.ipam.lock().get(pod_uid, attempt)
+    fn addresses(&self, pod_uid: &str, attempt: u32) -> Addresses {
+        self.ipam.lock().get(pod_uid, attempt).into_iter().collect()
     }
 
-    fn sweep<'a>(&'a self, live: &'a BTreeSet<String>) -> BoxFuture<'a, Result<()>> {
-        self.remove_orphans(live).boxed()
+    fn sweep<'a>(&'a self, live: &'a BTreeSet<String>) -> BoxFuture<'a, Result<(), AttachError>> {
+        async move { Ok(self.remove_orphans(live).await?) }.boxed()
     }
 }
 

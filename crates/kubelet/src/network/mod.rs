@@ -8,6 +8,7 @@
 //! whole; the address is a file that holds it. Other nodes are reached directly, so they must share a link; an overlay (VXLAN) for those that
 //! do not has its place in [`Bridge::set_peers`].
 
+mod attachment;
 mod bridge;
 #[cfg(test)]
 pub(crate) mod fake;
@@ -17,28 +18,15 @@ mod masquerade;
 mod netns;
 mod range;
 
-use std::{collections::BTreeSet, net::Ipv4Addr, path::PathBuf};
+use std::path::PathBuf;
 
-use futures::future::BoxFuture;
 use ipnet::Ipv4Net;
 
 pub use self::{
+    attachment::{Addresses, AttachError, PodNetwork, Sandbox},
     bridge::{Bridge, Peer},
     netns::in_network_of,
 };
-
-/// What the pod machine asks of the network.
-pub trait PodNetwork: Send + Sync {
-    /// Connects a sandbox (the process `pid` lives in its network namespace) and gives it an address that no other sandbox has, and
-    /// that none had recently. Asked again for the same sandbox, gives the same address.
-    fn set_up<'a>(&'a self, pod_uid: &'a str, attempt: u32, pid: i32) -> BoxFuture<'a, Result<Ipv4Addr>>;
-    /// Takes a pod off the network and gives up its address. No error if it is not on it.
-    fn tear_down<'a>(&'a self, pod_uid: &'a str) -> BoxFuture<'a, Result<()>>;
-    /// The address of a sandbox that is connected, also by an earlier kubelet process; `None` if it has none.
-    fn address(&self, pod_uid: &str, attempt: u32) -> Option<Ipv4Addr>;
-    /// Removes what belongs to no pod of `live`.
-    fn sweep<'a>(&'a self, live: &'a BTreeSet<String>) -> BoxFuture<'a, Result<()>>;
-}
 
 /// A failed network operation.
 #[derive(Debug, thiserror::Error)]

@@ -1,10 +1,13 @@
 //! The environment of a container: Services, envFrom, env, and the expansion of `$(NAME)`.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use api::core::v1::{Container, EnvVar, Pod, Service};
 
-use super::fields::{self, NodeFacts};
+use super::{
+    fields::{self, NodeFacts},
+    unit::unit,
+};
 use crate::cluster::{self, Cluster};
 
 /// The most bytes of environment, command and arguments of a container, `$(NAME)` replaced: what the kernel takes by default, a quarter of a
@@ -167,12 +170,12 @@ async fn value_of(
     }
     if let Some(selector) = &source.resource_field_ref {
         let of = if selector.container_name.is_empty() {
-            container
+            Cow::Borrowed(container)
         } else {
-            let named = pod.spec().containers.iter().find(|c| c.name == selector.container_name);
+            let named = unit(pod.spec(), &selector.container_name).map(|unit| unit.spec);
             named.ok_or_else(|| fields::FieldError::NoContainer(selector.container_name.clone()))?
         };
-        return Ok(Some(fields::resource_field(of, selector, node)?));
+        return Ok(Some(fields::resource_field(&of, selector, node)?));
     }
     if let Some(selector) = &source.config_map_key_ref {
         let (name, optional) = (&selector.local_object_reference().name, selector.optional == Some(true));

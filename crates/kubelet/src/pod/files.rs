@@ -10,7 +10,7 @@ use std::{
 
 use api::core::v1::Pod;
 
-use crate::volumes::private_dir;
+use crate::{network::Addresses, volumes::private_dir};
 
 /// The longest host name that Linux takes.
 const KERNEL_HOSTNAME_MAX: usize = 64;
@@ -70,14 +70,15 @@ impl PodFiles {
         Ok(())
     }
 
-    /// Writes `/etc/hosts` for a pod that has its address (or uses the host's network).
+    /// Writes `/etc/hosts` for a pod that has its addresses, or (without any) uses the host's network.
     ///
     /// # Errors
-    /// When the file cannot be written.
-    pub fn write_hosts(&self, pod: &Pod, address: Option<Ipv4Addr>, domain: &str) -> io::Result<()> {
-        let mut text = match address {
-            Some(address) => pod_hosts(pod, address, domain),
-            None => format!("{HEADER}{}", fs::read_to_string("/etc/hosts").unwrap_or_default()),
+    /// When the file system refuses.
+    pub fn write_hosts(&self, pod: &Pod, addresses: &Addresses, domain: &str) -> io::Result<()> {
+        let mut text = if addresses.is_empty() {
+            format!("{HEADER}{}", fs::read_to_string("/etc/hosts").unwrap_or_default())
+        } else {
+            pod_hosts(pod, addresses, domain)
         };
         for alias in &pod.spec().host_aliases {
             text.push_str(&format!("{}\t{}\n", alias.ip, alias.hostnames.join("\t")));
@@ -165,12 +166,13 @@ pub fn hostname(pod: &Pod, domain: &str) -> Result<String, String> {
     }
 }
 
-fn pod_hosts(pod: &Pod, address: Ipv4Addr, domain: &str) -> String {
+fn pod_hosts(pod: &Pod, addresses: &Addresses, domain: &str) -> String {
     let name = short_hostname(pod);
     let full = full_hostname(pod, domain).map(|full| format!("{full}\t")).unwrap_or_default();
+    let own: String = addresses.iter().map(|address| format!("{address}\t{full}{name}\n")).collect();
     format!(
         "{HEADER}127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\n\
-         fe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n{address}\t{full}{name}\n"
+         fe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n{own}"
     )
 }
 
@@ -260,7 +262,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let files = PodFiles::new(dir.path().join("pod"));
         files.prepare(&pod(""), &Dns::default()).unwrap();
-        files.write_hosts(&pod(""), Some(Ipv4Addr::new(10, 0, 0, 7)), "").unwrap();
+        files.write_hosts(&pod(""), &Addresses::from_iter([Ipv4Addr::new(10, 0, 0, 7)]), "").unwrap();
         assert!(fs::read_to_string(files.hosts()).unwrap().contains("10.0.0.7\tweb-0\n"));
         fs::write(files.prepare_message("main", 2).unwrap(), format!("{}END", "x".repeat(5000))).unwrap();
         let message = files.read_message("main", 2);
@@ -279,7 +281,7 @@ mod tests {
             fs::OpenOptions::new().write(true).open(file).unwrap().set_len(1 << 40).unwrap();
         }
         files.prepare(&pod(""), &Dns::default()).unwrap();
-        files.write_hosts(&pod(""), Some(Ipv4Addr::new(10, 0, 0, 7)), "").unwrap();
+        files.write_hosts(&pod(""), &Addresses::from_iter([Ipv4Addr::new(10, 0, 0, 7)]), "").unwrap();
         assert!(fs::read_to_string(files.hosts()).unwrap().ends_with("10.0.0.7\tweb-0\n"));
         assert!(fs::metadata(files.resolv_conf()).unwrap().len() < 4096);
         assert_eq!(files.read_message("main", 0).len(), MESSAGE_MAX as usize);

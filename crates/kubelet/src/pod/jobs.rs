@@ -4,7 +4,7 @@
 //! on the network and the volumes are there. *Invariant:* no job is cancelled in the middle of a change; only waiting (for pulls, for
 //! each other) is cut short.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::sync::Arc;
 
 use api::{
     core::v1::{Container as Spec, Pod, PodIp},
@@ -26,6 +26,7 @@ use super::{
 use crate::{
     cluster::PodEvent,
     images::ImageError,
+    network::{Addresses, Sandbox},
     runtime::{self, Container, ContainerId, Image},
     volumes::Mounted,
 };
@@ -38,7 +39,7 @@ pub(super) enum SandboxStage {
     /// Created: containers can be created to live in it.
     Created(ContainerId),
     /// Running and on the network: they can be started.
-    Ready(ContainerId, Option<Ipv4Addr>),
+    Ready(ContainerId, Addresses),
     /// It cannot be made now.
     Failed,
 }
@@ -85,7 +86,7 @@ pub(super) async fn create_sandbox(
     pod: Arc<Pod>,
     attempt: u32,
     stage: Arc<watch::Sender<SandboxStage>>,
-) -> Result<(Container, Option<Ipv4Addr>), String> {
+) -> Result<(Container, Addresses), String> {
     let failed = |what: &str, error: &dyn std::error::Error| format!("Failed to create pod sandbox: {what}: {}", chain(error));
     let hostname =
         files::hostname(&pod, &ctx.dns.domain).map_err(|message| format!("Failed to create pod sandbox: {message}"))?;
@@ -116,7 +117,7 @@ pub(super) async fn connect_sandbox(
     pod: Arc<Pod>,
     id: ContainerId,
     stage: Arc<watch::Sender<SandboxStage>>,
-) -> Result<(Container, Option<Ipv4Addr>), String> {
+) -> Result<(Container, Addresses), String> {
     let failed = |what: &str, error: &dyn std::error::Error| format!("Failed to create pod sandbox: {what}: {}", chain(error));
     let inspected = ctx
         .metrics
@@ -124,23 +125,29 @@ pub(super) async fn connect_sandbox(
         .await
         .map_err(|error| failed("cannot inspect the sandbox container", &error))?;
     let container = inspected.filter(Container::is_running).ok_or("Failed to create pod sandbox: its container ended at once")?;
-    let address = if pod.spec().host_network {
-        None
+    let addresses = if pod.spec().host_network {
+        Addresses::default()
     } else {
-        let connected = ctx.network.set_up(&pod.metadata().uid, container.labels.attempt, container.pid).await;
-        Some(connected.map_err(|error| failed("cannot set up its network", &error))?)
+        let metadata = pod.metadata();
+        let sandbox = Sandbox {
+            pod_uid: metadata.uid.clone(),
+            namespace: metadata.namespace.clone(),
+            pod: metadata.name.clone(),
+            attempt: container.labels.attempt,
+            pid: container.pid,
+        };
+        ctx.network.attach(&sandbox).await.map_err(|error| failed("cannot set up its network", &*error))?
     };
     let files = PodFiles::new(ctx.volumes.pod_dir(&pod.metadata().uid));
-    let domain = ctx.dns.domain.clone();
-    let written = tokio::task::spawn_blocking(move || {
-        files.prepare(&pod, &ctx.dns).and_then(|()| files.write_hosts(&pod, address, &domain))
-    });
+    let (domain, own) = (ctx.dns.domain.clone(), addresses.clone());
+    let written =
+        tokio::task::spawn_blocking(move || files.prepare(&pod, &ctx.dns).and_then(|()| files.write_hosts(&pod, &own, &domain)));
     written
         .await
         .map_err(|error| failed("cannot write its files", &error))?
         .map_err(|error| failed("cannot write its files", &error))?;
-    stage.send_replace(SandboxStage::Ready(id, address));
-    Ok((container, address))
+    stage.send_replace(SandboxStage::Ready(id, addresses.clone()));
+    Ok((container, addresses))
 }
 
 /// Makes the pod's volumes and files, or brings them up to date.
@@ -162,15 +169,15 @@ pub(super) async fn start_container(ctx: Arc<Context>, job: StartJob) -> Result<
     let waiting = async {
         let image = ensure_image(&ctx, &pod, &spec).await?;
         let created = wait_created(&mut sandbox).await?;
-        let address = if env::needs_address(&spec) { wait_ready(&mut sandbox).await?.1 } else { None };
+        let addresses = if env::needs_address(&spec) { wait_ready(&mut sandbox).await?.1 } else { Addresses::default() };
         let mounted = wait_volumes(&mut volumes).await?;
-        Ok((image, created, address, mounted))
+        Ok((image, created, addresses, mounted))
     };
-    let (image, sandbox_id, address, mounted) = tokio::select! {
+    let (image, sandbox_id, addresses, mounted) = tokio::select! {
         ready = waiting => ready?,
         () = cancel.cancelled() => return Err(StartFailure::Aborted),
     };
-    let pod = with_address(pod, address);
+    let pod = with_addresses(pod, &addresses);
     let variables =
         env::environment(&*ctx.cluster, &ctx.node, &pod, &spec).await.map_err(|error| StartFailure::Config(error.to_string()))?;
     let files = PodFiles::new(ctx.volumes.pod_dir(&pod.metadata().uid));
@@ -256,11 +263,11 @@ async fn wait_created(stage: &mut watch::Receiver<SandboxStage>) -> Result<Conta
     }
 }
 
-async fn wait_ready(stage: &mut watch::Receiver<SandboxStage>) -> Result<(ContainerId, Option<Ipv4Addr>), StartFailure> {
+async fn wait_ready(stage: &mut watch::Receiver<SandboxStage>) -> Result<(ContainerId, Addresses), StartFailure> {
     let wanted = |stage: &SandboxStage| matches!(stage, SandboxStage::Ready(..) | SandboxStage::Failed);
     let stage = stage.wait_for(wanted).await.map_err(|_| StartFailure::Aborted)?;
     match &*stage {
-        SandboxStage::Ready(id, address) => Ok((id.clone(), *address)),
+        SandboxStage::Ready(id, addresses) => Ok((id.clone(), addresses.clone())),
         _ => Err(StartFailure::Aborted),
     }
 }
@@ -273,13 +280,13 @@ async fn wait_volumes(stage: &mut watch::Receiver<VolumeStage>) -> Result<Arc<Mo
     }
 }
 
-/// The pod with its address in its status, for fields that name it.
-fn with_address(pod: Arc<Pod>, address: Option<Ipv4Addr>) -> Arc<Pod> {
-    let Some(address) = address else { return pod };
+/// The pod with its addresses in its status, for fields that name them.
+fn with_addresses(pod: Arc<Pod>, addresses: &Addresses) -> Arc<Pod> {
+    let Some(primary) = addresses.primary() else { return pod };
     let mut pod = Arc::unwrap_or_clone(pod);
     let status = pod.status_mut();
-    status.pod_ip = address.to_string();
-    status.pod_ips = vec![PodIp { ip: address.to_string() }];
+    status.pod_ip = primary.to_string();
+    status.pod_ips = addresses.by_family().map(|address| PodIp { ip: address.to_string() }).collect();
     Arc::new(pod)
 }
 
@@ -302,7 +309,7 @@ pub(super) async fn tear_down(ctx: Arc<Context>, uid: String, what: TearDown) ->
     for container in doomed {
         ctx.runtime.remove(&container.id).await.map_err(|error| told(&error))?;
     }
-    ctx.network.tear_down(&uid).await.map_err(|error| told(&error))?;
+    ctx.network.detach(&uid).await.map_err(|error| told(&*error))?;
     if what == TearDown::Everything {
         ctx.volumes.remove(&uid).await.map_err(|error| told(&error))?;
         let (groups, owned) = (ctx.cgroups.clone(), uid);
@@ -317,7 +324,12 @@ pub(super) async fn observe(ctx: &Context, uid: &str) -> runtime::Result<Observe
     for summary in ctx.metrics.timed("list_containers", ctx.runtime.list(Some(uid))).await? {
         containers.extend(ctx.metrics.timed("container_status", ctx.runtime.inspect(&summary.id)).await?);
     }
-    let mut observed = Observed::new(containers);
-    observed.address = observed.sandbox().and_then(|sandbox| ctx.network.address(uid, sandbox.labels.attempt));
-    Ok(observed)
+    Ok(with_sandbox_addresses(ctx, uid, Observed::new(containers)))
+}
+
+/// What is observed with the addresses that the network knows.
+pub(super) fn with_sandbox_addresses(ctx: &Context, uid: &str, mut observed: Observed) -> Observed {
+    let attached = observed.sandbox().map(|sandbox| ctx.network.addresses(uid, sandbox.labels.attempt));
+    observed.addresses = attached.unwrap_or_default();
+    observed
 }

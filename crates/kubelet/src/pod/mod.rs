@@ -16,10 +16,12 @@ pub mod probe;
 mod probing;
 mod pull_secrets;
 pub mod qos;
+pub mod reason;
 pub mod spec;
 pub mod state;
 pub mod status;
 mod tls;
+pub mod unit;
 pub mod unsupported;
 mod worker;
 

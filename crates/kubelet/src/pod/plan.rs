@@ -6,8 +6,8 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use api::{
-    core::v1::{Container as Spec, ContainerStatus, Pod},
-    pod::is_terminal,
+    core::v1::Pod,
+    pod::{DEFAULT_GRACE_SECONDS, is_terminal},
 };
 use jiff::Timestamp;
 
@@ -15,11 +15,12 @@ use super::{
     backoff::later,
     spec::spec_hash,
     state::{Memory, Observed, Task, VolumeState},
+    unit::{Role, Unit, reported, units},
 };
 use crate::runtime::{Container, ContainerId, State};
 
-/// Grace of pods that do not say, in seconds.
-const DEFAULT_GRACE: i64 = 30;
+/// The least that a sidecar has of its pod's grace, however long the others took: upstream's number.
+const LAST_GRACE: Duration = Duration::from_secs(2);
 /// Dead incarnations kept of each container, for their logs, besides the newest.
 const KEEP_DEAD: usize = 1;
 
@@ -132,7 +133,7 @@ pub enum TearDown {
 pub enum Life {
     /// Its containers should run.
     Runs,
-    /// All containers have ended for good.
+    /// All that it is for has ended for good, or cannot begin.
     Completed,
     /// It was active for too long.
     DeadlineExceeded,
@@ -144,7 +145,7 @@ pub enum Life {
     Deleted,
 }
 
-/// What is to become of one container.
+/// What is to become of one unit.
 enum Fate<'a> {
     /// It runs.
     Running,
@@ -152,28 +153,28 @@ enum Fate<'a> {
     Start { attempt: u32, not_before: Option<Timestamp>, last_ended: Option<Timestamp> },
     /// It was created but never started: leftovers of a kubelet that died.
     Leftover(&'a Container),
-    /// It has ended for good.
-    Done,
+    /// It has ended for good, with this code.
+    Ended(i32),
 }
 
 /// Makes the plan.
 pub fn plan(situation: &Situation<'_>) -> Plan {
     let mut plan = Plan::default();
     let life = life(situation);
-    let running = situation.pod.spec().containers.as_slice();
+    let units: Vec<Unit<'_>> = units(situation.pod.spec()).collect();
     for container in situation.observed.applications().filter(|container| container.is_running()) {
-        if let Some((why, grace)) = reason_to_stop(situation, life, running, container) {
+        if let Some((why, grace)) = reason_to_stop(situation, life, &units, container) {
             stop(situation, container, why, grace, &mut plan);
         }
     }
     match life {
-        Life::Runs => run(situation, &mut plan),
+        Life::Runs => run(situation, &units, &mut plan),
         Life::Completed | Life::DeadlineExceeded | Life::Terminal | Life::Rejected => {
             end(situation, TearDown::Sandbox, &mut plan)
         }
         Life::Deleted => end(situation, TearDown::Everything, &mut plan),
     }
-    remove_old(situation, &mut plan);
+    remove_old(situation, &units, &mut plan);
     plan
 }
 
@@ -192,8 +193,39 @@ pub fn life(situation: &Situation<'_>) -> Life {
     if deadline(situation).is_some_and(|deadline| situation.now >= deadline) {
         return Life::DeadlineExceeded;
     }
-    let done = |spec: &Spec| matches!(fate(situation, spec), Fate::Done);
-    if !pod.spec().containers.is_empty() && pod.spec().containers.iter().all(done) { Life::Completed } else { Life::Runs }
+    if is_completed(situation) { Life::Completed } else { Life::Runs }
+}
+
+/// Whether the main units have ended for good, or never begin since one before them has failed for good.
+fn is_completed(situation: &Situation<'_>) -> bool {
+    let all = || units(situation.pod.spec());
+    let ended = |unit: &Unit<'_>| matches!(fate(situation, unit), Fate::Ended(_));
+    let mut main = all().filter(|unit| unit.role == Role::Main).peekable();
+    if main.peek().is_some() && main.all(|unit| ended(&unit)) {
+        return true;
+    }
+    let failed = |unit: &Unit<'_>| matches!(fate(situation, unit), Fate::Ended(code) if code != 0);
+    !is_initialised(situation) && all().filter(|unit| unit.role == Role::Init).any(|unit| failed(&unit))
+}
+
+/// Whether the sandbox that runs has been prepared: one of the main units was begun in it. Init units are then done with.
+pub fn is_initialised(situation: &Situation<'_>) -> bool {
+    let Some(sandbox) = situation.observed.sandbox() else { return false };
+    let main = units(situation.pod.spec()).filter(|unit| unit.role == Role::Main);
+    let newest = main.filter_map(|unit| situation.observed.newest(unit.name()));
+    newest.into_iter().any(|container| container.labels.sandbox == sandbox.id)
+}
+
+/// Whether what comes after a unit may begin.
+pub fn lets_others_begin(situation: &Situation<'_>, unit: &Unit<'_>) -> bool {
+    match (unit.role, fate(situation, unit)) {
+        (Role::Init, Fate::Ended(code)) => code == 0,
+        (Role::Sidecar, Fate::Running) => {
+            situation.observed.newest(unit.name()).is_some_and(|container| situation.memory.health(&unit.spec, container).0)
+        }
+        (Role::Init | Role::Sidecar, _) => false,
+        (Role::Main | Role::Ephemeral, _) => true,
+    }
 }
 
 /// When a pod with activeDeadlineSeconds must end.
@@ -203,83 +235,97 @@ fn deadline(situation: &Situation<'_>) -> Option<Timestamp> {
     later(start, Duration::from_secs(seconds.max(0) as u64))
 }
 
-/// Whether a container that ended with this code is started again.
-pub fn restarts(pod: &Pod, exit_code: i32) -> bool {
-    match pod.spec().restart_policy.as_str() {
-        "Never" => false,
-        "OnFailure" => exit_code != 0,
-        _ => true,
-    }
-}
-
 /// The time before which a container must not be restarted.
 pub fn restart_blocked_until(memory: &Memory, name: &str, ended: Timestamp) -> Option<Timestamp> {
     memory.containers.get(name)?.restarts.blocked_until(ended)
 }
 
-/// The container's status as last reported.
-pub fn reported<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {
-    pod.status().container_statuses.iter().find(|status| status.name == name)
-}
-
-fn fate<'a>(situation: &Situation<'a>, spec: &Spec) -> Fate<'a> {
-    let Some(container) = situation.observed.newest(&spec.name) else { return fate_of_absent(situation, spec) };
+fn fate<'a>(situation: &Situation<'a>, unit: &Unit<'_>) -> Fate<'a> {
+    let Some(container) = situation.observed.newest(unit.name()) else { return fate_of_absent(situation, unit) };
+    let again = |not_before, last_ended| Fate::Start { attempt: container.labels.attempt + 1, not_before, last_ended };
     match &container.state {
         State::Running => Fate::Running,
         State::Created => Fate::Leftover(container),
-        State::Exited(exit) if restarts(situation.pod, exit.code) => Fate::Start {
-            attempt: container.labels.attempt + 1,
-            not_before: restart_blocked_until(situation.memory, &spec.name, exit.finished_at),
-            last_ended: Some(exit.finished_at),
-        },
-        State::Exited(_) => Fate::Done,
+        State::Exited(exit) if unit.restart.after(exit.code) => {
+            again(restart_blocked_until(situation.memory, unit.name(), exit.finished_at), Some(exit.finished_at))
+        }
+        // What it has prepared is gone with its sandbox.
+        State::Exited(exit) if unit.role == Role::Init && exit.code == 0 && !is_in_sandbox(situation, container) => {
+            again(None, None)
+        }
+        State::Exited(exit) => Fate::Ended(exit.code),
     }
 }
 
-/// A container that the runtime does not have: never started, or lost; the reported status knows which.
-fn fate_of_absent<'a>(situation: &Situation<'a>, spec: &Spec) -> Fate<'a> {
+fn is_in_sandbox(situation: &Situation<'_>, container: &Container) -> bool {
+    situation.observed.sandbox().is_some_and(|sandbox| sandbox.id == container.labels.sandbox)
+}
+
+/// A unit that the runtime does not have: never started, or lost; the reported status knows which.
+fn fate_of_absent<'a>(situation: &Situation<'a>, unit: &Unit<'_>) -> Fate<'a> {
     let first = Fate::Start { attempt: 0, not_before: None, last_ended: None };
-    let Some(status) = reported(situation.pod, &spec.name) else { return first };
+    let Some(status) = reported(situation.pod, unit.name()) else { return first };
     let ended = status.state().terminated.as_ref().or(status.last_state().terminated.as_ref());
     if status.container_id.is_empty() && ended.is_none() {
         return first;
     }
     // How a lost container ended nobody knows; that counts as a failure.
     let code = if status.state().running.is_some() { 137 } else { ended.map_or(137, |ended| ended.exit_code) };
-    if restarts(situation.pod, code) {
+    let unprepared = unit.role == Role::Init && code == 0 && situation.observed.sandbox().is_none();
+    if unprepared || unit.restart.after(code) {
         Fate::Start { attempt: status.restart_count.max(0) as u32 + 1, not_before: None, last_ended: None }
     } else {
-        Fate::Done
+        Fate::Ended(code)
     }
 }
 
-fn reason_to_stop(situation: &Situation<'_>, life: Life, specs: &[Spec], container: &Container) -> Option<(Why, Duration)> {
+fn reason_to_stop(situation: &Situation<'_>, life: Life, units: &[Unit<'_>], container: &Container) -> Option<(Why, Duration)> {
     let pod = situation.pod;
-    let grace = |seconds: Option<i64>| Duration::from_secs(seconds.unwrap_or(DEFAULT_GRACE).max(0) as u64);
+    let grace = |seconds: Option<i64>| Duration::from_secs(seconds.unwrap_or(DEFAULT_GRACE_SECONDS).max(0) as u64);
     let of_pod = pod.spec().termination_grace_period_seconds;
+    let place = units.iter().position(|unit| unit.name() == container.labels.container);
     if life != Life::Runs {
-        return Some((Why::PodEnds, grace(pod.metadata().deletion_grace_period_seconds.or(of_pod))));
+        let grace = grace(pod.metadata().deletion_grace_period_seconds.or(of_pod));
+        return match place.filter(|place| units[*place].role == Role::Sidecar) {
+            None => Some((Why::PodEnds, grace)),
+            Some(place) => is_last(situation, units, place).then(|| (Why::PodEnds, rest_of(situation, grace))),
+        };
     }
-    let Some(spec) = specs.iter().find(|spec| spec.name == container.labels.container) else {
+    let Some(unit) = place.map(|place| &units[place]) else {
         return Some((Why::Superfluous, grace(of_pod)));
     };
-    if situation.observed.newest(&spec.name).is_some_and(|newest| newest.id != container.id) {
+    if situation.observed.newest(unit.name()).is_some_and(|newest| newest.id != container.id) {
         return Some((Why::Superfluous, grace(of_pod)));
     }
-    if situation.observed.sandbox().is_none_or(|sandbox| sandbox.id != container.labels.sandbox) {
+    if !is_in_sandbox(situation, container) {
         return Some((Why::SandboxChanged, grace(of_pod)));
     }
-    if container.labels.hash != spec_hash(spec) {
+    if container.labels.hash != spec_hash(&unit.spec) {
         return Some((Why::Changed, grace(of_pod)));
     }
     let probes = situation.memory.probes.get(&container.id)?;
     if probes.started == Some(false) {
-        return Some((Why::NotStarted, grace(spec.startup_probe().termination_grace_period_seconds.or(of_pod))));
+        return Some((Why::NotStarted, grace(unit.spec.startup_probe().termination_grace_period_seconds.or(of_pod))));
     }
     if probes.live == Some(false) {
-        return Some((Why::NotLive, grace(spec.liveness_probe().termination_grace_period_seconds.or(of_pod))));
+        return Some((Why::NotLive, grace(unit.spec.liveness_probe().termination_grace_period_seconds.or(of_pod))));
     }
     None
+}
+
+/// Whether nothing runs any more that a sidecar is there for: sidecars end after the others, the last one first.
+fn is_last(situation: &Situation<'_>, units: &[Unit<'_>], place: usize) -> bool {
+    let before =
+        |unit: &Unit<'_>| unit.role == Role::Sidecar && units[..place].iter().any(|earlier| earlier.name() == unit.name());
+    let runs = |unit: &&Unit<'_>| situation.observed.newest(unit.name()).is_some_and(Container::is_running);
+    !units.iter().filter(runs).any(|unit| unit.name() != units[place].name() && !before(unit))
+}
+
+/// What is left of the pod's grace for those that end last.
+fn rest_of(situation: &Situation<'_>, grace: Duration) -> Duration {
+    let end = situation.pod.metadata().deletion_timestamp.as_ref().map(|time| time.timestamp());
+    let left = end.map_or(grace, |end| end.duration_since(situation.now).try_into().unwrap_or(Duration::ZERO));
+    left.max(LAST_GRACE).min(grace)
 }
 
 fn stop(situation: &Situation<'_>, container: &Container, why: Why, grace: Duration, plan: &mut Plan) {
@@ -305,8 +351,8 @@ fn stop(situation: &Situation<'_>, container: &Container, why: Why, grace: Durat
     }
 }
 
-fn run(situation: &Situation<'_>, plan: &mut Plan) {
-    let Situation { pod, memory, now, .. } = *situation;
+fn run(situation: &Situation<'_>, units: &[Unit<'_>], plan: &mut Plan) {
+    let Situation { memory, now, .. } = *situation;
     plan.wake(deadline(situation));
     match &memory.volumes {
         _ if memory.busy.contains(&Task::Volumes) => {}
@@ -318,28 +364,28 @@ fn run(situation: &Situation<'_>, plan: &mut Plan) {
     }
     let volumes_blocked =
         matches!(&memory.volumes, VolumeState::Failed(_)) && !plan.prepare_volumes && !memory.busy.contains(&Task::Volumes);
-    let wanted: Vec<(&Spec, Fate<'_>)> = pod.spec().containers.iter().map(|spec| (spec, fate(situation, spec))).collect();
-    let any_wanted = wanted.iter().any(|(_, fate)| !matches!(fate, Fate::Done));
-    let sandbox_coming = any_wanted && sandbox(situation, plan);
-    for (spec, fate) in wanted {
+    let initialised = is_initialised(situation);
+    // Nothing starts ephemeral units yet.
+    let wanted = units.iter().filter(|unit| unit.role != Role::Ephemeral && !(initialised && unit.role == Role::Init));
+    let wanted: Vec<(&Unit<'_>, Fate<'_>)> = wanted.map(|unit| (unit, fate(situation, unit))).collect();
+    let any_wanted = wanted.iter().any(|(_, fate)| !matches!(fate, Fate::Ended(_)));
+    let mut may_begin = any_wanted && sandbox(situation, plan) && !volumes_blocked;
+    for (unit, fate) in wanted {
+        let task = || Task::Start(unit.name().to_owned());
         match fate {
-            Fate::Start { attempt, not_before, last_ended } => {
-                if memory.busy.contains(&Task::Start(spec.name.clone())) {
-                    continue;
-                }
-                let failure = memory.containers.get(&spec.name).and_then(|container| container.failure.as_ref());
+            Fate::Start { attempt, not_before, last_ended } if !memory.busy.contains(&task()) => {
+                let failure = memory.containers.get(unit.name()).and_then(|container| container.failure.as_ref());
                 let not_before = not_before.max(failure.map(|failure| failure.retry_at));
                 if not_before.is_some_and(|time| now < time) {
                     plan.wake(not_before);
-                } else if sandbox_coming && !volumes_blocked {
-                    plan.start.push(Start { container: spec.name.clone(), attempt, last_ended });
+                } else if may_begin {
+                    plan.start.push(Start { container: unit.name().to_owned(), attempt, last_ended });
                 }
             }
-            Fate::Leftover(container) if !memory.busy.contains(&Task::Start(spec.name.clone())) => {
-                remove(situation, container, plan)
-            }
-            Fate::Leftover(_) | Fate::Running | Fate::Done => {}
+            Fate::Leftover(container) if !memory.busy.contains(&task()) => remove(situation, container, plan),
+            Fate::Start { .. } | Fate::Leftover(_) | Fate::Running | Fate::Ended(_) => {}
         }
+        may_begin &= initialised || lets_others_begin(situation, unit);
     }
 }
 
@@ -355,7 +401,7 @@ fn sandbox(situation: &Situation<'_>, plan: &mut Plan) -> bool {
         return false;
     }
     if observed.sandbox().is_some() {
-        if observed.address.is_none() && !pod.spec().host_network {
+        if observed.addresses.is_empty() && !pod.spec().host_network {
             plan.connect_sandbox = true;
         }
         return true;
@@ -387,9 +433,9 @@ fn end(situation: &Situation<'_>, what: TearDown, plan: &mut Plan) {
 }
 
 /// Removes incarnations that nobody will ask for any more.
-fn remove_old(situation: &Situation<'_>, plan: &mut Plan) {
+fn remove_old(situation: &Situation<'_>, units: &[Unit<'_>], plan: &mut Plan) {
     let observed = situation.observed;
-    let names: BTreeSet<&str> = situation.pod.spec().containers.iter().map(|spec| spec.name.as_str()).collect();
+    let names: BTreeSet<&str> = units.iter().map(Unit::name).collect();
     for (name, list) in &observed.containers {
         let keep = if names.contains(name.as_str()) { KEEP_DEAD + 1 } else { 0 };
         for container in list.iter().skip(keep).filter(|container| !container.is_running()) {

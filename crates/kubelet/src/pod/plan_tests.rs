@@ -1,11 +1,18 @@
 use std::sync::Arc;
 
-use api::{core::v1::Probe, meta::v1::Time};
+use api::{
+    core::v1::{Container as Spec, Probe},
+    meta::v1::Time,
+};
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    pod::state::{Failure, Probes, Stopping},
+    pod::{
+        reason::Reason,
+        state::{Failure, Probes, Stopping},
+        unit::unit,
+    },
     runtime::{Exit, Labels},
     volumes::Mounted,
 };
@@ -54,7 +61,7 @@ impl World {
     fn observed(&self) -> Observed {
         let mut observed = Observed::new(self.containers.clone());
         if self.address && observed.sandbox().is_some() {
-            observed.address = Some([10, 0, 0, 1].into());
+            observed.addresses = [[10, 0, 0, 1]].into_iter().collect();
         }
         observed
     }
@@ -164,15 +171,15 @@ impl World {
         }
         if std::mem::take(&mut self.start_fails) {
             let retry_at = later(now, Duration::from_secs(3)).unwrap();
-            memory.failure = Some(Failure { reason: "ErrImagePull", message: String::new(), retry_at });
+            memory.failure = Some(Failure { reason: Reason::ErrImagePull, message: String::new(), retry_at });
             return;
         }
         memory.failure = None;
-        let spec = self.pod.spec().containers.iter().find(|spec| spec.name == start.container).unwrap();
+        let unit = unit(self.pod.spec(), &start.container).unwrap();
         let labels = Labels {
             kind: crate::runtime::ContainerKind::Application,
             container: start.container.clone(),
-            hash: spec_hash(spec),
+            hash: spec_hash(&unit.spec),
             sandbox: observed
                 .sandbox()
                 .map(|sandbox| sandbox.id.clone())
@@ -259,7 +266,7 @@ proptest! {
             Life::Deleted => prop_assert!(plan.finished && world.containers.is_empty()),
             Life::Completed => prop_assert!(world.running() == 0 && policy != "Always"),
             _ => {
-                let done = |name: &str| observed.newest(name).and_then(Container::exit).is_some_and(|exit| !restarts(&world.pod, exit.code));
+                let done = |name: &str| observed.newest(name).and_then(Container::exit).is_some_and(|exit| !unit(world.pod.spec(), name).unwrap().restart.after(exit.code));
                 prop_assert!(["a", "b"].iter().all(|name| done(name) || observed.newest(name).is_some_and(Container::is_running)));
             }
         }
@@ -311,4 +318,132 @@ fn what_is_under_way_is_not_asked_for_again() {
     let plan = world.plan();
     assert!(plan.create_sandbox.is_none() && !plan.prepare_volumes);
     assert_eq!(plan.start.iter().map(|start| start.container.as_str()).collect::<Vec<_>>(), ["b"]);
+}
+
+impl World {
+    /// A pod with an init unit, a sidecar, another init unit and two main units, of which `a` ends when asked and `b` when forced.
+    fn staged(policy: &str) -> Self {
+        let mut world = Self::new(policy);
+        let sidecar = Some("Always".to_owned());
+        world.pod.spec_mut().init_containers = [("first", None), ("beside", sidecar), ("second", None)]
+            .map(|(name, restart_policy)| Spec {
+                name: name.into(),
+                startup_probe: restart_policy.is_some().then(Probe::default),
+                restart_policy,
+                ..Spec::default()
+            })
+            .into();
+        world
+    }
+
+    /// The units that run, in the order in which they were started.
+    fn names(&self) -> Vec<&str> {
+        let running = self.containers.iter().filter(|container| container.is_running() && !container.labels.is_sandbox());
+        running.map(|container| container.labels.container.as_str()).collect()
+    }
+
+    fn finish(&mut self, name: &str, code: i32) {
+        let index = self.containers.iter().rposition(|container| container.labels.container == name).unwrap();
+        self.end(index, code);
+        self.settle();
+    }
+
+    fn has_started(&mut self, name: &str) {
+        let id = self.observed().newest(name).unwrap().id.clone();
+        self.memory.probes.insert(id, Probes { started: Some(true), ..Probes::default() });
+        self.settle();
+    }
+
+    fn life(&self) -> Life {
+        let observed = self.observed();
+        life(&Situation { pod: &self.pod, gone: self.gone, observed: &observed, memory: &self.memory, now: self.time() })
+    }
+
+    /// Brings the main units up.
+    fn prepare(&mut self) {
+        self.settle();
+        self.finish("first", 0);
+        self.has_started("beside");
+        self.finish("second", 0);
+    }
+}
+
+#[test]
+fn units_begin_when_those_before_them_have_come_to_their_point() {
+    let mut world = World::staged("Always");
+    world.settle();
+    assert_eq!(world.names(), ["first"]);
+    world.finish("first", 1);
+    assert_eq!((world.names(), world.started.len()), (vec!["first"], 2), "one that failed is run again");
+    world.finish("first", 0);
+    assert_eq!(world.names(), ["beside"]);
+    world.settle();
+    assert_eq!(world.names(), ["beside"], "not before its startup probe has succeeded");
+    world.has_started("beside");
+    assert_eq!(world.names(), ["beside", "second"]);
+    world.finish("second", 0);
+    assert_eq!(world.names(), ["beside", "a", "b"]);
+    world.finish("a", 0);
+    world.finish("beside", 1);
+    assert_eq!(world.started.len(), 8, "{:?}", world.started);
+    assert_eq!(world.names(), ["b", "a", "beside"], "and from then on each by itself");
+}
+
+#[test]
+fn a_new_sandbox_is_prepared_again() {
+    let mut world = World::staged("Always");
+    world.prepare();
+    let sandbox = world.containers.iter().position(|container| container.labels.is_sandbox()).unwrap();
+    world.end(sandbox, 137);
+    world.settle();
+    assert_eq!(world.names(), ["first"]);
+    world.prepare();
+    assert_eq!(world.names(), ["beside", "a", "b"]);
+}
+
+#[test]
+fn an_init_unit_that_fails_for_good_ends_its_pod() {
+    let mut world = World::staged("Never");
+    world.settle();
+    world.finish("first", 3);
+    assert_eq!((world.life(), world.running()), (Life::Completed, 0));
+    assert_eq!(world.started, [("first".to_owned(), 0)]);
+}
+
+#[test]
+fn sidecars_end_after_the_main_units_and_end_no_pod() {
+    let mut world = World::staged("Never");
+    world.prepare();
+    world.finish("a", 0);
+    world.finish("beside", 1);
+    assert_eq!((world.life(), world.names()), (Life::Runs, vec!["b", "beside"]), "a sidecar is always run again");
+    let index = world.containers.iter().position(|container| container.labels.container == "b").unwrap();
+    world.end(index, 0);
+    assert_eq!(world.life(), Life::Completed);
+    let plan = world.step();
+    assert_eq!(plan.stop.iter().map(|stop| stop.container.as_str()).collect::<Vec<_>>(), ["beside"]);
+    world.settle();
+    assert_eq!(world.running(), 0);
+}
+
+#[test]
+fn a_deleted_pod_ends_its_sidecars_last_within_what_is_left_of_its_grace() {
+    let mut world = World::staged("Always");
+    world.prepare();
+    let metadata = world.pod.metadata_mut();
+    metadata.deletion_grace_period_seconds = Some(30);
+    metadata.deletion_timestamp = Some(Time { seconds: world.now + 30, nanos: 0 });
+    let plan = world.step();
+    assert_eq!(plan.stop.iter().map(|stop| stop.container.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    assert!(world.step().stop.is_empty(), "b has not ended yet");
+    world.now += 10;
+    let index = world.containers.iter().position(|container| container.labels.container == "b").unwrap();
+    world.end(index, 0);
+    let plan = world.step();
+    assert_eq!(
+        plan.stop.iter().map(|stop| (stop.container.as_str(), stop.grace.as_secs())).collect::<Vec<_>>(),
+        [("beside", 20)]
+    );
+    world.settle();
+    assert!(world.containers.is_empty() && world.plan().finished);
 }

@@ -11,7 +11,7 @@ use super::{
     Context,
     probe::{Kind, Prober, Report},
     state::{Memory, Observed},
-    status::probe_results,
+    unit::{Unit, units},
 };
 use crate::runtime::ContainerId;
 
@@ -41,12 +41,13 @@ impl Probing {
     /// Starts the probes that should run and ends the others.
     pub(super) fn sync(&mut self, ctx: &Arc<Context>, pod: &Arc<Pod>, observed: &Observed, memory: &Memory, wanted: bool) {
         let mut keep = Vec::new();
-        for spec in &pod.spec().containers {
-            let Some(container) = observed.newest(&spec.name).filter(|container| container.is_running() && wanted) else {
+        for unit in units(pod.spec()).filter(Unit::stays) {
+            let spec = &*unit.spec;
+            let Some(container) = observed.newest(unit.name()).filter(|container| container.is_running() && wanted) else {
                 continue;
             };
-            let (started, _) = probe_results(spec, container, memory);
-            let kinds: &[Kind] = if started == Some(true) { &[Kind::Liveness, Kind::Readiness] } else { &[Kind::Startup] };
+            let kinds: &[Kind] =
+                if memory.health(spec, container).0 { &[Kind::Liveness, Kind::Readiness] } else { &[Kind::Startup] };
             for kind in kinds.iter().copied().filter(|kind| kind.of(spec).is_some()) {
                 let key = (container.id.clone(), kind);
                 keep.push(key.clone());
@@ -54,7 +55,7 @@ impl Probing {
                     let address = if pod.spec().host_network {
                         ctx.node.address.clone()
                     } else {
-                        observed.address.map(|a| a.to_string()).unwrap_or_default()
+                        observed.addresses.primary().map(|address| address.to_string()).unwrap_or_default()
                     };
                     let prober = Prober {
                         runtime: ctx.runtime.clone(),

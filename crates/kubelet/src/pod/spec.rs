@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use api::{
     core::v1::{Container, Pod, SecurityContext},
-    pod::Qos,
+    pod::{Qos, grace_seconds},
 };
 use prost::Message as _;
 
@@ -61,7 +61,7 @@ pub fn sandbox_spec(
     let (metadata, spec) = (pod.metadata(), pod.spec());
     let host = |yes: bool, otherwise: &str| if yes { "host".to_owned() } else { otherwise.to_owned() };
     let labels = Labels {
-        grace_seconds: spec.termination_grace_period_seconds.unwrap_or(30),
+        grace_seconds: grace_seconds(spec),
         ..Labels::sandbox(&metadata.namespace, &metadata.name, &metadata.uid, attempt)
     };
     ContainerSpec {
@@ -131,7 +131,7 @@ pub fn container_spec(input: ContainerInput<'_>) -> Result<ContainerSpec, SpecEr
         sandbox: sandbox.to_owned(),
         message_path: container.termination_message_path.clone(),
         message_policy: container.termination_message_policy.clone(),
-        grace_seconds: spec.termination_grace_period_seconds.unwrap_or(30),
+        grace_seconds: grace_seconds(spec),
         ..Labels::sandbox(&metadata.namespace, &metadata.name, &metadata.uid, input.attempt)
     };
     let mut groups: Vec<String> = spec.security_context().supplemental_groups.iter().map(ToString::to_string).collect();

@@ -5,17 +5,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
     sync::Arc,
     time::Duration,
 };
 
-use api::core::v1::Pod;
+use api::core::v1::{Container, Pod};
 use jiff::Timestamp;
 
-use super::{admission::Rejection, backoff::Backoff};
+use super::{admission::Rejection, backoff::Backoff, reason::Reason};
 use crate::{
-    runtime::{Container, ContainerId},
+    network::Addresses,
+    runtime::{self, ContainerId},
     volumes::Mounted,
 };
 
@@ -32,11 +32,11 @@ pub struct Desired {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observed {
     /// Sandboxes, newest first.
-    pub sandboxes: Vec<Container>,
+    pub sandboxes: Vec<runtime::Container>,
     /// Application containers by name, newest first.
-    pub containers: BTreeMap<String, Vec<Container>>,
-    /// Address of the newest sandbox, once it is on the network.
-    pub address: Option<Ipv4Addr>,
+    pub containers: BTreeMap<String, Vec<runtime::Container>>,
+    /// Addresses of the newest sandbox; none until it is on the network.
+    pub addresses: Addresses,
 }
 
 /// What the machine remembers of a pod.
@@ -88,8 +88,8 @@ pub struct ContainerMemory {
 /// Why something failed and when to try again.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Failure {
-    /// Upstream's reason, such as `ErrImagePull`.
-    pub reason: &'static str,
+    /// Why.
+    pub reason: Reason,
     /// For people.
     pub message: String,
     /// Not before this time.
@@ -151,7 +151,7 @@ pub struct Probes {
 
 impl Observed {
     /// Sorts a pod's containers.
-    pub fn new(all: impl IntoIterator<Item = Container>) -> Self {
+    pub fn new(all: impl IntoIterator<Item = runtime::Container>) -> Self {
         let mut observed = Self::default();
         for container in all {
             if container.labels.is_sandbox() {
@@ -160,30 +160,31 @@ impl Observed {
                 observed.containers.entry(container.labels.container.clone()).or_default().push(container);
             }
         }
-        let newest_first = |list: &mut Vec<Container>| list.sort_by_key(|c| std::cmp::Reverse((c.labels.attempt, c.created_at)));
+        let newest_first =
+            |list: &mut Vec<runtime::Container>| list.sort_by_key(|c| std::cmp::Reverse((c.labels.attempt, c.created_at)));
         newest_first(&mut observed.sandboxes);
         observed.containers.values_mut().for_each(newest_first);
         observed
     }
 
     /// The newest sandbox, if it runs.
-    pub fn sandbox(&self) -> Option<&Container> {
+    pub fn sandbox(&self) -> Option<&runtime::Container> {
         self.sandboxes.first().filter(|sandbox| sandbox.is_running())
     }
 
     /// The newest container of a name.
-    pub fn newest(&self, name: &str) -> Option<&Container> {
+    pub fn newest(&self, name: &str) -> Option<&runtime::Container> {
         self.containers.get(name)?.first()
     }
 
     /// All application containers.
-    pub fn applications(&self) -> impl Iterator<Item = &Container> {
+    pub fn applications(&self) -> impl Iterator<Item = &runtime::Container> {
         self.containers.values().flatten()
     }
 
     /// Whether any application container runs.
     pub fn any_running(&self) -> bool {
-        self.applications().any(Container::is_running)
+        self.applications().any(runtime::Container::is_running)
     }
 }
 
@@ -193,6 +194,13 @@ impl Memory {
     /// The container's record, made if there is none.
     pub fn container(&mut self, name: &str) -> &mut ContainerMemory {
         self.containers.entry(name.to_owned()).or_default()
+    }
+
+    /// Whether a container that runs has started, and whether it is ready.
+    pub fn health(&self, spec: &Container, container: &runtime::Container) -> (bool, bool) {
+        let probes = self.probes.get(&container.id).copied().unwrap_or_default();
+        let started = spec.startup_probe.is_none() || probes.started == Some(true);
+        (started, started && (spec.readiness_probe.is_none() || probes.ready == Some(true)))
     }
 
     /// Forgets what is about containers that are no more.

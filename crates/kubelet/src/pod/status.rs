@@ -2,8 +2,8 @@
 
 use api::{
     core::v1::{
-        Container as Spec, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-        ContainerStatus, EphemeralContainer, HostIp, Pod, PodCondition, PodIp, PodStatus,
+        ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIp,
+        PodCondition, PodIp, PodStatus,
     },
     meta::v1::Time,
     pod::{Qos, is_terminal},
@@ -12,8 +12,10 @@ use jiff::Timestamp;
 
 use super::{
     fields::NodeFacts,
-    plan::{Life, Situation, life, reported, restart_blocked_until, restarts},
-    state::{Memory, Task},
+    plan::{Life, Situation, is_initialised, lets_others_begin, life, restart_blocked_until},
+    reason::Reason,
+    state::{Failure, Memory, Task},
+    unit::{Restart, Role, Unit, reported, units},
 };
 use crate::runtime::{Container, State};
 
@@ -30,8 +32,15 @@ pub fn status(situation: &Situation<'_>, node: &NodeFacts) -> PodStatus {
     // Of a pod that was refused no container ever was.
     let ended = life == Life::Rejected || matches!(old.phase.as_str(), "Succeeded" | "Failed");
     let refused = ended && old.container_statuses.is_empty() && observed.containers.is_empty();
-    let specs = if refused { &[][..] } else { pod.spec().containers.as_slice() };
-    let containers: Vec<_> = specs.iter().map(|spec| container_status(situation, life, spec)).collect();
+    let (mut before, mut containers, mut later) = (Vec::new(), Vec::new(), Vec::new());
+    for unit in units(pod.spec()).filter(|unit| !refused || unit.role == Role::Ephemeral) {
+        let list = match unit.role {
+            Role::Init | Role::Sidecar => &mut before,
+            Role::Main => &mut containers,
+            Role::Ephemeral => &mut later,
+        };
+        list.push(unit_status(situation, life, &unit));
+    }
     let mut status = PodStatus {
         host_ip: node.address.clone(),
         host_ips: vec![HostIp { ip: node.address.clone() }],
@@ -42,14 +51,17 @@ pub fn status(situation: &Situation<'_>, node: &NodeFacts) -> PodStatus {
         message: old.message.clone(),
         ..PodStatus::default()
     };
-    let address =
-        if pod.spec().host_network { Some(node.address.clone()) } else { observed.address.map(|address| address.to_string()) };
-    // A pod that has ended keeps the address it had in its status.
-    let address = address.or_else(|| (life != Life::Runs && !old.pod_ip.is_empty()).then(|| old.pod_ip.clone()));
-    if let Some(ip) = address {
-        status.pod_ip = ip.clone();
-        status.pod_ips = vec![PodIp { ip }];
+    let shown = |address: String| PodIp { ip: address };
+    status.pod_ips = if pod.spec().host_network {
+        vec![shown(node.address.clone())]
+    } else {
+        observed.addresses.by_family().map(|address| shown(address.to_string())).collect()
+    };
+    // A pod that has ended keeps the addresses it had in its status.
+    if status.pod_ips.is_empty() && life != Life::Runs {
+        status.pod_ips.clone_from(&old.pod_ips);
     }
+    status.pod_ip = status.pod_ips.first().map(|primary| primary.ip.clone()).unwrap_or_default();
     status.phase = match life {
         Life::Terminal => old.phase.clone(),
         Life::Rejected => {
@@ -60,17 +72,18 @@ pub fn status(situation: &Situation<'_>, node: &NodeFacts) -> PodStatus {
             "Failed".into()
         }
         Life::DeadlineExceeded => {
-            status.reason = "DeadlineExceeded".into();
+            status.reason = Reason::DeadlineExceeded.as_str().into();
             status.message = "Pod was active on the node longer than the specified deadline".into();
             "Failed".into()
         }
         _ if is_terminal(pod) => old.phase.clone(),
         Life::Deleted if has_ended(situation) => last_phase(&containers).into(),
-        _ => phase(pod, &containers).into(),
+        _ => phase(situation, &before, &containers).into(),
     };
-    status.conditions = conditions(situation, &status.phase, &containers);
+    status.conditions = conditions(situation, &status.phase, &before, &containers);
+    status.init_container_statuses = before;
     status.container_statuses = containers;
-    status.ephemeral_container_statuses = pod.spec().ephemeral_containers.iter().map(refused_container).collect();
+    status.ephemeral_container_statuses = later;
     status
 }
 
@@ -85,20 +98,13 @@ fn last_phase(containers: &[ContainerStatus]) -> &'static str {
     if !containers.is_empty() && containers.iter().all(succeeded) { "Succeeded" } else { "Failed" }
 }
 
-/// Ephemeral containers have their place in `plan::run`; until then who asks for one is told.
-fn refused_container(container: &EphemeralContainer) -> ContainerStatus {
-    let common = container.ephemeral_container_common();
-    let message = "ephemeral containers are not supported by this kubelet yet".to_owned();
-    let waiting = ContainerStateWaiting { reason: "EphemeralContainersNotSupported".into(), message };
-    ContainerStatus {
-        name: common.name.clone(),
-        image: common.image.clone(),
-        state: Some(ContainerState { waiting: Some(waiting), ..ContainerState::default() }),
-        ..ContainerStatus::default()
+fn phase(situation: &Situation<'_>, before: &[ContainerStatus], containers: &[ContainerStatus]) -> &'static str {
+    let pod = situation.pod;
+    if let Some(blocking) = blocking(situation) {
+        let ended = before.iter().find(|status| status.name == blocking.name()).map(ContainerStatus::state);
+        let failed = blocking.restart == Restart::Never && ended.is_some_and(|state| state.terminated.is_some());
+        return if failed { "Failed" } else { "Pending" };
     }
-}
-
-fn phase(pod: &Pod, containers: &[ContainerStatus]) -> &'static str {
     let (mut waiting, mut running, mut stopped, mut succeeded) = (0, 0, 0, 0);
     for container in containers {
         let state = container.state();
@@ -127,25 +133,56 @@ fn phase(pod: &Pod, containers: &[ContainerStatus]) -> &'static str {
     }
 }
 
-fn container_status(situation: &Situation<'_>, life: Life, spec: &Spec) -> ContainerStatus {
+/// The first unit that keeps the main ones from beginning.
+fn blocking<'a>(situation: &Situation<'a>) -> Option<Unit<'a>> {
+    if is_initialised(situation) {
+        return None;
+    }
+    // Of a pod that has ended the sandbox is gone; it was prepared if its main units ever began.
+    let ran = |name: &str| reported(situation.pod, name).is_some_and(|status| !status.container_id.is_empty());
+    let begun =
+        |unit: &Unit<'_>| unit.role == Role::Main && (situation.observed.newest(unit.name()).is_some() || ran(unit.name()));
+    if life(situation) != Life::Runs && units(situation.pod.spec()).any(|unit| begun(&unit)) {
+        return None;
+    }
+    units(situation.pod.spec()).find(|unit| !lets_others_begin(situation, unit))
+}
+
+fn waiting(reason: Reason, message: String) -> ContainerState {
+    ContainerState {
+        waiting: Some(ContainerStateWaiting { reason: reason.as_str().into(), message }),
+        ..ContainerState::default()
+    }
+}
+
+/// What a container that has not been started waits for.
+fn before_start(situation: &Situation<'_>, unit: &Unit<'_>, failure: Option<&Failure>) -> ContainerState {
+    match failure {
+        Some(failure) => waiting(failure.reason, failure.message.clone()),
+        None if unit.role == Role::Ephemeral => {
+            let message = "ephemeral containers are not supported by this kubelet yet";
+            waiting(Reason::EphemeralContainersNotSupported, message.to_owned())
+        }
+        None if units(situation.pod.spec()).any(|unit| matches!(unit.role, Role::Init | Role::Sidecar)) => {
+            waiting(Reason::PodInitializing, String::new())
+        }
+        None => waiting(Reason::ContainerCreating, String::new()),
+    }
+}
+
+fn unit_status(situation: &Situation<'_>, life: Life, unit: &Unit<'_>) -> ContainerStatus {
     let Situation { pod, observed, memory, .. } = *situation;
-    let old = reported(pod, &spec.name);
-    let incarnations = observed.containers.get(&spec.name).map_or(&[][..], Vec::as_slice);
-    let failure = memory.containers.get(&spec.name).and_then(|container| container.failure.as_ref());
+    let (name, spec) = (unit.name(), &unit.spec);
+    let old = reported(pod, name);
+    let incarnations = observed.containers.get(name).map_or(&[][..], Vec::as_slice);
+    let failure = memory.containers.get(name).and_then(|container| container.failure.as_ref());
     let mut status = ContainerStatus {
-        name: spec.name.clone(),
+        name: name.to_owned(),
         image: spec.image.clone(),
-        started: Some(false),
+        started: (unit.role != Role::Ephemeral).then_some(false),
         ..ContainerStatus::default()
     };
-    let waiting = |reason: &str, message: String| ContainerState {
-        waiting: Some(ContainerStateWaiting { reason: reason.into(), message }),
-        ..ContainerState::default()
-    };
-    let before_start = || match failure {
-        Some(failure) => waiting(failure.reason, failure.message.clone()),
-        None => waiting("ContainerCreating", String::new()),
-    };
+    let before_start = || before_start(situation, unit, failure);
     let Some(newest) = incarnations.first() else {
         // Never started, or lost: then what was last reported is the best there is.
         if let Some(old) = old.filter(|old| !old.container_id.is_empty()) {
@@ -158,7 +195,7 @@ fn container_status(situation: &Situation<'_>, life: Life, spec: &Spec) -> Conta
                 status.state = Some(ContainerState {
                     terminated: Some(ContainerStateTerminated {
                         exit_code: 137,
-                        reason: "ContainerStatusUnknown".into(),
+                        reason: Reason::ContainerStatusUnknown.as_str().into(),
                         message,
                         started_at,
                         container_id: status.container_id.clone(),
@@ -193,19 +230,21 @@ fn container_status(situation: &Situation<'_>, life: Life, spec: &Spec) -> Conta
             let started_at = newest.started_at.map(Time::from);
             status.state =
                 Some(ContainerState { running: Some(ContainerStateRunning { started_at }), ..ContainerState::default() });
-            (status.started, status.ready) = probe_results(spec, newest, memory);
+            let (started, ready) = memory.health(spec, newest);
+            (status.started, status.ready) = (Some(started), ready);
         }
         State::Exited(exit) => {
             let ended = terminated(newest, memory);
-            let again = life == Life::Runs && restarts(pod, exit.code);
+            status.ready = unit.role == Role::Init && exit.code == 0;
+            let again = life == Life::Runs && unit.restart.after(exit.code);
             // One that is just being restarted is not held back any more.
-            let blocked = !memory.busy.contains(&Task::Start(spec.name.clone()))
-                && restart_blocked_until(memory, &spec.name, exit.finished_at).is_some_and(|time| situation.now < time);
+            let blocked = !memory.busy.contains(&Task::Start(name.to_owned()))
+                && restart_blocked_until(memory, name, exit.finished_at).is_some_and(|time| situation.now < time);
             if again && blocked {
-                let delay = memory.containers.get(&spec.name).map_or(0, |container| container.restarts.delay().as_secs());
-                let name = format!("{}_{}({})", pod.metadata().name, pod.metadata().namespace, pod.metadata().uid);
-                let message = format!("back-off {} restarting failed container={} pod={name}", duration(delay), spec.name);
-                status.state = Some(waiting("CrashLoopBackOff", message));
+                let delay = memory.containers.get(name).map_or(0, |container| container.restarts.delay().as_secs());
+                let of = format!("{}_{}({})", pod.metadata().name, pod.metadata().namespace, pod.metadata().uid);
+                let message = format!("back-off {} restarting failed container={name} pod={of}", duration(delay));
+                status.state = Some(waiting(Reason::CrashLoopBackOff, message));
                 status.last_state = ended;
             } else if let (true, Some(failure)) = (again, failure) {
                 status.state = Some(waiting(failure.reason, failure.message.clone()));
@@ -226,22 +265,14 @@ fn duration(seconds: u64) -> String {
     }
 }
 
-/// `started` and `ready` of a running container.
-pub(super) fn probe_results(spec: &Spec, container: &Container, memory: &Memory) -> (Option<bool>, bool) {
-    let probes = memory.probes.get(&container.id).copied().unwrap_or_default();
-    let started = spec.startup_probe.is_none() || probes.started == Some(true);
-    let ready = started && (spec.readiness_probe.is_none() || probes.ready == Some(true));
-    (Some(started), ready)
-}
-
 fn terminated(container: &Container, memory: &Memory) -> Option<ContainerState> {
     let exit = container.exit()?;
     let never_ran = container.started_at.is_none() && !exit.error.is_empty();
     let reason = match exit {
-        exit if exit.oom_killed => "OOMKilled",
-        _ if never_ran => "ContainerCannotRun",
-        exit if exit.code == 0 => "Completed",
-        _ => "Error",
+        exit if exit.oom_killed => Reason::OOMKilled,
+        _ if never_ran => Reason::ContainerCannotRun,
+        exit if exit.code == 0 => Reason::Completed,
+        _ => Reason::Error,
     };
     let left = memory.messages.get(&container.id).map_or("", String::as_str);
     let message = if left.is_empty() { exit.error.as_str() } else { left };
@@ -249,7 +280,7 @@ fn terminated(container: &Container, memory: &Memory) -> Option<ContainerState> 
         terminated: Some(ContainerStateTerminated {
             exit_code: exit.code,
             signal: 0,
-            reason: reason.into(),
+            reason: reason.as_str().into(),
             message: cut(message).to_owned(),
             started_at: container.started_at.map(Time::from),
             finished_at: Some(exit.finished_at.into()),
@@ -264,18 +295,31 @@ fn cut(text: &str) -> &str {
     &text[..end]
 }
 
-fn conditions(situation: &Situation<'_>, phase: &str, containers: &[ContainerStatus]) -> Vec<PodCondition> {
+fn conditions(
+    situation: &Situation<'_>,
+    phase: &str,
+    before: &[ContainerStatus],
+    containers: &[ContainerStatus],
+) -> Vec<PodCondition> {
     let Situation { pod, observed, now, .. } = *situation;
     let old = &pod.status().conditions;
-    let sandbox = observed.sandbox().is_some() && (pod.spec().host_network || observed.address.is_some());
-    let unready: Vec<&str> =
-        containers.iter().filter(|container| !container.ready).map(|container| container.name.as_str()).collect();
+    let sandbox = observed.sandbox().is_some() && (pod.spec().host_network || !observed.addresses.is_empty());
+    let stays = |name: &str| units(pod.spec()).any(|unit| unit.name() == name && unit.stays());
+    let staying = before.iter().chain(containers).filter(|container| stays(&container.name));
+    let unready: Vec<&str> = staying.filter(|container| !container.ready).map(|container| container.name.as_str()).collect();
     let (reason, message) = match phase {
-        "Succeeded" => ("PodCompleted", String::new()),
-        "Failed" => ("PodFailed", String::new()),
-        _ => ("ContainersNotReady", format!("containers with unready status: [{}]", unready.join(" "))),
+        "Succeeded" => (Reason::PodCompleted, String::new()),
+        "Failed" => (Reason::PodFailed, String::new()),
+        _ => (Reason::ContainersNotReady, format!("containers with unready status: [{}]", unready.join(" "))),
     };
     let containers_ready = unready.is_empty() && !matches!(phase, "Succeeded" | "Failed");
+    let uninitialised = blocking(situation).filter(|_| phase != "Succeeded").map(|first| {
+        let incomplete = units(pod.spec()).skip_while(|unit| unit.name() != first.name());
+        let incomplete =
+            incomplete.filter(|unit| matches!(unit.role, Role::Init | Role::Sidecar) && !lets_others_begin(situation, unit));
+        let names: Vec<String> = incomplete.map(|unit| unit.name().to_owned()).collect();
+        (Some(Reason::ContainersNotInitialized), format!("containers with incomplete status: [{}]", names.join(" ")))
+    });
     let closed: Vec<&str> = pod
         .spec()
         .readiness_gates
@@ -283,18 +327,18 @@ fn conditions(situation: &Situation<'_>, phase: &str, containers: &[ContainerSta
         .map(|gate| gate.condition_type.as_str())
         .filter(|gate| !old.iter().any(|condition| condition.r#type == *gate && condition.status == "True"))
         .collect();
-    let no = |reason: &'static str, message: &str| Some((reason, message.to_owned()));
+    let no = |reason: Reason, message: &str| Some((Some(reason), message.to_owned()));
     let ready = match (containers_ready, closed.first()) {
         (false, _) => no(reason, &message),
         (true, Some(gate)) => no(
-            "ReadinessGatesNotReady",
+            Reason::ReadinessGatesNotReady,
             &format!("corresponding condition of pod readiness gate {gate:?} does not exist or is not True."),
         ),
         (true, None) => None,
     };
     let ours = [
-        ("PodReadyToStartContainers", if sandbox { None } else { no("", "") }),
-        ("Initialized", None),
+        ("PodReadyToStartContainers", (!sandbox).then(|| (None, String::new()))),
+        ("Initialized", uninitialised),
         ("Ready", ready),
         ("ContainersReady", if containers_ready { None } else { no(reason, &message) }),
         ("PodScheduled", None),
@@ -309,7 +353,7 @@ fn ours_named(kind: &str) -> bool {
     matches!(kind, "PodReadyToStartContainers" | "Initialized" | "Ready" | "ContainersReady" | "PodScheduled")
 }
 
-fn condition(old: &[PodCondition], kind: &str, problem: Option<(&'static str, String)>, now: Timestamp) -> PodCondition {
+fn condition(old: &[PodCondition], kind: &str, problem: Option<(Option<Reason>, String)>, now: Timestamp) -> PodCondition {
     let status = if problem.is_none() { "True" } else { "False" };
     let before = old.iter().find(|condition| condition.r#type == kind && condition.status == status);
     let (reason, message) = problem.unwrap_or_default();
@@ -317,7 +361,7 @@ fn condition(old: &[PodCondition], kind: &str, problem: Option<(&'static str, St
         r#type: kind.into(),
         status: status.into(),
         last_transition_time: before.and_then(|condition| condition.last_transition_time).or(Some(now.into())),
-        reason: reason.into(),
+        reason: reason.map_or("", Reason::as_str).into(),
         message,
         ..PodCondition::default()
     }

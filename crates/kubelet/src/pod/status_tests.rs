@@ -1,4 +1,4 @@
-use api::core::v1::{PodReadinessGate, Probe};
+use api::core::v1::{Container as Spec, Pod, PodReadinessGate, Probe};
 
 use super::*;
 use crate::{
@@ -48,7 +48,7 @@ fn exited(code: i32) -> State {
 
 fn derive(pod: &Pod, containers: Vec<Container>, memory: &Memory) -> PodStatus {
     let mut observed = Observed::new(containers);
-    observed.address = observed.sandbox().map(|_| [10, 0, 0, 9].into());
+    observed.addresses = observed.sandbox().map(|_| [10, 0, 0, 9]).into_iter().collect();
     let node = NodeFacts { address: "192.0.2.1".into(), ..NodeFacts::default() };
     status(&Situation { pod, gone: false, observed: &observed, memory, now: at(100) }, &node)
 }
@@ -152,7 +152,8 @@ fn a_container_held_back_keeps_its_last_state() {
 #[test]
 fn failures_to_start_are_told_and_foreign_conditions_stay() {
     let mut memory = Memory::default();
-    memory.container("a").failure = Some(Failure { reason: "ErrImagePull", message: "no such host".into(), retry_at: at(200) });
+    memory.container("a").failure =
+        Some(Failure { reason: Reason::ErrImagePull, message: "no such host".into(), retry_at: at(200) });
     let mut pod = pod("Always");
     pod.status_mut().conditions.push(PodCondition {
         r#type: "example.com/x".into(),
@@ -186,4 +187,58 @@ fn a_terminal_phase_is_never_taken_back() {
     pod.status_mut().reason = "Evicted".into();
     let status = derive(&pod, vec![container("a", 0, State::Running)], &Memory::default());
     assert_eq!((status.phase.as_str(), status.reason.as_str()), ("Failed", "Evicted"));
+}
+
+#[test]
+fn a_pod_that_is_prepared_says_what_it_waits_for() {
+    let mut pod = pod("Always");
+    let sidecar = Spec { name: "s".into(), restart_policy: Some("Always".into()), ..Spec::default() };
+    pod.spec_mut().init_containers = vec![Spec { name: "i".into(), ..Spec::default() }, sidecar];
+    let first = derive(&pod, vec![container("POD", 0, State::Running), container("i", 0, State::Running)], &Memory::default());
+    assert_eq!(first.phase, "Pending");
+    assert_eq!(
+        condition_of(&first, "Initialized"),
+        ("False".into(), "ContainersNotInitialized".into(), "containers with incomplete status: [i s]".into())
+    );
+    assert_eq!(condition_of(&first, "Ready").2, "containers with unready status: [s a]");
+    assert_eq!(first.container_statuses[0].state().waiting().reason, "PodInitializing");
+    assert!(first.init_container_statuses[0].state().running.is_some());
+
+    let in_sandbox = |name: &str, state| {
+        let mut made = container(name, 0, state);
+        made.labels.sandbox = "POD0".into();
+        made
+    };
+    let all = vec![
+        container("POD", 0, State::Running),
+        in_sandbox("i", exited(0)),
+        in_sandbox("s", State::Running),
+        in_sandbox("a", State::Running),
+    ];
+    let ready = derive(&pod, all, &Memory::default());
+    assert_eq!((ready.phase.as_str(), condition_of(&ready, "Initialized").0.as_str()), ("Running", "True"));
+    assert_eq!(condition_of(&ready, "Ready").0, "True");
+    assert!(ready.init_container_statuses.iter().all(|status| status.ready), "one has done its work, the other serves");
+
+    pod.spec_mut().restart_policy = "Never".into();
+    let failed = derive(&pod, vec![container("POD", 0, State::Running), in_sandbox("i", exited(1))], &Memory::default());
+    assert_eq!((failed.phase.as_str(), condition_of(&failed, "Initialized").0.as_str()), ("Failed", "False"));
+}
+
+#[test]
+fn a_pod_shows_an_address_of_each_family_and_keeps_them_when_it_ends() {
+    let node = NodeFacts::default();
+    let mut pod = pod("Never");
+    let mut observed = Observed::new(vec![container("POD", 0, State::Running)]);
+    let both: [std::net::IpAddr; 2] = ["10.0.0.9".parse().unwrap(), "fd00::9".parse().unwrap()];
+    observed.addresses = both.into_iter().collect();
+    let derive = |pod: &Pod, observed: &Observed| {
+        let derived = status(&Situation { pod, gone: false, observed, memory: &Memory::default(), now: at(100) }, &node);
+        (derived.clone(), derived.pod_ip, derived.pod_ips.into_iter().map(|ip| ip.ip).collect::<Vec<_>>())
+    };
+    let (running, primary, all) = derive(&pod, &observed);
+    assert_eq!((primary.as_str(), all), ("10.0.0.9", vec!["10.0.0.9".to_owned(), "fd00::9".to_owned()]));
+    pod.status = Some(running);
+    let ended = Observed::new(vec![container("a", 0, exited(0))]);
+    assert_eq!(derive(&pod, &ended).2, ["10.0.0.9", "fd00::9"]);
 }

@@ -22,7 +22,11 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use crate::{
     manager::Pods,
     network::in_network_of,
-    pod::state::Observed,
+    pod::{
+        reason::Reason,
+        state::Observed,
+        unit::{reported, unit},
+    },
     runtime::{self, Container, ExecSpec, LogOptions, Output, Runtime, State, TerminalSize, exec},
     stats::Stats,
 };
@@ -97,7 +101,7 @@ impl NodeService {
             }
             (name, _) => name.to_owned(),
         };
-        if !containers.iter().any(|container| container.name == name) {
+        if unit(pod.spec(), &name).is_none() {
             return Err(StatusError::bad_request(format!("container {name} is not valid for pod {}", pod.metadata().name)).into());
         }
         let mut found = Vec::new();
@@ -136,7 +140,7 @@ impl NodeService {
         let pod = self.pod(request.pod.clone())?;
         let (name, mut list) = self.incarnations(&pod, &request.container).await?;
         let pod_name = &pod.metadata().name;
-        let status = pod.status().container_statuses.iter().find(|status| status.name == name);
+        let status = reported(&pod, &name);
         if request.previous {
             // Of a container that waits to be restarted the newest is what ran last; the status tells.
             let told = status.map(|status| status.last_state().terminated().container_id.as_str()).unwrap_or_default();
@@ -150,12 +154,12 @@ impl NodeService {
             return Err(StatusError::bad_request(message).into());
         }
         list.into_iter().find(|container| container.started_at.is_some()).ok_or_else(|| {
-            let reason = status.map(|status| status.state().waiting().reason.as_str()).unwrap_or_default();
-            let reason = match reason {
-                "" => "ContainerCreating",
-                "ErrImagePull" => "image can't be pulled",
-                "ImagePullBackOff" => "trying and failing to pull image",
-                reason => reason,
+            let word = status.map(|status| status.state().waiting().reason.as_str()).filter(|word| !word.is_empty());
+            let word = word.unwrap_or(Reason::ContainerCreating.as_str());
+            let reason = match Reason::parse(word) {
+                Some(Reason::ErrImagePull) => "image can't be pulled",
+                Some(Reason::ImagePullBackOff) => "trying and failing to pull image",
+                _ => word,
             };
             StatusError::bad_request(format!("container {name:?} in pod {pod_name:?} is waiting to start: {reason}")).into()
         })

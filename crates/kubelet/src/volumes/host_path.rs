@@ -1,13 +1,44 @@
-//! hostPath volumes: the check or creation that their type asks for.
+//! hostPath volumes: what the host has, after the check or creation that their type asks for.
 
 use std::{
     fs, io,
     os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
+use futures::{FutureExt as _, future::BoxFuture};
+
+use super::{
+    Problem, blocking,
+    plugin::{Plugin, Published, Request},
+};
+
+pub(super) struct HostPath;
+
+impl Plugin for HostPath {
+    fn directory(&self) -> &'static str {
+        "host-path"
+    }
+
+    fn publish<'a>(&'a self, request: &'a Request<'a>) -> BoxFuture<'a, Result<Published, Problem>> {
+        async move {
+            let source = request.source().host_path();
+            let (path, kind) = (PathBuf::from(&source.path), source.r#type.clone().unwrap_or_default());
+            let checked = path.clone();
+            blocking(move || check(&checked, &kind).map_err(Problem::HostPath)).await?;
+            Ok(Published { path, renew_at: None })
+        }
+        .boxed()
+    }
+
+    /// What is there is the host's.
+    fn unpublish<'a>(&'a self, _: &'a Path) -> BoxFuture<'a, Result<(), Problem>> {
+        std::future::ready(Ok(())).boxed()
+    }
+}
+
 /// Checks (and for the `…OrCreate` types makes) what a hostPath volume names. The error is the message for people.
-pub(super) fn check(path: &Path, kind: &str) -> Result<(), String> {
+fn check(path: &Path, kind: &str) -> Result<(), String> {
     let shown = path.display();
     let found = match fs::metadata(path) {
         Ok(metadata) => Some(metadata.file_type()),

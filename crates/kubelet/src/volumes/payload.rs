@@ -1,8 +1,11 @@
 //! What the files of ConfigMap, Secret, downward API and projected volumes hold.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
-use api::core::v1::{DownwardApiVolumeFile, KeyToPath, Pod, ProjectedVolumeSource};
+use api::{
+    core::v1::{DownwardApiVolumeFile, KeyToPath, Pod, ProjectedVolumeSource},
+    volume::Unsupported,
+};
 use bytes::Bytes;
 use jiff::Timestamp;
 
@@ -12,11 +15,14 @@ use super::{
 };
 use crate::{
     cluster::{Cluster, TokenSpec},
-    pod::fields::{self, NodeFacts},
+    pod::{
+        fields::{self, NodeFacts},
+        unit::unit,
+    },
 };
 
 /// Permission bits of files whose mode nobody gave.
-pub(super) const DEFAULT_MODE: i32 = 0o644;
+const DEFAULT_MODE: i32 = 0o644;
 /// Life of a token whose life nobody gave.
 const DEFAULT_TOKEN_SECONDS: i64 = 3600;
 
@@ -36,10 +42,10 @@ impl Source<'_> {
         &self,
         name: &str,
         items: &[KeyToPath],
-        optional: bool,
-        mode: i32,
+        optional: Option<bool>,
+        mode: Option<i32>,
     ) -> Result<Payload, Problem> {
-        let namespace = &self.pod.metadata().namespace;
+        let (optional, namespace) = (optional.unwrap_or_default(), &self.pod.metadata().namespace);
         let Some(map) = self.cluster.config_map(namespace, name).await.map_err(Problem::Cluster)? else {
             return if optional {
                 Ok(Payload::new())
@@ -53,28 +59,34 @@ impl Source<'_> {
             .map(|(key, text)| (key.as_str(), text.as_bytes()))
             .chain(map.binary_data.iter().map(|(key, bytes)| (key.as_str(), &bytes[..])))
             .collect();
-        select("configmap", name, &data, items, optional, mode)
+        select("configmap", name, &data, items, optional, mode.unwrap_or(DEFAULT_MODE))
     }
 
-    pub(super) async fn secret(&self, name: &str, items: &[KeyToPath], optional: bool, mode: i32) -> Result<Payload, Problem> {
-        let namespace = &self.pod.metadata().namespace;
+    pub(super) async fn secret(
+        &self,
+        name: &str,
+        items: &[KeyToPath],
+        optional: Option<bool>,
+        mode: Option<i32>,
+    ) -> Result<Payload, Problem> {
+        let (optional, namespace) = (optional.unwrap_or_default(), &self.pod.metadata().namespace);
         let Some(secret) = self.cluster.secret(namespace, name).await.map_err(Problem::Cluster)? else {
             return if optional { Ok(Payload::new()) } else { Err(Problem::Missing { kind: "secret", name: name.to_owned() }) };
         };
         let data: BTreeMap<&str, &[u8]> = secret.data.iter().map(|(key, bytes)| (key.as_str(), &bytes[..])).collect();
-        select("secret", name, &data, items, optional, mode)
+        select("secret", name, &data, items, optional, mode.unwrap_or(DEFAULT_MODE))
     }
 
-    pub(super) fn downward(&self, items: &[DownwardApiVolumeFile], mode: i32) -> Result<Payload, Problem> {
+    pub(super) fn downward(&self, items: &[DownwardApiVolumeFile], mode: Option<i32>) -> Result<Payload, Problem> {
+        let mode = mode.unwrap_or(DEFAULT_MODE);
         let mut payload = Payload::new();
         for item in items {
             let text = if let Some(selector) = &item.field_ref {
                 fields::pod_field(self.pod, &selector.field_path, self.node)
             } else if let Some(selector) = &item.resource_field_ref {
-                let container = self.pod.spec().containers.iter().find(|container| container.name == selector.container_name);
-                container
+                unit(self.pod.spec(), &selector.container_name)
                     .ok_or_else(|| fields::FieldError::NoContainer(selector.container_name.clone()))
-                    .and_then(|container| fields::resource_field(container, selector, self.node))
+                    .and_then(|unit| fields::resource_field(&unit.spec, selector, self.node))
             } else {
                 continue;
             };
@@ -84,16 +96,16 @@ impl Source<'_> {
     }
 
     pub(super) async fn projected(&mut self, source: &ProjectedVolumeSource) -> Result<Payload, Problem> {
-        let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
+        let mode = source.default_mode;
         let mut payload = Payload::new();
         for projection in &source.sources {
             if let Some(map) = &projection.config_map {
                 let name = &map.local_object_reference().name;
-                payload.extend(self.config_map(name, &map.items, map.optional.unwrap_or_default(), mode).await?);
+                payload.extend(self.config_map(name, &map.items, map.optional, mode).await?);
             }
             if let Some(secret) = &projection.secret {
                 let name = &secret.local_object_reference().name;
-                payload.extend(self.secret(name, &secret.items, secret.optional.unwrap_or_default(), mode).await?);
+                payload.extend(self.secret(name, &secret.items, secret.optional, mode).await?);
             }
             if let Some(downward) = &projection.downward_api {
                 payload.extend(self.downward(&downward.items, mode)?);
@@ -106,10 +118,10 @@ impl Source<'_> {
                 let issued = self.cluster.token(self.pod, &request).await.map_err(Problem::Cluster)?;
                 let renew_at = issued.renew_at();
                 self.renew_at = Some(self.renew_at.map_or(renew_at, |earlier| earlier.min(renew_at)));
-                insert(&mut payload, &token.path, issued.token.into_bytes(), mode)?;
+                insert(&mut payload, &token.path, issued.token.into_bytes(), mode.unwrap_or(DEFAULT_MODE))?;
             }
             if projection.cluster_trust_bundle.is_some() {
-                return Err(Problem::Unsupported("clusterTrustBundle"));
+                return Err(Unsupported("clusterTrustBundle").into());
             }
         }
         Ok(payload)
@@ -153,6 +165,3 @@ fn insert(payload: &mut Payload, path: &str, data: impl Into<Bytes>, mode: i32) 
     payload.insert(path.to_owned(), File { data: data.into(), mode: mode as u32 & 0o777 });
     Ok(())
 }
-
-/// A shared cluster, for the tasks that outlive a borrow.
-pub(super) type SharedCluster = Arc<dyn Cluster>;

@@ -65,8 +65,7 @@ pub(super) fn one<'a>(
     if role != Role::Ephemeral {
         resources::validate(container.resources(), &at.field("resources"), errors);
         probes::validate(container, at, errors);
-        let grace = spec.termination_grace_period_seconds.unwrap_or(30);
-        probes::lifecycle(container, grace, at, errors);
+        probes::lifecycle(container, api::pod::grace_seconds(spec), at, errors);
     }
     if let Some(context) = &container.security_context {
         security::of_container(context, &at.field("securityContext"), errors);

@@ -18,7 +18,7 @@ use api::{
     Object,
     core::v1::{HostIp, Pod, PodCondition, PodIp, PodTemplateSpec},
     meta::v1::DeleteOptions,
-    pod::{Qos, is_terminal},
+    pod::{MIRROR, Qos, is_mirror, is_terminal},
     rules::{FieldErrors, Path},
     unsupported,
 };
@@ -28,8 +28,6 @@ pub(super) use self::{affinity::selector as label_selector, resources::name as r
 use super::{META, SPEC, raise_generation};
 use crate::strategy::Strategy;
 
-/// Annotation of a pod that stands for one which a kubelet runs from a file.
-pub const MIRROR: &str = "kubernetes.io/config.mirror";
 /// Longest grace that a deletion gives, in seconds: some 68 years. More would not be a time in the end.
 const LONGEST_GRACE: i64 = i32::MAX as i64;
 /// Condition type and reason of a pod that the scheduler is to leave alone.
@@ -89,7 +87,7 @@ impl Strategy for PodStrategy {
 
     fn validate(&self, object: &Pod, errors: &mut FieldErrors) {
         spec::validate(object.spec(), SPEC, errors);
-        if object.metadata().annotations.contains_key(MIRROR) && object.spec().node_name.is_empty() {
+        if is_mirror(object) && object.spec().node_name.is_empty() {
             let why = "must set spec.nodeName if mirror pod annotation is set";
             errors.invalid(&META.field("annotations").key(MIRROR), "", why);
         }

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use api::{
     core::v1::{ContainerStatus, Pod, PodSpec, Toleration},
+    pod::MIRROR,
     rules::{FieldErrors, Path},
 };
 use serde_json::Value;
 
-use super::MIRROR;
 use crate::strategies::{META, SPEC, STATUS};
 
 const ALLOWED: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,\

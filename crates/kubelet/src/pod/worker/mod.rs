@@ -25,15 +25,18 @@ use super::{
     admission::Rejection,
     backoff::{Backoff, later},
     jobs::{self, SandboxStage, StartFailure, StartJob, VolumeStage},
-    plan::{Life, Plan, Situation, Start, Stop, TearDown, Why, life, plan, reported},
+    plan::{Life, Plan, Situation, Start, Stop, TearDown, Why, life, plan},
     probe::{Kind, Report},
     probing::Probing,
+    reason::Reason,
     spec::spec_hash,
     state::{Desired, Memory, Observed, Probes, Stopping, Task, VolumeState},
     status::status,
+    unit::{reported, unit, units},
 };
 use crate::{
     cluster::{self, PodEvent},
+    network::Addresses,
     runtime::{Container, ContainerId, LogOptions},
 };
 
@@ -41,15 +44,13 @@ use crate::{
 const RETRY: Duration = Duration::from_secs(2);
 /// The longest delay of a sandbox that failed: much of what can be wrong with it is over soon.
 const SANDBOX_RETRY_MAX: Duration = Duration::from_secs(10);
-/// The reason of a container that was created and could not be run.
-const RUN_ERROR: &str = "RunContainerError";
 /// How much of the log stands in for a termination message: upstream's lines and bytes.
 const LOG_TAIL_LINES: i64 = 80;
 const LOG_TAIL_BYTES: usize = 2048;
 
 /// What a job reports.
 enum Done {
-    Sandbox(Result<(Container, Option<std::net::Ipv4Addr>), String>),
+    Sandbox(Result<(Container, Addresses), String>),
     Volumes(Result<crate::volumes::Mounted, String>),
     /// With the hash of the spec that it was started from.
     Start(Start, String, Result<Container, StartFailure>),
@@ -173,7 +174,8 @@ impl Worker {
             self.renew_volumes();
             for container in self.memory.containers.values_mut() {
                 // A ConfigMap that was missing may be there now.
-                container.failure = container.failure.take().filter(|failure| failure.reason != "CreateContainerConfigError");
+                container.failure =
+                    container.failure.take().filter(|failure| failure.reason != Reason::CreateContainerConfigError);
             }
         }
         if mail.resync || self.resync {
@@ -189,11 +191,11 @@ impl Worker {
         // Labels and annotations may be shown in volumes.
         let (old, new) = (self.desired.pod.metadata(), desired.pod.metadata());
         let shown = old.labels != new.labels || old.annotations != new.annotations;
-        for spec in &desired.pod.spec().containers {
-            let old = self.desired.pod.spec().containers.iter().find(|old| old.name == spec.name);
-            if old.is_some_and(|old| spec_hash(old) != spec_hash(spec)) {
+        for new in units(desired.pod.spec()) {
+            let old = unit(self.desired.pod.spec(), new.name());
+            if old.is_some_and(|old| spec_hash(&old.spec) != spec_hash(&new.spec)) {
                 // What failed was another container.
-                self.memory.containers.remove(&spec.name);
+                self.memory.containers.remove(new.name());
             }
         }
         self.desired = desired;
@@ -247,9 +249,8 @@ impl Worker {
             Ok(found) => {
                 let others =
                     self.observed.applications().chain(&self.observed.sandboxes).filter(|container| container.id != id).cloned();
-                let mut observed = Observed::new(others.chain(found));
-                observed.address =
-                    observed.sandbox().and_then(|sandbox| self.ctx.network.address(&self.uid, sandbox.labels.attempt));
+                let observed = Observed::new(others.chain(found));
+                let observed = jobs::with_sandbox_addresses(&self.ctx, &self.uid, observed);
                 self.set_observed(observed).await;
             }
             Err(_) => {
@@ -268,7 +269,9 @@ impl Worker {
         let host_network = self.desired.pod.spec().host_network;
         if !self.memory.busy.contains(&Task::Sandbox) {
             let stage = match sandbox {
-                Some(id) if host_network || self.observed.address.is_some() => SandboxStage::Ready(id, self.observed.address),
+                Some(id) if host_network || !self.observed.addresses.is_empty() => {
+                    SandboxStage::Ready(id, self.observed.addresses.clone())
+                }
                 _ => SandboxStage::Pending,
             };
             self.sandbox.send_if_modified(|current| std::mem::replace(current, stage.clone()) != stage);
@@ -306,19 +309,19 @@ impl Worker {
     /// After a restart of the kubelet, what was reported of a container is what is remembered of it: the last word of its probes if it still runs,
     /// and that it is held back.
     fn recall(&mut self) {
-        for spec in &self.desired.pod.spec().containers {
-            let Some(container) = self.observed.newest(&spec.name) else { continue };
-            let Some(status) = reported(&self.desired.pod, &spec.name) else { continue };
+        for unit in units(self.desired.pod.spec()) {
+            let Some(container) = self.observed.newest(unit.name()) else { continue };
+            let Some(status) = reported(&self.desired.pod, unit.name()) else { continue };
             if !status.container_id.ends_with(&container.id) {
                 continue;
             }
             if container.is_running() {
                 let probes = Probes { started: status.started.filter(|started| *started), live: None, ready: Some(status.ready) };
                 self.memory.probes.insert(container.id.clone(), probes);
-            } else if status.state().waiting().reason == "CrashLoopBackOff" {
+            } else if Reason::parse(&status.state().waiting().reason) == Some(Reason::CrashLoopBackOff) {
                 let tried = container.started_at.unwrap_or(container.created_at);
                 let restarts = Backoff::after(container.labels.attempt, tried);
-                self.memory.containers.entry(spec.name.clone()).or_default().restarts = restarts;
+                self.memory.containers.entry(unit.name().to_owned()).or_default().restarts = restarts;
             }
         }
     }
@@ -386,17 +389,17 @@ impl Worker {
     }
 
     fn start(&mut self, pod: &Arc<Pod>, start: Start, now: Timestamp) {
-        let Some(spec) = pod.spec().containers.iter().find(|spec| spec.name == start.container).cloned() else { return };
+        let Some(unit) = unit(pod.spec(), &start.container) else { return };
         self.memory.busy.insert(Task::Start(start.container.clone()));
         let memory = self.memory.container(&start.container);
         if let Some(ended) = start.last_ended
-            && memory.failure.as_ref().is_none_or(|failure| failure.reason == RUN_ERROR)
+            && memory.failure.as_ref().is_none_or(|failure| failure.reason == Reason::RunContainerError)
         {
             memory.restarts.advance(ended, now);
         }
         let job = StartJob {
             pod: pod.clone(),
-            spec,
+            spec: unit.spec.into_owned(),
             attempt: start.attempt,
             sandbox: self.sandbox.subscribe(),
             volumes: self.volumes.subscribe(),

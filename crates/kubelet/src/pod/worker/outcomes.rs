@@ -1,21 +1,24 @@
 //! What comes of a worker's jobs: successes are looked at in the runtime, failures are remembered with their reason and the time of the next try.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use api::core::v1::PodStatus;
 use jiff::Timestamp;
 use tracing::{debug, info, warn};
 
-use super::{Done, RETRY, RUN_ERROR, SANDBOX_RETRY_MAX, Worker};
+use super::{Done, RETRY, SANDBOX_RETRY_MAX, Worker};
 use crate::{
     cluster::PodEvent,
     images::ImageError,
+    network::Addresses,
     pod::{
         backoff::later,
         jobs::{SandboxStage, StartFailure, VolumeStage},
         plan::{Start, TearDown},
+        reason::Reason,
         spec::spec_hash,
         state::{Failure, Task, VolumeState, retry_delay},
+        unit::{unit, units},
     },
     runtime::Container,
 };
@@ -111,31 +114,30 @@ impl Worker {
 
     /// The first time that a pod is told to be ready ends its start.
     fn count_start(&mut self, status: &PodStatus) {
-        let ready = |status: &PodStatus| {
-            status.conditions.iter().any(|condition| condition.r#type == "Ready" && condition.status == "True")
-        };
-        if ready(status)
+        let ready = status.conditions.iter().find(|condition| condition.r#type == "Ready");
+        if ready.is_some_and(|ready| ready.status == "True")
             && let Some(since) = self.starting_since.take()
         {
             self.ctx.metrics.pod_started(since.elapsed());
         }
     }
 
-    async fn finish_sandbox(&mut self, result: Result<(Container, Option<std::net::Ipv4Addr>), String>) {
+    async fn finish_sandbox(&mut self, result: Result<(Container, Addresses), String>) {
         match result {
-            Ok((container, address)) => {
-                self.tell_sandbox(&container, address);
+            Ok((container, addresses)) => {
+                self.tell_sandbox(&container, &addresses);
                 self.ctx.metrics.sandbox_made(true);
                 (self.memory.sandbox, self.memory.sandbox_failures) = (None, 0);
             }
             Err(message) => {
-                self.tell_failure("", self.memory.sandbox.as_ref(), "FailedCreatePodSandBox", &message);
+                let reason = Reason::FailedCreatePodSandBox;
+                self.tell_failure("", self.memory.sandbox.as_ref(), reason, &message);
                 self.ctx.metrics.sandbox_made(false);
                 self.sandbox.send_replace(SandboxStage::Failed);
-                self.event(PodEvent::warning("FailedCreatePodSandBox", message.clone()));
+                self.event(PodEvent::warning(reason.as_str(), message.clone()));
                 self.memory.sandbox_failures += 1;
                 let retry_at = self.soon(retry_delay(self.memory.sandbox_failures).min(SANDBOX_RETRY_MAX));
-                self.memory.sandbox = Some(Failure { reason: "FailedCreatePodSandBox", message, retry_at });
+                self.memory.sandbox = Some(Failure { reason, message, retry_at });
             }
         }
         self.look_at_all().await;
@@ -154,11 +156,12 @@ impl Worker {
             }
             Err(message) => {
                 let last = if let VolumeState::Failed(last) = &self.memory.volumes { Some(last) } else { None };
-                self.tell_failure("", last, "FailedMount", &message);
-                self.event(PodEvent::warning("FailedMount", message.clone()));
+                let reason = Reason::FailedMount;
+                self.tell_failure("", last, reason, &message);
+                self.event(PodEvent::warning(reason.as_str(), message.clone()));
                 self.memory.volume_failures += 1;
                 let retry_at = self.soon(retry_delay(self.memory.volume_failures));
-                self.memory.volumes = VolumeState::Failed(Failure { reason: "FailedMount", message, retry_at });
+                self.memory.volumes = VolumeState::Failed(Failure { reason, message, retry_at });
                 // Containers that run keep what they have; those that wait are told.
                 self.volumes.send_if_modified(|stage| {
                     !matches!(stage, VolumeStage::Ready(_)) && {
@@ -193,8 +196,8 @@ impl Worker {
             }
             Err(failure) => failure,
         };
-        let spec = self.desired.pod.spec().containers.iter().find(|spec| &spec.name == name);
-        let Some(image) = spec.filter(|spec| spec_hash(spec) == hash).map(|spec| spec.image.clone()) else {
+        let unit = unit(self.desired.pod.spec(), name).filter(|unit| spec_hash(&unit.spec) == hash);
+        let Some(image) = unit.map(|unit| unit.spec.image.clone()) else {
             // It is wanted in another way since: what failed is no more.
             self.look_at_all().await;
             return;
@@ -208,40 +211,37 @@ impl Worker {
                 let retry_at = later(now, memory.pulls.delay()).unwrap_or(now);
                 let text = error.to_string();
                 match error {
-                    ImageError::InvalidName(..) => ("InvalidImageName", text, retry_at),
-                    ImageError::NeverPull(_) => ("ErrImageNeverPull", text, retry_at),
-                    ImageError::Pull(_) => ("ErrImagePull", text, retry_at),
-                    ImageError::Inspect(_) => ("ImageInspectError", text, retry_at),
+                    ImageError::InvalidName(..) => (Reason::InvalidImageName, text, retry_at),
+                    ImageError::NeverPull(_) => (Reason::ErrImageNeverPull, text, retry_at),
+                    ImageError::Pull(_) => (Reason::ErrImagePull, text, retry_at),
+                    ImageError::Inspect(_) => (Reason::ImageInspectError, text, retry_at),
                 }
             }
-            StartFailure::Config(message) => ("CreateContainerConfigError", message.clone(), retry_at),
-            StartFailure::Create(error) => ("CreateContainerError", api::error::chain(error), retry_at),
-            StartFailure::Run(error) => (RUN_ERROR, api::error::chain(error), retry_at),
+            StartFailure::Config(message) => (Reason::CreateContainerConfigError, message.clone(), retry_at),
+            StartFailure::Create(error) => (Reason::CreateContainerError, api::error::chain(error), retry_at),
+            StartFailure::Run(error) => (Reason::RunContainerError, api::error::chain(error), retry_at),
             StartFailure::Aborted => return,
         };
-        self.ctx.metrics.container_started(Err(reason));
+        self.ctx.metrics.container_started(Err(reason.as_str()));
         self.tell_failure(name, self.memory.containers.get(name).and_then(|memory| memory.failure.as_ref()), reason, &message);
-        match &failure {
-            StartFailure::Image(ImageError::Pull(_)) => {
-                self.event(PodEvent::warning("Failed", format!("Failed to pull image {image:?}: {message}")).about(name));
-                self.event(PodEvent::warning("Failed", "Error: ErrImagePull").about(name));
-            }
-            StartFailure::Image(ImageError::InvalidName(..)) => {
-                self.event(PodEvent::warning("InspectFailed", message.clone()).about(name));
-                self.event(PodEvent::warning("Failed", "Error: InvalidImageName").about(name));
-            }
-            StartFailure::Image(ImageError::NeverPull(_)) => {
-                self.event(PodEvent::warning("ErrImageNeverPull", message.clone()).about(name));
-                self.event(PodEvent::warning("Failed", "Error: ErrImageNeverPull").about(name));
-            }
-            _ => self.event(PodEvent::warning("Failed", format!("Error: {message}")).about(name)),
+        // What is wrong with an image is told first, and then that the container waits for it.
+        let about_image = match &failure {
+            StartFailure::Image(ImageError::Pull(_)) => Some(("Failed", format!("Failed to pull image {image:?}: {message}"))),
+            StartFailure::Image(ImageError::InvalidName(..)) => Some(("InspectFailed", message.clone())),
+            StartFailure::Image(ImageError::NeverPull(_)) => Some(("ErrImageNeverPull", message.clone())),
+            _ => None,
+        };
+        let error = if about_image.is_some() { reason.as_str() } else { &message };
+        if let Some((of, text)) = about_image {
+            self.event(PodEvent::warning(of, text).about(name));
         }
+        self.event(PodEvent::warning("Failed", format!("Error: {error}")).about(name));
         self.memory.container(name).failure = Some(Failure { reason, message, retry_at });
         self.look_at_all().await;
         // Where the runtime counts it as one that ended, the delay of restarts is what holds it back.
         let ended = self.observed.newest(name).is_some_and(|container| container.exit().is_some());
         if let Some(failure) = &mut self.memory.container(name).failure
-            && failure.reason == RUN_ERROR
+            && failure.reason == Reason::RunContainerError
             && ended
         {
             failure.retry_at = now;
@@ -250,17 +250,15 @@ impl Worker {
 
     /// A failed pull has been told; until the next try it is the delay that the container waits for.
     fn move_on_from_pull_errors(&mut self) {
-        let images: Vec<(String, String)> =
-            self.desired.pod.spec().containers.iter().map(|spec| (spec.name.clone(), spec.image.clone())).collect();
-        let mut told = BTreeSet::new();
-        for (name, image) in images {
-            let Some(failure) = self.memory.containers.get_mut(&name).and_then(|container| container.failure.as_mut()) else {
-                continue;
-            };
-            if failure.reason == "ErrImagePull" {
-                failure.reason = "ImagePullBackOff";
+        let mut told = Vec::new();
+        for unit in units(self.desired.pod.spec()) {
+            let memory = self.memory.containers.get_mut(unit.name());
+            let Some(failure) = memory.and_then(|container| container.failure.as_mut()) else { continue };
+            if failure.reason == Reason::ErrImagePull {
+                let (name, image) = (unit.name().to_owned(), unit.spec.image.clone());
+                failure.reason = Reason::ImagePullBackOff;
                 failure.message = format!("Back-off pulling image {image:?}: ErrImagePull: {}", failure.message);
-                told.insert((name, image));
+                told.push((name, image));
             }
         }
         for (name, image) in told {

@@ -2,17 +2,19 @@
 //!
 //! A line is written when something has changed, never because it was looked at again; the task's span says which pod it is about.
 
-use api::core::v1::PodStatus;
+use api::core::v1::{ContainerStatus, PodStatus};
 use jiff::Timestamp;
 use tracing::{debug, info, warn};
 
 use super::Worker;
 use crate::{
     cluster::PodEvent,
+    network::Addresses,
     pod::{
         admission::Rejection,
         plan::{Life, Stop, life},
         probe::Report,
+        reason::Reason,
         state::{Failure, Observed},
     },
     runtime::Container,
@@ -21,6 +23,11 @@ use crate::{
 /// The part of an id that people compare.
 pub(in crate::pod) fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
+}
+
+/// The statuses of all units.
+fn all_of(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
+    status.init_container_statuses.iter().chain(&status.container_statuses).chain(&status.ephemeral_container_statuses)
 }
 
 // === impl Worker ===
@@ -45,15 +52,12 @@ impl Worker {
 
     /// Says once per restart that it is being held back.
     pub(super) fn note_back_offs(&self, derived: &PodStatus) {
-        let was = |name: &str| {
-            let old = self.written.container_statuses.iter().find(|status| status.name == name)?;
-            Some(old.state().waiting().reason.clone())
-        };
+        let held_back =
+            |status: &ContainerStatus| Reason::parse(&status.state().waiting().reason) == Some(Reason::CrashLoopBackOff);
+        let was = |name: &str| all_of(&self.written).any(|status| status.name == name && held_back(status));
         let metadata = self.desired.pod.metadata();
-        for container in &derived.container_statuses {
-            if container.state().waiting().reason == "CrashLoopBackOff"
-                && was(&container.name).as_deref() != Some("CrashLoopBackOff")
-            {
+        for container in all_of(derived) {
+            if held_back(container) && !was(&container.name) {
                 let message = format!(
                     "Back-off restarting failed container {} in pod {}_{}({})",
                     container.name, metadata.name, metadata.namespace, metadata.uid
@@ -69,7 +73,7 @@ impl Worker {
         let known = |id: &str| before.applications().any(|container| container.id == id && container.exit().is_some());
         let reported = |id: &str| {
             let ends = |of: &api::core::v1::ContainerState| of.terminated().container_id.ends_with(id);
-            self.written.container_statuses.iter().any(|status| ends(status.state()) || ends(status.last_state()))
+            all_of(&self.written).any(|status| ends(status.state()) || ends(status.last_state()))
         };
         for container in self.observed.applications().filter(|container| !known(&container.id) && !reported(&container.id)) {
             if let Some(exit) = container.exit() {
@@ -95,13 +99,13 @@ impl Worker {
         info!(container = name, id = short(id), "container outlasted its grace and is killed");
     }
 
-    pub(super) fn tell_sandbox(&self, container: &Container, address: Option<std::net::Ipv4Addr>) {
-        let address = address.map(tracing::field::display);
-        info!(id = short(&container.id), attempt = container.labels.attempt, address, "sandbox made");
+    pub(super) fn tell_sandbox(&self, container: &Container, addresses: &Addresses) {
+        info!(id = short(&container.id), attempt = container.labels.attempt, %addresses, "sandbox made");
     }
 
     /// Tells of a failure that is not the one that was told last.
-    pub(super) fn tell_failure(&self, container: &str, last: Option<&Failure>, reason: &str, message: &str) {
+    pub(super) fn tell_failure(&self, container: &str, last: Option<&Failure>, reason: Reason, message: &str) {
+        let reason = reason.as_str();
         let again = last.is_some_and(|last| last.message.ends_with(message));
         if again {
             debug!(container, reason, message, "failed again");

@@ -33,8 +33,12 @@ struct Harness {
 
 impl Harness {
     fn new(pod: Pod) -> Self {
+        Self::on(FakeNetwork::default(), pod)
+    }
+
+    fn on(network: FakeNetwork, pod: Pod) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (runtime, network, cluster) = (FakeRuntime::new(&["app:1", "pause"]), FakeNetwork::default(), FakeCluster::default());
+        let (runtime, cluster) = (FakeRuntime::new(&["app:1", "pause"]), FakeCluster::default());
         let metrics = KubeletMetrics::new(&daemon::Metrics::new());
         let node = Arc::new(NodeFacts { name: "n1".into(), address: "192.0.2.1".into(), ..NodeFacts::default() });
         let ctx = Arc::new(Context {
@@ -96,7 +100,7 @@ impl Harness {
     }
 
     fn ready(&self) -> bool {
-        self.cluster.status().conditions.iter().any(|condition| condition.r#type == "Ready" && condition.status == "True")
+        api::pod::is_ready(&Pod { status: Some(self.cluster.status()), ..Pod::default() })
     }
 
     fn waiting(&self) -> String {
@@ -159,7 +163,7 @@ async fn a_pod_starts_restarts_its_containers_and_ends_cleanly() {
 
     harness.mailbox.set_desired(deleted(pod.clone(), 30));
     harness.until("deletion", |h| h.cluster.is_deleted()).await;
-    assert!(harness.runtime.containers().is_empty() && harness.network.addresses() == 0);
+    assert!(harness.runtime.containers().is_empty() && harness.network.attached() == 0);
     harness.mailbox.set_desired(Desired { gone: true, ..deleted(pod, 30) });
     tokio::time::timeout(Duration::from_secs(5), harness.task.unwrap()).await.unwrap().unwrap();
 }
@@ -497,6 +501,25 @@ async fn orphans_of_a_pod_that_is_gone_are_removed_without_a_word() {
     harness.mailbox = Mailbox::new(Desired { pod: Arc::new(pod), gone: true });
     harness.launch();
     tokio::time::timeout(Duration::from_secs(5), harness.task.take().unwrap()).await.unwrap().unwrap();
-    assert!(harness.runtime.containers().is_empty() && harness.network.addresses() == 0);
+    assert!(harness.runtime.containers().is_empty() && harness.network.attached() == 0);
     assert_eq!((harness.cluster.statuses().len(), harness.cluster.events().len()), (statuses, events));
+}
+
+#[tokio::test]
+async fn a_network_of_both_families_is_told_to_everyone() {
+    let network = FakeNetwork::default();
+    network.set_dual();
+    let mut told = pod(&["a"], "Always");
+    let mut variable = EnvVar { name: "IPS".into(), ..EnvVar::default() };
+    variable.value_from_mut().field_ref_mut().field_path = "status.podIPs".into();
+    told.spec_mut().containers[0].env.push(variable);
+    let uid = told.metadata().uid.clone();
+    let harness = Harness::on(network, told);
+    harness.until("readiness", Harness::ready).await;
+    let shown: Vec<String> = harness.cluster.status().pod_ips.into_iter().map(|ip| ip.ip).collect();
+    assert_eq!((shown[0].starts_with("10."), shown[1].starts_with("fd00::")), (true, true));
+    let spec = harness.runtime.spec(&harness.runtime.newest("a").unwrap().id).unwrap();
+    assert!(spec.env.contains(&format!("IPS={}", shown.join(","))), "{:?}", spec.env);
+    let hosts = std::fs::read_to_string(harness.ctx.volumes.pod_dir(&uid).join("etc-hosts")).unwrap();
+    assert!(shown.iter().all(|address| hosts.contains(&format!("{address}\tweb"))), "{hosts}");
 }

@@ -1,32 +1,38 @@
-//! What a pod needs of its namespace: the objects that its spec names, and that its node may therefore read.
+//! What a pod needs of its namespace: the objects that its spec names, which its node may therefore read, and whose changes it follows.
 
 use std::collections::BTreeSet;
 
-use api::core::v1::{EnvFromSource, EnvVar, LocalObjectReference, Pod, PodSpec, VolumeSource};
-
-/// Annotation of a pod that a kubelet made from a file of its host; value and pod are not looked at.
-pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
+use crate::{
+    core::v1::{EnvFromSource, EnvVar, LocalObjectReference, Pod, PodSpec, VolumeSource},
+    pod::is_mirror,
+};
 
 /// Names of the objects that a pod needs, all in its namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct References {
-    pub(super) service_account: String,
-    pub(super) secrets: BTreeSet<String>,
-    pub(super) config_maps: BTreeSet<String>,
-    pub(super) claims: BTreeSet<String>,
+pub struct References {
+    /// The account whose tokens it has; empty if the spec says none.
+    pub service_account: String,
+    /// Secrets, those for pulling images among them.
+    pub secrets: BTreeSet<String>,
+    /// ConfigMaps.
+    pub config_maps: BTreeSet<String>,
+    /// Claims of persistent volumes, those that are made for the pod's ephemeral volumes among them.
+    pub claims: BTreeSet<String>,
 }
+
+// === impl References ===
 
 impl References {
     /// Those of a pod as the node authoriser counts them. A mirror pod has none: nobody but its node wrote it.
-    pub(super) fn of(pod: &Pod) -> Self {
-        if pod.metadata().annotations.contains_key(MIRROR) {
+    pub fn of(pod: &Pod) -> Self {
+        if is_mirror(pod) {
             return Self::default();
         }
         Self::of_spec(&pod.metadata().name, pod.spec())
     }
 
     /// Those of a spec.
-    pub(super) fn of_spec(pod_name: &str, spec: &PodSpec) -> Self {
+    pub fn of_spec(pod_name: &str, spec: &PodSpec) -> Self {
         let mut references = Self { service_account: spec.service_account_name.clone(), ..Self::default() };
         references.secret(spec.image_pull_secrets.iter());
         for container in spec.init_containers.iter().chain(&spec.containers) {
@@ -87,9 +93,8 @@ impl References {
 
 #[cfg(test)]
 mod tests {
-    use api::json;
-
     use super::*;
+    use crate::{json, pod::MIRROR};
 
     #[test]
     fn every_way_to_name_a_secret_or_config_map_counts() {
