@@ -12,7 +12,7 @@ use custom::{cel::Rules, definition, schema};
 use serde_json::{Value, json};
 
 fn documents() -> Vec<Value> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/examples/website.yaml");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/website.yaml");
     let text = std::fs::read_to_string(path).unwrap();
     api::yaml::parse("website.yaml", text.as_bytes()).unwrap().into_iter().map(|document| document.value).collect()
 }
