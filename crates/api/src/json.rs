@@ -174,11 +174,11 @@ pub(crate) mod base64_bytes {
 
     use super::{Bytes, Deserialize, Deserializer, STANDARD, Serializer, de};
 
-    pub fn serialize<S: Serializer>(bytes: &Bytes, s: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(bytes: &Bytes, s: S) -> Result<S::Ok, S::Error> {
         s.serialize_str(&STANDARD.encode(bytes))
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Bytes, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Bytes, D::Error> {
         let text = Option::<String>::deserialize(d)?.unwrap_or_default();
         STANDARD.decode(text.as_bytes()).map(Bytes::from).map_err(|e| de::Error::custom(format!("the value is not base64: {e}")))
     }

@@ -89,10 +89,9 @@ impl EtcdCluster {
         // Members are each other's clients.
         authority.issue(directory.path(), "member", vec!["127.0.0.1".to_owned(), "localhost".to_owned()])?;
         authority.issue(directory.path(), "client", vec![])?;
-        let member = |_| -> Result<TestMember, TestingError> {
-            Ok(TestMember { client_port: free_port()?, peer_port: free_port()?, generation: 0, process: None })
-        };
-        let members = (0..size).map(member).collect::<Result<_, _>>()?;
+        let ports = free_ports(2 * size)?;
+        let member = |pair: &[u16]| TestMember { client_port: pair[0], peer_port: pair[1], generation: 0, process: None };
+        let members = ports.chunks_exact(2).map(member).collect();
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let mut cluster = Self { directory, authority, members, arguments };
         let everyone = cluster.initial_cluster(size);
@@ -324,10 +323,11 @@ fn io_error(what: &str) -> impl Fn(io::Error) -> TestingError + '_ {
     move |source| TestingError::Io { what: what.to_owned(), source }
 }
 
-/// A port nobody listens on at present.
-fn free_port() -> Result<u16, TestingError> {
-    let listener = TcpListener::bind("127.0.0.1:0").map_err(io_error("find a port"))?;
-    Ok(listener.local_addr().map_err(io_error("find a port"))?.port())
+/// Ports nobody listens on at present. All are held until the last one is found, so that no two are the same.
+fn free_ports(count: usize) -> Result<Vec<u16>, TestingError> {
+    let held: Vec<_> =
+        (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>().map_err(io_error("find a port"))?;
+    held.iter().map(|listener| Ok(listener.local_addr().map_err(io_error("find a port"))?.port())).collect()
 }
 
 // === impl Authority ===

@@ -50,6 +50,9 @@ impl Budget {
     }
 
     /// Takes steps.
+    ///
+    /// # Errors
+    /// [`Fault::Budget`] if fewer are left.
     pub fn spend(&mut self, steps: u64) -> Result<(), Fault> {
         self.0 = self.0.checked_sub(steps).ok_or(Fault::Budget)?;
         Ok(())

@@ -353,6 +353,7 @@ mod tests {
         bench.server.put::<Pod>(named("good"));
         let mut bad: Pod = named("bad");
         bad.metadata_mut().annotations.insert(UNREADABLE.into(), String::new());
+        bad.spec_mut().node_name = "n".to_owned();
         bench.server.put(bad);
         for (line, shown) in [
             ("get pods --no-headers -o name", "pod/good\n"),
