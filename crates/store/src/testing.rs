@@ -15,7 +15,7 @@ use rcgen::{
 };
 use tempfile::TempDir;
 use thiserror::Error;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::{Config, TlsFiles};
 use crate::etcd::{Etcd, EtcdError};
@@ -129,7 +129,7 @@ impl EtcdCluster {
         while Instant::now() < deadline {
             for (index, member) in etcd.members().iter().enumerate() {
                 let mut client = member.client.maintenance_client();
-                if let Ok(Ok(status)) = tokio::time::timeout(Duration::from_secs(1), client.status()).await
+                if let Ok(Ok(status)) = timeout(Duration::from_secs(1), client.status()).await
                     && status.header().is_some_and(|header| header.member_id() == status.leader())
                 {
                     return Ok(index);
@@ -184,9 +184,15 @@ impl EtcdCluster {
     pub async fn wipe_and_rejoin(&mut self, index: usize) -> Result<(), TestingError> {
         let deadline = Instant::now() + READY_TIMEOUT;
         // etcd changes its membership only once it has seen for a while that the others are well.
-        while let Err(error) = self.replace(index).await {
+        loop {
+            // A member that has just lost its leader may keep such a request for good.
+            let why = match timeout(Duration::from_secs(5), self.replace(index)).await {
+                Ok(Ok(())) => break,
+                Ok(Err(error)) => error,
+                Err(_) => TestingError::NotReady("the membership is not changed in time".into()),
+            };
             if Instant::now() > deadline {
-                return Err(error);
+                return Err(why);
             }
             sleep(Duration::from_millis(200)).await;
         }
